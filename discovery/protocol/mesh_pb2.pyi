@@ -1,0 +1,161 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Envelope(_message.Message):
+    __slots__ = ("open", "opened", "step", "close", "receipt", "failure", "link", "info_request", "node_info")
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    LINK_FIELD_NUMBER: _ClassVar[int]
+    INFO_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    NODE_INFO_FIELD_NUMBER: _ClassVar[int]
+    open: Open
+    opened: Opened
+    step: Step
+    close: Close
+    receipt: bytes
+    failure: Failure
+    link: Link
+    info_request: InfoRequest
+    node_info: NodeInfo
+    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., receipt: _Optional[bytes] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., link: _Optional[_Union[Link, _Mapping]] = ..., info_request: _Optional[_Union[InfoRequest, _Mapping]] = ..., node_info: _Optional[_Union[NodeInfo, _Mapping]] = ...) -> None: ...
+
+class PeerAddress(_message.Message):
+    __slots__ = ("peer_id", "maddrs")
+    PEER_ID_FIELD_NUMBER: _ClassVar[int]
+    MADDRS_FIELD_NUMBER: _ClassVar[int]
+    peer_id: str
+    maddrs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, peer_id: _Optional[str] = ..., maddrs: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Open(_message.Message):
+    __slots__ = ("session_id", "nonce", "model_digest", "first_block", "end_block", "max_length", "batch", "codec", "previous", "next", "price_units", "left_padding")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    FIRST_BLOCK_FIELD_NUMBER: _ClassVar[int]
+    END_BLOCK_FIELD_NUMBER: _ClassVar[int]
+    MAX_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    PRICE_UNITS_FIELD_NUMBER: _ClassVar[int]
+    LEFT_PADDING_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    nonce: bytes
+    model_digest: str
+    first_block: int
+    end_block: int
+    max_length: int
+    batch: int
+    codec: str
+    previous: str
+    next: PeerAddress
+    price_units: int
+    left_padding: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, session_id: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., model_digest: _Optional[str] = ..., first_block: _Optional[int] = ..., end_block: _Optional[int] = ..., max_length: _Optional[int] = ..., batch: _Optional[int] = ..., codec: _Optional[str] = ..., previous: _Optional[str] = ..., next: _Optional[_Union[PeerAddress, _Mapping]] = ..., price_units: _Optional[int] = ..., left_padding: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Opened(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Link(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: bytes
+    def __init__(self, session_id: _Optional[bytes] = ...) -> None: ...
+
+class Tensor(_message.Message):
+    __slots__ = ("dtype", "shape", "data")
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    dtype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    data: bytes
+    def __init__(self, dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class Step(_message.Message):
+    __slots__ = ("index", "start_position", "keep", "rows", "hidden")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    START_POSITION_FIELD_NUMBER: _ClassVar[int]
+    KEEP_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    HIDDEN_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    start_position: int
+    keep: int
+    rows: _containers.RepeatedScalarFieldContainer[int]
+    hidden: Tensor
+    def __init__(self, index: _Optional[int] = ..., start_position: _Optional[int] = ..., keep: _Optional[int] = ..., rows: _Optional[_Iterable[int]] = ..., hidden: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+
+class Close(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("code", "message", "retry", "retry_after", "peer_id")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    RETRY_FIELD_NUMBER: _ClassVar[int]
+    RETRY_AFTER_FIELD_NUMBER: _ClassVar[int]
+    PEER_ID_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    message: str
+    retry: bool
+    retry_after: float
+    peer_id: str
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., retry: _Optional[bool] = ..., retry_after: _Optional[float] = ..., peer_id: _Optional[str] = ...) -> None: ...
+
+class InfoRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class NodeInfo(_message.Message):
+    __slots__ = ("peer_id", "wallet", "model_id", "model_digest", "first_block", "end_block", "block_count", "quantization", "dtype", "software", "parameter_count", "parameter_bytes", "resident_bytes", "cache_budget_bytes", "cache_used_bytes", "open_sessions", "token_layers_served", "uptime_seconds")
+    PEER_ID_FIELD_NUMBER: _ClassVar[int]
+    WALLET_FIELD_NUMBER: _ClassVar[int]
+    MODEL_ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    FIRST_BLOCK_FIELD_NUMBER: _ClassVar[int]
+    END_BLOCK_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_COUNT_FIELD_NUMBER: _ClassVar[int]
+    QUANTIZATION_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SOFTWARE_FIELD_NUMBER: _ClassVar[int]
+    PARAMETER_COUNT_FIELD_NUMBER: _ClassVar[int]
+    PARAMETER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CACHE_BUDGET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CACHE_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    OPEN_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_LAYERS_SERVED_FIELD_NUMBER: _ClassVar[int]
+    UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    peer_id: str
+    wallet: str
+    model_id: str
+    model_digest: str
+    first_block: int
+    end_block: int
+    block_count: int
+    quantization: str
+    dtype: str
+    software: str
+    parameter_count: int
+    parameter_bytes: int
+    resident_bytes: int
+    cache_budget_bytes: int
+    cache_used_bytes: int
+    open_sessions: int
+    token_layers_served: int
+    uptime_seconds: int
+    def __init__(self, peer_id: _Optional[str] = ..., wallet: _Optional[str] = ..., model_id: _Optional[str] = ..., model_digest: _Optional[str] = ..., first_block: _Optional[int] = ..., end_block: _Optional[int] = ..., block_count: _Optional[int] = ..., quantization: _Optional[str] = ..., dtype: _Optional[str] = ..., software: _Optional[str] = ..., parameter_count: _Optional[int] = ..., parameter_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., cache_budget_bytes: _Optional[int] = ..., cache_used_bytes: _Optional[int] = ..., open_sessions: _Optional[int] = ..., token_layers_served: _Optional[int] = ..., uptime_seconds: _Optional[int] = ...) -> None: ...

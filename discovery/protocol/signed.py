@@ -1,0 +1,68 @@
+"""A JSON document with its signer: the form of announcements and receipts outside the process.
+
+The signature covers the exact text of ``body`` as it was written, so nobody has to agree on a canonical JSON, and a
+reader in any language verifies it with an ed25519 library and the peer id alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import BaseModel, ConfigDict
+
+from discovery.protocol.errors import FarError
+from discovery.protocol.ids import PeerId, peer_id_of, sign, signature_is_valid
+
+MAX_DOCUMENT_BYTES = 16 * 1024
+
+
+class Body(BaseModel):
+    """Base of what is signed: frozen, strict, and open to fields of later versions."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+@dataclass(frozen=True)
+class SignedDocument:
+    """``body`` (JSON text), the peer that signed it, and the ed25519 signature."""
+
+    body: str
+    signer: PeerId
+    signature: bytes
+
+    def to_bytes(self) -> bytes:
+        """JSON with the three fields; the signature in base64."""
+        signature = base64.b64encode(self.signature).decode()
+        return json.dumps({"body": self.body, "signer": self.signer, "signature": signature}).encode()
+
+
+def sign_document(body: Body, key: Ed25519PrivateKey, domain: str) -> SignedDocument:
+    """``body`` as signed JSON text."""
+    text = body.model_dump_json()
+    return SignedDocument(text, peer_id_of(key.public_key()), sign(key, domain, text.encode()))
+
+
+def read_document(data: bytes, domain: str, error: type[FarError]) -> SignedDocument:
+    """The document in ``data`` once its signature was checked under ``domain``.
+
+    Raises:
+        error: too long, not of this shape, or not signed by its signer.
+    """
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise error(f"a signed document of {len(data)} bytes is too long (limit {MAX_DOCUMENT_BYTES})")
+    try:
+        fields: Any = json.loads(data)
+        body, signer = fields["body"], fields["signer"]
+        signature = base64.b64decode(fields["signature"], validate=True)
+    except (ValueError, KeyError, TypeError, binascii.Error, RecursionError):
+        raise error("this is not a signed document") from None
+    if not isinstance(body, str) or not isinstance(signer, str):
+        raise error("this is not a signed document")
+    if not signature_is_valid(signer, domain, body.encode(), signature):
+        raise error(f"the signature is not that of {signer}", signer=signer)
+    return SignedDocument(body, PeerId(signer), signature)
