@@ -1,0 +1,85 @@
+"""What every command shares: one JSON object per line where scripts read, one clear sentence where people do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NoReturn
+
+from discovery.protocol.errors import FarError
+
+EXIT_FAILED = 1
+
+
+class Console:
+    """Writes events. ``as_json``: one object per line; otherwise sentences."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def event(self, event: str, sentence: str | None = None, **facts: Any) -> None:
+        """Tell of something that happened; ``sentence`` is what a person reads."""
+        if self.as_json:
+            self._write(json.dumps({"event": event, **facts}))
+        elif sentence is not None:
+            self._write(sentence)
+
+    def error(self, error: FarError) -> None:
+        """Tell of a failure, on stderr for people."""
+        if self.as_json:
+            self._write(json.dumps({"event": "error", "code": error.code, "message": error.message, "retry": error.retry}))
+        else:
+            print(f"error: {error.message}", file=sys.stderr, flush=True)
+
+    def _write(self, line: str) -> None:
+        print(line, flush=True)
+
+
+def quiet_libraries(level: int = logging.WARNING) -> None:
+    """Our own logs at ``level`` on stderr, those of libraries at ERROR, so that output stays readable."""
+    import structlog
+
+    logging.basicConfig(stream=sys.stderr, level=logging.ERROR)
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(),
+        ],
+        cache_logger_on_first_use=True,
+    )
+
+
+def run(console: Console, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a command's coroutine; a :class:`FarError` becomes a sentence and exit code 1, Ctrl-C exit code 130."""
+    import uvloop
+
+    try:
+        uvloop.run(main())
+    except FarError as error:
+        fail(console, error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def fail(console: Console, error: FarError) -> NoReturn:
+    """Tell of the failure and leave with exit code 1."""
+    console.error(error)
+    sys.exit(EXIT_FAILED)
+
+
+async def until_stopped(stop: Callable[[], Awaitable[None]]) -> None:
+    """Wait for SIGTERM or SIGINT, then run ``stop``."""
+    loop, asked = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    await asked.wait()
+    await stop()

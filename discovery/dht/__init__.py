@@ -1,0 +1,1 @@
+"""The edge to the peer-to-peer world: identity files, streams, the DHT notice board."""

@@ -1,0 +1,68 @@
+"""The notice board: nodes pin their announcements here, clients read them.
+
+A pair that belongs together: what :meth:`Board.publish` writes is what :meth:`Board.nodes_of` reads. Bad entries are
+skipped and logged; good ones are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import structlog
+from hivemind.dht.node import DHTNode
+from hivemind.utils import DHTExpiration, ValueWithExpiration
+
+from discovery.dht.keys import all_nodes_key, keys_of, model_key, node_key
+from discovery.protocol.announcement import SignedAnnouncement, read_announcement
+from discovery.protocol.errors import AnnouncementInvalid
+
+log = structlog.get_logger(__name__)
+
+
+class Board:
+    """Announcements on the hivemind DHT, under one swarm's prefix."""
+
+    def __init__(self, node: DHTNode, prefix: str) -> None:
+        self._node, self._prefix = node, prefix
+
+    async def publish(self, signed: SignedAnnouncement) -> bool:
+        """Pin an announcement until it expires; whether any DHT peer took it under every key."""
+        keys = keys_of(self._prefix, signed.announcement)
+        value, expires = signed.to_bytes(), DHTExpiration(signed.announcement.expires_at)
+        stored = await self._node.store_many(
+            keys=list(keys), values=[value] * len(keys), expiration_time=expires, subkeys=[signed.peer_id] * len(keys)
+        )
+        return all(bool(ok) for ok in stored.values())
+
+    async def nodes_of(self, model_digest: str) -> list[SignedAnnouncement]:
+        """Live announcements of the nodes that serve a model."""
+        found = await self._read(model_key(self._prefix, model_digest))
+        return [signed for signed in found if signed.announcement.model_digest == model_digest]
+
+    async def node(self, peer_id: str) -> SignedAnnouncement | None:
+        """The live announcement of one node, or None."""
+        found = await self._read(node_key(self._prefix, peer_id))
+        return next((signed for signed in found if signed.peer_id == peer_id), None)
+
+    async def all_nodes(self) -> list[SignedAnnouncement]:
+        """Live announcements of all nodes."""
+        return await self._read(all_nodes_key(self._prefix))
+
+    async def _read(self, key: str) -> list[SignedAnnouncement]:
+        found = await self._node.get(key, latest=True)
+        if found is None or not isinstance(found.value, dict):
+            return []
+        return list(_live_announcements(found.value.items()))
+
+
+def _live_announcements(items: Iterable[tuple[object, ValueWithExpiration]]) -> Iterable[SignedAnnouncement]:
+    for subkey, item in items:
+        try:
+            if not isinstance(item.value, bytes):
+                raise AnnouncementInvalid("the value is not bytes")
+            signed = read_announcement(item.value)
+        except AnnouncementInvalid as error:
+            log.warning("announcement_skipped", subkey=str(subkey)[:64], reason=error.message)
+            continue
+        if signed.peer_id == subkey and signed.announcement.is_live():
+            yield signed

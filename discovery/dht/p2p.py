@@ -1,0 +1,141 @@
+"""Streams over libp2p, through hivemind's daemon.
+
+Our own length-prefixed frames travel on hivemind's binary streams: its protobuf streams hang when the peer dies, these
+see the loss in tens of milliseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Awaitable, Callable
+
+import structlog
+from hivemind.p2p import P2P, PeerID
+from hivemind.p2p.p2p_daemon_bindings.control import P2PDaemonError
+from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
+from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure, DispatchFailure
+from hivemind.utils.multiaddr import Multiaddr
+
+from discovery.dht.transport import Stream, StreamHandler
+from discovery.protocol.errors import FarError, PeerUnavailable, ProtocolViolation
+from discovery.protocol.ids import PeerId, check_peer_id
+from discovery.protocol.messages import MAX_FRAME_BYTES, PeerAddress
+
+log = structlog.get_logger(__name__)
+
+OPEN_TIMEOUT_SECONDS = 10.0
+_LENGTH = struct.Struct(">I")
+_STREAM_BROKE = (asyncio.IncompleteReadError, ConnectionError, BrokenPipeError)
+_CANNOT_OPEN = (P2PDaemonError, ControlFailure, DispatchFailure, TimeoutError, OSError, asyncio.IncompleteReadError)
+
+
+class P2PStream:
+    """Frames on one libp2p stream: four bytes of length (big-endian), then the bytes."""
+
+    def __init__(self, peer_id: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._peer_id, self._reader, self._writer = peer_id, reader, writer
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self._peer_id
+
+    async def send(self, frame: bytes) -> None:
+        try:
+            self._writer.writelines((_LENGTH.pack(len(frame)), frame))
+            await self._writer.drain()
+        except (*_STREAM_BROKE, RuntimeError):
+            raise self._broke() from None
+
+    async def receive(self) -> bytes | None:
+        try:
+            header = await self._reader.readexactly(_LENGTH.size)
+        except asyncio.IncompleteReadError as error:
+            if error.partial:
+                raise self._broke() from None
+            return None
+        except ConnectionError:
+            raise self._broke() from None
+        (length,) = _LENGTH.unpack(header)
+        if length > MAX_FRAME_BYTES:
+            raise ProtocolViolation(f"{self._peer_id} announced a frame of {length} bytes", peer_id=self._peer_id)
+        try:
+            return await self._reader.readexactly(length)
+        except _STREAM_BROKE:
+            raise self._broke() from None
+
+    async def close(self) -> None:
+        self._writer.close()
+
+    def _broke(self) -> PeerUnavailable:
+        return PeerUnavailable(f"the stream to {self._peer_id} broke", peer_id=self._peer_id)
+
+
+class P2PTransport:
+    """A :class:`~discovery.dht.transport.Transport` on a running p2p daemon. It does not own the daemon."""
+
+    def __init__(self, p2p: P2P) -> None:
+        self._p2p = p2p
+        self._peer_id = check_peer_id(p2p.peer_id.to_base58())
+        self._connected: set[PeerId] = set()
+        self._protocols: list[str] = []
+        self._handling: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self._peer_id
+
+    async def serve(self, protocol: str, handler: StreamHandler) -> None:
+        await self._p2p.add_binary_stream_handler(protocol, self._accept_with(handler))
+        self._protocols.append(protocol)
+
+    async def open(self, address: PeerAddress, protocol: str) -> Stream:
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_SECONDS):
+                return await self._open(address, protocol)
+        except _CANNOT_OPEN as error:
+            self._connected.discard(address.peer_id)
+            reason = str(error) or type(error).__name__
+            raise PeerUnavailable(
+                f"{address.peer_id} cannot be reached: {reason}", peer_id=address.peer_id
+            ) from None
+
+    async def close(self) -> None:
+        self._closing = True
+        for protocol in self._protocols:
+            try:
+                await self._p2p.remove_binary_stream_handler(protocol)
+            except _CANNOT_OPEN:  # the daemon is gone already
+                break
+        for task in list(self._handling):
+            task.cancel()
+        await asyncio.gather(*self._handling, return_exceptions=True)
+
+    async def _open(self, address: PeerAddress, protocol: str) -> Stream:
+        remote = PeerID.from_base58(address.peer_id)
+        if address.maddrs and address.peer_id not in self._connected:
+            await self._p2p._client.connect(remote, [Multiaddr(maddr) for maddr in address.maddrs])
+            self._connected.add(address.peer_id)
+        _, reader, writer = await self._p2p.call_binary_stream_handler(remote, protocol)
+        return P2PStream(address.peer_id, reader, writer)
+
+    def _accept_with(
+        self, handler: StreamHandler
+    ) -> Callable[[StreamInfo, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]:
+        async def accept(info: StreamInfo, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._handling.add(task)
+            task.add_done_callback(self._handling.discard)
+            try:
+                await handler(P2PStream(check_peer_id(info.peer_id.to_base58()), reader, writer))
+            except FarError as error:
+                log.info("stream_ended", peer=info.peer_id.to_base58(), code=error.code, reason=error.message)
+            except asyncio.CancelledError:
+                if not self._closing:
+                    raise
+            finally:
+                writer.close()
+
+        return accept

@@ -1,0 +1,174 @@
+"""One peer of the swarm: the p2p daemon, the DHT on it, the board and the transport. It owns them all."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+from hivemind.dht.node import DHTNode
+from hivemind.p2p import P2P
+from hivemind.p2p.p2p_daemon_bindings.control import P2PDaemonError
+from hivemind.utils.multiaddr import Multiaddr
+
+from discovery.dht.board import Board
+from discovery.dht.identity import Identity
+from discovery.dht.keys import DEFAULT_PREFIX
+from discovery.dht.p2p import P2PTransport
+from discovery.dht.validator import AnnouncementValidator
+from discovery.protocol.errors import InvalidArgument, InvalidIdentity, PeerUnavailable
+from discovery.protocol.ids import PeerId, check_peer_id
+
+LOCAL_MADDR = "/ip4/127.0.0.1/tcp/0"
+
+
+@dataclass(frozen=True)
+class PeerConfig:
+    """How a peer stands in the swarm.
+
+    A client (``is_client``) stores nothing for others and needs no open port. ``map_ports`` asks the router for a
+    port (UPnP, NAT-PMP); it is off unless the owner of the machine asks for it.
+    """
+
+    initial_peers: tuple[str, ...] = ()
+    host_maddrs: tuple[str, ...] = (LOCAL_MADDR,)
+    announce_maddrs: tuple[str, ...] = ()
+    prefix: str = DEFAULT_PREFIX
+    is_client: bool = False
+    map_ports: bool = False
+
+
+class SwarmPeer:
+    """A started peer. Use :meth:`start`, and :meth:`close` at the end."""
+
+    def __init__(self, p2p: P2P, dht: DHTNode, prefix: str, lock: IO[bytes] | None) -> None:
+        self._p2p, self._dht, self._lock = p2p, dht, lock
+        self.transport = P2PTransport(p2p)
+        self.board = Board(dht, prefix)
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Our id, as others have authenticated it."""
+        return self.transport.peer_id
+
+    @classmethod
+    async def start(cls, identity: Identity, config: PeerConfig) -> SwarmPeer:
+        """Start the daemon, join the DHT.
+
+        Raises:
+            InvalidArgument: a multiaddr that is none, or a port that is in use.
+            InvalidIdentity: another process runs with this identity.
+            PeerUnavailable: no initial peer answered.
+        """
+        for maddr in config.initial_peers:
+            _check_peer_maddr(maddr)
+        for maddr in config.host_maddrs:
+            _check_port_is_free(_parse_maddr(maddr))
+        lock = _lock_identity(identity)
+        try:
+            p2p = await _start_daemon(identity, config)
+            try:
+                dht = await _join_dht(p2p, config)
+            except BaseException:
+                await p2p.shutdown()
+                raise
+        except BaseException:
+            lock.close()
+            raise
+        return cls(p2p, dht, config.prefix, lock)
+
+    async def maddrs(self) -> tuple[str, ...]:
+        """Where this peer can be reached, with ``/p2p/<peer id>`` at the end."""
+        return tuple(str(maddr) for maddr in await self._p2p.get_visible_maddrs(latest=True))
+
+    async def close(self) -> None:
+        """Leave the swarm and end the daemon."""
+        await self.transport.close()
+        await self._dht.shutdown()
+        await self._p2p.shutdown()
+        if self._lock is not None:
+            self._lock.close()
+
+
+def peer_id_of_maddr(maddr: str) -> PeerId:
+    """The peer id at the end of ``…/p2p/<peer id>``."""
+    return check_peer_id(maddr.rpartition("/p2p/")[2])
+
+
+def bare_maddr(maddr: str) -> str:
+    """The multiaddr without ``/p2p/<peer id>``."""
+    return maddr.rpartition("/p2p/")[0] or maddr
+
+
+def _parse_maddr(text: str) -> Multiaddr:
+    try:
+        return Multiaddr(text)
+    except (ValueError, LookupError, TypeError):
+        raise InvalidArgument(f"{text!r} is not a multiaddr; one looks like /ip4/127.0.0.1/tcp/31337") from None
+
+
+def _check_peer_maddr(text: str) -> None:
+    maddr = _parse_maddr(text)
+    if "p2p" not in maddr:
+        raise InvalidArgument(f"the initial peer {text} names no peer id; it should end in /p2p/12D3KooW…")
+
+
+def _check_port_is_free(maddr: Multiaddr) -> None:
+    """p2pd says nothing useful when its port is taken, so ask first."""
+    if "ip4" not in maddr or "tcp" not in maddr or maddr["tcp"] == "0":
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((maddr["ip4"], int(maddr["tcp"])))
+        except OSError as error:
+            raise InvalidArgument(f"cannot listen on {maddr}: {error.strerror}; choose another --host-maddr") from None
+
+
+def _lock_identity(identity: Identity) -> IO[bytes]:
+    """Two processes with one identity confuse the whole swarm; the lock ends with the process."""
+    file = identity.path.open("rb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise InvalidIdentity(f"another process on this machine runs with the identity {identity.path}") from None
+    return file
+
+
+async def _start_daemon(identity: Identity, config: PeerConfig) -> P2P:
+    options: dict[str, Any] = {"announce_maddrs": list(config.announce_maddrs)} if config.announce_maddrs else {}
+    try:
+        return await P2P.create(
+            initial_peers=list(config.initial_peers) or None,
+            host_maddrs=list(config.host_maddrs),
+            identity_path=str(identity.path),
+            dht_mode="client" if config.is_client else "server",
+            auto_nat=config.map_ports,
+            nat_port_map=config.map_ports,
+            check_if_identity_free=False,  # costs a second daemon; our lock guards this machine
+            startup_timeout=60,
+            **options,
+        )
+    except P2PDaemonError as error:
+        raise PeerUnavailable(f"the p2p daemon did not start: {error}") from None
+
+
+async def _join_dht(p2p: P2P, config: PeerConfig) -> DHTNode:
+    initial_peers: Sequence[str] | None = list(config.initial_peers) or None
+    try:
+        async with asyncio.timeout(60):
+            return await DHTNode.create(
+                p2p=p2p,
+                initial_peers=initial_peers,
+                client_mode=config.is_client,
+                record_validator=AnnouncementValidator(config.prefix),
+                cache_locally=False,
+                strict=False,
+            )
+    except (RuntimeError, TimeoutError):
+        peers = ", ".join(config.initial_peers)
+        raise PeerUnavailable(f"no initial peer answered ({peers}); is the bootstrap peer running?") from None

@@ -1,0 +1,101 @@
+"""Streams between peers: the one seam through which the rest of the house knows the network.
+
+Two classes implement it: ``p2p.P2PTransport`` (libp2p through hivemind) and ``memory.MemoryTransport`` (a double for
+tests). A stream carries whole frames; :class:`Channel` puts typed messages on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from discovery.protocol.errors import ProtocolViolation
+from discovery.protocol.ids import PeerId
+from discovery.protocol.messages import Failure, Message, PeerAddress, decode, encode
+
+M = TypeVar("M")
+
+
+class Stream(Protocol):
+    """A two-way stream of frames to one peer, whose id the transport has authenticated."""
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Who is on the other side."""
+        ...
+
+    async def send(self, frame: bytes) -> None:
+        """Send one frame; :class:`~discovery.protocol.errors.PeerUnavailable` when the stream is broken."""
+        ...
+
+    async def receive(self) -> bytes | None:
+        """The next frame; ``None`` when the other side has closed; ``PeerUnavailable`` when the stream broke."""
+        ...
+
+    async def close(self) -> None:
+        """Close both directions. Never raises."""
+        ...
+
+
+StreamHandler = Callable[[Stream], Awaitable[None]]
+
+
+class Transport(Protocol):
+    """Opens streams to peers by protocol name, and serves those that others open."""
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Our own id."""
+        ...
+
+    async def serve(self, protocol: str, handler: StreamHandler) -> None:
+        """Give every stream that a peer opens for ``protocol`` to ``handler``; it is closed when that returns."""
+        ...
+
+    async def open(self, address: PeerAddress, protocol: str) -> Stream:
+        """Open a stream; :class:`~discovery.protocol.errors.PeerUnavailable` when the peer cannot be reached."""
+        ...
+
+    async def close(self) -> None:
+        """Close all streams and stop serving."""
+        ...
+
+
+class Channel:
+    """Typed messages on a stream."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Who is on the other side."""
+        return self._stream.peer_id
+
+    async def send(self, message: Message) -> None:
+        """Send one message."""
+        await self._stream.send(encode(message))
+
+    async def receive(self) -> Message | None:
+        """The next message, or ``None`` at the end. A :class:`Failure` is returned, not raised."""
+        frame = await self._stream.receive()
+        return None if frame is None else decode(frame)
+
+    async def expect(self, kind: type[M]) -> M:
+        """The next message, which must be a ``kind``.
+
+        Raises:
+            FarError: the one the peer reports, if it sends a :class:`Failure` instead.
+            ProtocolViolation: it sends anything else, or closes.
+        """
+        message = await self.receive()
+        if isinstance(message, Failure):
+            raise message.to_error()
+        if not isinstance(message, kind):
+            got = "nothing" if message is None else type(message).__name__
+            raise ProtocolViolation(f"{self.peer_id} sent {got} where {kind.__name__} was due")
+        return message
+
+    async def close(self) -> None:
+        """Close the stream. Never raises."""
+        await self._stream.close()

@@ -1,0 +1,3 @@
+"""A server of quantised transformer blocks."""
+
+from __future__ import annotations

@@ -1,0 +1,67 @@
+"""Keeps this node's announcement on the DHT, and takes leave when it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from discovery.dht.board import Board
+from discovery.protocol.announcement import (
+    LIFETIME_SECONDS,
+    RENEW_SECONDS,
+    Announcement,
+    State,
+    sign_announcement,
+)
+from discovery.protocol.errors import PeerUnavailable
+
+log = structlog.get_logger(__name__)
+
+_LEAVING_LIFETIME_SECONDS = LIFETIME_SECONDS  # must outlive the "ready" record it replaces
+_FIRST_TRIES = 5
+_RETRY_SECONDS = 1.0
+
+
+class Announcer:
+    """Publishes at :meth:`start`, renews every :data:`RENEW_SECONDS`, publishes ``leaving`` at :meth:`stop`."""
+
+    def __init__(self, board: Board, announcement: Announcement, key: Ed25519PrivateKey) -> None:
+        self._board, self._announcement, self._key = board, announcement, key
+        self._task: asyncio.Task[None] | None = None
+        self._last_expiry = 0
+
+    async def start(self) -> None:
+        """Publish and keep renewing.
+
+        Raises:
+            PeerUnavailable: no DHT peer took the announcement.
+        """
+        for _ in range(_FIRST_TRIES):
+            if await self._publish("ready", LIFETIME_SECONDS):
+                self._task = asyncio.create_task(self._renew())
+                return
+            await asyncio.sleep(_RETRY_SECONDS)
+        raise PeerUnavailable("no DHT peer took the announcement; is this machine's clock right?")
+
+    async def stop(self) -> None:
+        """Say that we are leaving."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            await self._publish("leaving", _LEAVING_LIFETIME_SECONDS)
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            if not await self._publish("ready", LIFETIME_SECONDS):
+                log.warning("announcement_not_stored")
+
+    async def _publish(self, state: State, lifetime: int) -> bool:
+        now = int(time.time())
+        # the DHT keeps the record that expires last, so each of ours must outlive the one before
+        expires = self._last_expiry = max(now + lifetime, self._last_expiry + 1)
+        fresh = self._announcement.model_copy(update={"state": state, "issued_at": now, "expires_at": expires})
+        return await self._board.publish(sign_announcement(fresh, self._key))

@@ -1,0 +1,83 @@
+"""Load the bytes of one block range through transformers' own loader, so that key renames and fused weights are right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from discovery.protocol.announcement import Dtype, Quantization
+from discovery.protocol.errors import InvalidArgument
+from far_node.blocks.cut import client_class, node_class, read_config, shape_of
+from far_node.blocks.quantize import quantization_config
+from far_node.blocks.run import Blocks
+from far_node.blocks.source import ModelSource
+from far_node.blocks.wire import TORCH_DTYPES
+from far_node.errors import ModelUnsupported
+
+_CANNOT_BUILD = (AttributeError, TypeError, ValueError, KeyError, RuntimeError, NotImplementedError)
+
+
+def load_blocks(
+    source: ModelSource,
+    first: int,
+    end: int,
+    *,
+    dtype: Dtype = "float32",
+    quantization: Quantization = "none",
+    device: str = "cpu",
+) -> Blocks:
+    """Load blocks ``[first, end)`` of a model; nothing else of it is read or held.
+
+    Raises:
+        InvalidArgument: the range is not within the model.
+        ModelUnsupported: the architecture cannot be cut.
+    """
+    config = read_config(source)
+    count = shape_of(config).block_count
+    if not 0 <= first < end <= count:
+        raise InvalidArgument(f"blocks {first}:{end} are not within this model's 0:{count}")
+    torch_dtype = TORCH_DTYPES[dtype]
+    quantized = quantization_config(quantization, torch_dtype)
+    options: dict[str, Any] = {"quantization_config": quantized, "device_map": {"": device}} if quantized else {}
+    try:
+        model = _from_pretrained(node_class(config, first, end), source, config, dtype=torch_dtype, **options)
+        return Blocks(model if quantized else model.to(device), first, end)
+    except _CANNOT_BUILD as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelUnsupported(f"{source.id} ({config.model_type}) cannot be cut into blocks: {reason}") from error
+
+
+def load_client_model(source: ModelSource, dtype: Dtype = "float32") -> PreTrainedModel:
+    """Load a model's embeddings, final norm and head, and none of its blocks.
+
+    Raises:
+        ModelUnsupported: the architecture cannot be cut.
+    """
+    config = read_config(source)
+    return _from_pretrained(client_class(config), source, config, dtype=TORCH_DTYPES[dtype]).eval()
+
+
+def _from_pretrained(
+    model_class: type[PreTrainedModel], source: ModelSource, config: PreTrainedConfig, **options: Any
+) -> PreTrainedModel:
+    # "unexpected weights" are the point of a hollow model, so transformers need not warn of them
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        model: PreTrainedModel = model_class.from_pretrained(
+            source.path, config=config, use_safetensors=True, local_files_only=True, **options
+        )
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    _refuse_unread_weights(model, source)
+    return model
+
+
+def _refuse_unread_weights(model: PreTrainedModel, source: ModelSource) -> None:
+    unread = [name for name, parameter in model.named_parameters() if parameter.device == torch.device("meta")]
+    if unread:
+        raise ModelUnsupported(f"{source.id} lacks the weights {', '.join(unread[:3])}")

@@ -1,0 +1,154 @@
+"""A range of blocks as one callable: hidden states in, hidden states out."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from far_node.blocks.cache import BlockCache
+from far_node.blocks.cut import PassThrough, find_stack, shape_of
+
+
+class Blocks:
+    """Blocks ``[first, end)`` of a model on one device.
+
+    A call keeps its state in the object, so calls must come one after the other (the executor's one thread).
+    """
+
+    def __init__(self, model: PreTrainedModel, first: int, end: int) -> None:
+        self._model = model.eval()
+        self.first, self.end = first, end
+        self._stack = find_stack(model)
+        self._takes_positions = "position_ids" in inspect.signature(self._stack.owner.forward).parameters
+        self._injected: Tensor | None = None
+        self._captured: Tensor | None = None
+        self._selected = (first, end)
+        self._held = {index: self._stack.layers[index] for index in range(first, end)}
+        for index, layer in self._held.items():
+            layer.register_forward_pre_hook(self._inject_at(index), with_kwargs=True)
+            layer.register_forward_hook(self._capture_at(index))
+        self._idle = {index: PassThrough(layer) for index, layer in self._held.items()}
+        self._learn_return_type()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self._model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The compute type."""
+        return self._model.dtype
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden states."""
+        return shape_of(self._model.config).hidden_size
+
+    def parameter_count(self) -> int:
+        """Parameters this process holds; a packed 4-bit weight counts each of its values."""
+        return int(self._model.num_parameters())
+
+    def parameter_bytes(self) -> int:
+        """Memory of the parameters and buffers."""
+        return int(self._model.get_memory_footprint())
+
+    def new_cache(self) -> BlockCache:
+        """An empty cache for a session."""
+        return BlockCache(self._model.config, self.first, self.end)
+
+    @torch.inference_mode()
+    def run(
+        self, hidden: Tensor, cache: BlockCache, first: int, end: int, left_padding: tuple[int, ...] = ()
+    ) -> Tensor:
+        """Run blocks ``[first, end)``, which may be a part of those held, on the next positions of ``cache``.
+
+        Args:
+            hidden: (rows, positions, hidden size).
+            cache: advanced by ``positions``.
+            left_padding: for each row, how many positions at its start are padding.
+
+        Returns:
+            The hidden states after block ``end - 1``, same shape.
+        """
+        self._select(first, end)
+        self._injected, self._captured = hidden, None
+        arguments = self._arguments(hidden, cache, left_padding)
+        self._stack.owner(inputs_embeds=self._carrier(hidden), past_key_values=cache, use_cache=True, **arguments)
+        cache.advance(hidden.shape[1])
+        captured, self._injected, self._captured = self._captured, None, None
+        assert captured is not None
+        return captured
+
+    def _arguments(self, hidden: Tensor, cache: BlockCache, left_padding: tuple[int, ...]) -> dict[str, Any]:
+        rows, count, _ = hidden.shape
+        positions = torch.arange(cache.length, cache.length + count, device=hidden.device).expand(rows, -1)
+        if not left_padding or not any(left_padding):
+            return {"position_ids": positions} if self._takes_positions else {}
+        padding = torch.tensor(left_padding, device=hidden.device)[:, None]
+        seen = torch.arange(cache.length + count, device=hidden.device)[None]
+        arguments: dict[str, Any] = {"attention_mask": (seen >= padding).long()}
+        if self._takes_positions:
+            arguments["position_ids"] = (positions - padding).clamp(min=0)
+        return arguments
+
+    def _carrier(self, hidden: Tensor) -> Tensor:
+        """What the decoder's forward sees before our first block: only its shape and type matter."""
+        return hidden if hidden.shape[-1] == self.hidden_size else hidden[..., : self.hidden_size]
+
+    def _select(self, first: int, end: int) -> None:
+        if (first, end) == self._selected:
+            return
+        for index, layer in self._held.items():
+            self._stack.layers[index] = layer if first <= index < end else self._idle[index]
+        self._selected = first, end
+
+    def _inject_at(self, index: int) -> Any:
+        def inject(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any] | None:
+            if self._injected is None or index != self._selected[0]:
+                return None
+            if "hidden_states" in kwargs:
+                return args, {**kwargs, "hidden_states": self._injected}
+            return (self._injected, *args[1:]), kwargs
+
+        return inject
+
+    def _capture_at(self, index: int) -> Any:
+        def capture(_: nn.Module, __: Any, output: Any) -> None:
+            if index == self._selected[1] - 1:
+                self._captured = output[0] if isinstance(output, tuple | list) else output
+
+        return capture
+
+    @torch.inference_mode()
+    def _learn_return_type(self) -> None:
+        """Some layers return tuples; the pass-throughs beside ours must do as ours do. One dry run tells."""
+        returned: list[bool] = []
+
+        def look(_: nn.Module, __: Any, output: Any) -> None:
+            returned.append(isinstance(output, tuple | list))
+            raise _Seen
+
+        layer = self._held[self.first]
+        first_in_stack = self._stack.layers[0]
+        hook = layer.register_forward_hook(look)
+        self._stack.layers[0] = layer
+        hidden = torch.zeros(1, 1, self.hidden_size, dtype=self.dtype, device=self.device)
+        try:
+            self._stack.owner(inputs_embeds=hidden, use_cache=False)
+        except _Seen:
+            pass
+        finally:
+            hook.remove()
+            self._stack.layers[0] = first_in_stack
+        for stand_in in (*self._stack.layers, *self._idle.values()):
+            if isinstance(stand_in, PassThrough):
+                stand_in.returns_tuple = returned[0]
+
+
+class _Seen(Exception):
+    """Ends the dry run."""

@@ -1,0 +1,63 @@
+"""What a node refuses, and why."""
+
+from __future__ import annotations
+
+from discovery.protocol.errors import FarError
+
+
+class Busy(FarError):
+    """The node has no room now; ``retry_after`` says when to ask again."""
+
+    code = "busy"
+    retry = True
+    status = 429
+
+
+class BlocksNotServed(FarError):
+    """The node does not serve these blocks of this model. A fresh route may find who does."""
+
+    code = "blocks_not_served"
+    retry = True
+    status = 503
+
+
+class SessionUnknown(FarError):
+    """No such session here, or not with this peer."""
+
+    code = "session_unknown"
+    status = 404
+
+
+class SessionTooLong(FarError):
+    """A step beyond the length the session was opened with."""
+
+    code = "session_too_long"
+    status = 400
+
+
+class BadPosition(FarError):
+    """A step that starts where the cache cannot continue from."""
+
+    code = "bad_position"
+    status = 400
+
+
+class ModelNotFound(FarError):
+    """No such directory and no such model on the hub."""
+
+    code = "model_not_found"
+    status = 404
+
+
+class ModelUnsupported(FarError):
+    """The architecture cannot be cut, or not in this way."""
+
+    code = "model_unsupported"
+    status = 400
+
+
+class UnsafeWeights(FarError):
+    """Weights in a format that can execute code, or none in safetensors."""
+
+    code = "unsafe_weights"
+    status = 400
