@@ -1,0 +1,417 @@
+"""The client of the swarm: a prompt becomes tokens.
+
+:meth:`Generation._tokens` is the whole walk: ids → hidden states → once round the ring → logits → a token → text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import torch
+
+from discovery.dht.identity import Identity, discard_identity, ephemeral_identity
+from discovery.dht.peer import PeerConfig, SwarmPeer
+from discovery.protocol.announcement import Announcement, Dtype, SignedAnnouncement
+from discovery.protocol.errors import FarError, InvalidArgument
+from discovery.protocol.messages import WireTensor
+from far_mesh.config import GenerationOptions, MeshConfig
+from far_mesh.contributions import Contribution, Verified
+from far_mesh.errors import ContextLengthExceeded
+from far_mesh.model.ends import ModelEnds
+from far_mesh.model.sampler import new_generator, pick
+from far_mesh.model.tokens import Prompt, TextStream, Tokens
+from far_mesh.route import RouteHop, plan_route
+from far_mesh.session import MeshSession, SessionRequest
+from far_mesh.swarm_view import SwarmView
+from far_node.blocks.cut import read_config, shape_of
+from far_node.blocks.load import load_client_model
+from far_node.blocks.source import find_model
+from far_node.blocks.wire import from_wire, to_wire
+
+__all__ = ["Checkpoint", "Generation", "GenerationOptions", "Hop", "Mesh", "MeshConfig", "Result", "Swarm", "Token"]
+
+
+@dataclass(frozen=True)
+class Token:
+    """A generated token. ``text`` may be empty while a character is incomplete or may become a stop string."""
+
+    id: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Hop:
+    """A node of the route and the blocks it runs."""
+
+    peer_id: str
+    wallet: str
+    blocks: tuple[int, int]
+    quantization: str
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was verified so far; cumulative, about every 64 positions."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    contributions: tuple[Contribution, ...]
+    expected_token_layers: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a generation ended. ``finish_reason``: ``stop`` (end token or stop string), ``length``, ``stopped``."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    contributions: tuple[Contribution, ...]
+    rejected: tuple[FarError, ...]
+    expected_token_layers: int
+    seconds: float
+    time_to_first_token: float | None
+
+
+CheckpointCallback = Callable[[Checkpoint], Awaitable[None]]
+
+
+class Swarm:
+    """Our place in the swarm as a client: one p2p daemon and DHT node, shared by all meshes."""
+
+    def __init__(self, peer: SwarmPeer, identity: Identity, config: MeshConfig) -> None:
+        self.peer, self.config = peer, config
+        self._identity = identity
+
+    @classmethod
+    async def join(cls, initial_peers: Sequence[str], config: MeshConfig | None = None) -> Swarm:
+        """Join through bootstrap peers, under a throw-away identity.
+
+        Raises:
+            InvalidArgument: no peers, or not multiaddrs.
+            PeerUnavailable: none of them answers.
+        """
+        if not initial_peers:
+            raise InvalidArgument("the address of a swarm peer is needed (--initial-peers)")
+        config = config or MeshConfig()
+        identity = ephemeral_identity()
+        peer_config = PeerConfig(initial_peers=tuple(initial_peers), prefix=config.prefix, is_client=True)
+        try:
+            peer = await SwarmPeer.start(identity, peer_config)
+        except BaseException:
+            discard_identity(identity)
+            raise
+        return cls(peer, identity, config)
+
+    async def close(self) -> None:
+        """Leave."""
+        await self.peer.close()
+        discard_identity(self._identity)
+
+
+class Mesh:
+    """A model that is served by a swarm. Its embeddings and head are here; its blocks are elsewhere."""
+
+    def __init__(self, swarm: Swarm, model: _ClientModel, *, owns_swarm: bool = False) -> None:
+        self._swarm, self._model, self._owns_swarm = swarm, model, owns_swarm
+        self._view = SwarmView(swarm.peer.board, model.digest, swarm.config.view_age)
+
+    @classmethod
+    async def join(cls, model: str, initial_peers: Sequence[str], config: MeshConfig | None = None) -> Mesh:
+        """Join a swarm for one model. :meth:`close` leaves it again."""
+        swarm = await Swarm.join(initial_peers, config)
+        try:
+            return cls(swarm, await _ClientModel.load(model), owns_swarm=True)
+        except BaseException:
+            await swarm.close()
+            raise
+
+    @classmethod
+    async def over(cls, swarm: Swarm, model: str, model_id: str | None = None) -> Mesh:
+        """A model over a swarm that was joined already."""
+        return cls(swarm, await _ClientModel.load(model, model_id))
+
+    @property
+    def model_id(self) -> str:
+        """Public name of the model."""
+        return self._model.id
+
+    @property
+    def model_digest(self) -> str:
+        """SHA-256 that identifies its weights."""
+        return self._model.digest
+
+    @property
+    def block_count(self) -> int:
+        """Blocks a route must cover."""
+        return self._model.block_count
+
+    @property
+    def context_length(self) -> int:
+        """Longest prompt and answer together, in tokens."""
+        return self._model.context_length
+
+    def encode(self, prompt: Prompt, *, raw: bool = False) -> list[int]:
+        """Token ids of a prompt: see :meth:`far_mesh.model.tokens.Tokens.encode`."""
+        return self._model.tokens.encode(prompt, raw=raw)
+
+    async def nodes(self) -> list[SignedAnnouncement]:
+        """Live announcements of the nodes that serve this model."""
+        return await self._view.nodes()
+
+    async def generate(
+        self, prompt: Prompt, options: GenerationOptions | None = None, *, raw: bool = False
+    ) -> AsyncIterator[Token]:
+        """Stream the tokens that follow a prompt; by default up to 256, greedy. See :meth:`open` for more control."""
+        generation = await self.open(self.encode(prompt, raw=raw), options or GenerationOptions(max_tokens=256))
+        try:
+            async for token in generation:
+                yield token
+        finally:
+            await generation.finish()
+
+    async def open(
+        self,
+        prompt_ids: Sequence[int],
+        options: GenerationOptions,
+        *,
+        price_units: int = 0,
+        on_checkpoint: CheckpointCallback | None = None,
+    ) -> Generation:
+        """Find a route and open a session on it; nothing is computed yet.
+
+        Args:
+            price_units: what is offered for a thousand token-layers, in 1e-9 FAR; it is written into the receipts.
+            on_checkpoint: told what was verified, about every 64 positions.
+
+        Raises:
+            ContextLengthExceeded: prompt and ``max_tokens`` do not fit.
+            NoRoute: some blocks have no live node.
+            FarError: nodes refused (``Busy``) or could not be reached, after all attempts.
+        """
+        prompt_ids = self._model.tokens.encode(prompt_ids)
+        length = len(prompt_ids) + options.max_tokens
+        if length > self.context_length:
+            raise ContextLengthExceeded(
+                f"the prompt has {len(prompt_ids)} tokens and {options.max_tokens} are asked for; "
+                f"the context of {self.model_id} holds {self.context_length}",
+                param="max_tokens" if len(prompt_ids) < self.context_length else "prompt",
+            )
+        session = await self.open_session(length, price_units=price_units)
+        return Generation(session, self._model, prompt_ids, options, on_checkpoint)
+
+    async def open_session(
+        self, max_length: int, *, rows: int = 1, price_units: int = 0, left_padding: tuple[int, ...] = ()
+    ) -> MeshSession:
+        """Open a session of ``rows`` × ``max_length`` positions, trying other routes when nodes fail to answer."""
+        config, excluded = self._swarm.config, set[str]()
+        failure: FarError | None = None
+        for attempt in range(config.open_attempts):
+            nodes = [signed.announcement for signed in await self._view.nodes(fresh=attempt > 0)]
+            try:
+                route = plan_route(nodes, self.block_count, excluded)
+            except FarError as error:
+                if failure is None and attempt + 1 < config.open_attempts:
+                    continue  # the picture may be old: look again
+                raise failure or error from None
+            request = SessionRequest(
+                self.model_digest, max_length, _codec_for(route), rows, price_units, left_padding
+            )
+            session = MeshSession(route, request, config)
+            try:
+                await session.open(self._swarm.peer.transport)
+                return session
+            except FarError as error:
+                if not error.retry:
+                    raise
+                failure = error
+                excluded.add(str(error.facts.get("peer_id")))
+        assert failure is not None
+        raise failure
+
+    async def close(self) -> None:
+        """Leave the swarm, if it was joined for this mesh."""
+        self._model.close()
+        if self._owns_swarm:
+            await self._swarm.close()
+
+    async def __aenter__(self) -> Mesh:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+@dataclass
+class _Progress:
+    token_ids: list[int] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    finish_reason: str = "stopped"
+    started: float = field(default_factory=time.monotonic)
+    first_token_at: float | None = None
+    ended: float | None = None
+
+
+class Generation:
+    """One answer in the making: iterate for tokens, then :meth:`finish` for the result and the receipts."""
+
+    def __init__(
+        self,
+        session: MeshSession,
+        model: _ClientModel,
+        prompt_ids: list[int],
+        options: GenerationOptions,
+        on_checkpoint: CheckpointCallback | None,
+    ) -> None:
+        self._session, self._model, self._prompt_ids, self._options = session, model, prompt_ids, options
+        self._on_checkpoint = on_checkpoint
+        self._progress = _Progress()
+        self._stream: AsyncIterator[Token] | None = None
+        self._result: Result | None = None
+        self._in_flight: asyncio.Task[WireTensor] | None = None
+        self._finishing = asyncio.Lock()
+        self._stop_asked = False
+
+    @property
+    def hops(self) -> tuple[Hop, ...]:
+        """The route, in order."""
+        return tuple(_public_hop(hop) for hop in self._session.route)
+
+    def __aiter__(self) -> AsyncIterator[Token]:
+        if self._stream is None:
+            self._stream = self._tokens()
+        return self._stream
+
+    async def _tokens(self) -> AsyncIterator[Token]:
+        model, options, progress = self._model, self._options, self._progress
+        text, generator = TextStream(model.tokens, options.stop), new_generator(options)
+        position, hidden = 0, await model.embed(self._prompt_ids, 0)
+        while True:
+            answer = await self._step(hidden, position)
+            position += hidden.shape[1]
+            token_id, hidden = await model.next_token(answer, position, options, generator)
+            token = Token(token_id, text.push(token_id))
+            self._note(token, text)
+            if progress.finish_reason != "stopped" or self._stop_asked:
+                rest = text.flush()
+                progress.text.append(rest)
+                progress.ended = time.monotonic()
+                yield Token(token.id, token.text + rest)
+                return
+            yield token
+            await self._tell_checkpoint()
+
+    async def _step(self, hidden: torch.Tensor, position: int) -> WireTensor:
+        wire = to_wire(hidden, self._session.asked.codec)
+        # a reader who goes away must not tear a step in two: its nodes would sign receipts that do not fit
+        self._in_flight = asyncio.create_task(self._session.step(wire, position, keep=1))
+        return await asyncio.shield(self._in_flight)
+
+    def _note(self, token: Token, text: TextStream) -> None:
+        progress = self._progress
+        progress.first_token_at = progress.first_token_at or time.monotonic()
+        progress.token_ids.append(token.id)
+        progress.text.append(token.text)
+        if token.id in self._model.tokens.end_ids or text.stopped:
+            progress.finish_reason = "stop"
+        elif len(progress.token_ids) >= self._options.max_tokens:
+            progress.finish_reason = "length"
+
+    async def _tell_checkpoint(self) -> None:
+        if self._on_checkpoint is None:
+            return
+        verified = self._session.verified_checkpoint()
+        if verified is not None:
+            done = Checkpoint(
+                len(self._prompt_ids),
+                len(self._progress.token_ids),
+                verified.contributions,
+                self._session.token_layers_at_checkpoint(),
+            )
+            await self._on_checkpoint(done)
+
+    async def finish(self) -> Result:
+        """End here: wait for the step in flight, close the session, verify the receipts. Again: the same result."""
+        self._stop_asked = True
+        async with self._finishing:
+            if self._result is None:
+                if self._in_flight is not None:
+                    await asyncio.wait([self._in_flight])
+                self._result = self._conclude(await self._session.finish())
+        return self._result
+
+    def _conclude(self, verified: Verified) -> Result:
+        progress = self._progress
+        first = progress.first_token_at
+        return Result(
+            text="".join(progress.text),
+            token_ids=tuple(progress.token_ids),
+            prompt_tokens=len(self._prompt_ids),
+            completion_tokens=len(progress.token_ids),
+            finish_reason=progress.finish_reason,
+            contributions=verified.contributions,
+            rejected=verified.rejected,
+            expected_token_layers=self._session.expected_token_layers,
+            seconds=(progress.ended or time.monotonic()) - progress.started,
+            time_to_first_token=None if first is None else first - progress.started,
+        )
+
+
+class _ClientModel:
+    """The ends of a model with a thread of their own: a big head must not hold up other people's streams."""
+
+    def __init__(self, model_id: str, digest: str, block_count: int, context_length: int, tokens: Tokens) -> None:
+        self.id, self.digest, self.block_count, self.context_length = model_id, digest, block_count, context_length
+        self.tokens = tokens
+        self._ends: ModelEnds
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-ends")
+
+    @classmethod
+    async def load(cls, model: str, model_id: str | None = None) -> _ClientModel:
+        return await asyncio.to_thread(cls._load, model, model_id)
+
+    @classmethod
+    def _load(cls, model: str, model_id: str | None) -> _ClientModel:
+        source = find_model(model, model_id)
+        config = read_config(source)
+        shape = shape_of(config)
+        tokens = Tokens.load(source, config)
+        loaded = cls(source.id, source.digest, shape.block_count, shape.context_length or 2**20, tokens)
+        loaded._ends = ModelEnds(load_client_model(source))
+        return loaded
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def embed(self, ids: Sequence[int], start: int) -> torch.Tensor:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._thread, lambda: self._ends.embed(torch.tensor([list(ids)]), start))
+
+    async def next_token(
+        self, answer: WireTensor, position: int, options: GenerationOptions, generator: torch.Generator
+    ) -> tuple[int, torch.Tensor]:
+        """The token at ``position`` and its own hidden states, in one visit to the thread."""
+
+        def work() -> tuple[int, torch.Tensor]:
+            hidden = from_wire(answer, torch.device("cpu"), self._ends.dtype)[:, -1:]
+            token_id = pick(self._ends.logits(hidden, position - 1)[0, -1], options, generator)
+            return token_id, self._ends.embed(torch.tensor([[token_id]]), position)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _codec_for(route: tuple[RouteHop, ...]) -> Dtype:
+    """The nodes' own type when they agree, so that nothing is lost or padded on the wire; else float32."""
+    kinds: set[Dtype] = {hop.node.dtype for hop in route}
+    return kinds.pop() if len(kinds) == 1 else "float32"
+
+
+def _public_hop(hop: RouteHop) -> Hop:
+    node: Announcement = hop.node
+    return Hop(node.peer_id, node.wallet, hop.blocks, node.quantization)

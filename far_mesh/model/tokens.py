@@ -1,0 +1,153 @@
+"""Between text and token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig
+
+from discovery.protocol.errors import InvalidArgument
+from far_node.blocks.source import ModelSource
+from far_node.errors import ModelUnsupported
+
+Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]
+"""A text, token ids, or chat messages (``{"role", "content"}``)."""
+
+_UNFINISHED = "\ufffd"
+
+
+class Tokens:
+    """A model's tokenizer, chat template and end-of-text tokens."""
+
+    def __init__(self, tokenizer: Any, end_ids: frozenset[int], vocabulary: int) -> None:
+        self._tokenizer, self.end_ids, self._vocabulary = tokenizer, end_ids, vocabulary
+
+    @classmethod
+    def load(cls, source: ModelSource, config: PreTrainedConfig) -> Tokens:
+        """Read the tokenizer files beside the model.
+
+        Raises:
+            ModelUnsupported: there are none, or they cannot be read.
+        """
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False, local_files_only=True)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ModelUnsupported(f"the tokenizer of {source.id} cannot be used: {reason}") from None
+        return cls(tokenizer, _end_ids(source, config), config.get_text_config(decoder=True).vocab_size)
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model was made for chat."""
+        return bool(getattr(self._tokenizer, "chat_template", None))
+
+    def encode(self, prompt: Prompt, *, raw: bool = False) -> list[int]:
+        """Token ids of a prompt.
+
+        A text for a model with a chat template becomes a user's message, unless ``raw``; ids are taken as they are.
+
+        Raises:
+            InvalidArgument: nothing in it, ids outside the vocabulary, or messages the template refuses.
+        """
+        ids = self._ids(prompt, raw)
+        if not ids:
+            raise InvalidArgument("the prompt is empty", param="prompt")
+        return ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens left out."""
+        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def _ids(self, prompt: Prompt, raw: bool) -> list[int]:
+        if isinstance(prompt, str):
+            if not prompt:
+                return []
+            if self.has_chat_template and not raw:
+                return self._chat([{"role": "user", "content": prompt}])
+            return list(self._tokenizer(prompt)["input_ids"])
+        if all(isinstance(item, int) for item in prompt):
+            return self._checked([int(item) for item in prompt])  # type: ignore[call-overload]
+        return self._chat([dict(item) for item in prompt])  # type: ignore[call-overload]
+
+    def _checked(self, ids: list[int]) -> list[int]:
+        if not all(0 <= item < self._vocabulary for item in ids):
+            raise InvalidArgument(f"token ids lie from 0 to {self._vocabulary - 1}", param="prompt")
+        return ids
+
+    def _chat(self, messages: list[dict[str, str]]) -> list[int]:
+        from jinja2 import TemplateError
+
+        if not self.has_chat_template:
+            raise InvalidArgument("this model has no chat template; send a text instead of messages", param="messages")
+        try:
+            text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        except (TemplateError, KeyError, TypeError, ValueError) as error:
+            raise InvalidArgument(f"the model's chat template refuses the messages: {error}", param="messages") from None
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+class TextStream:
+    """Text from tokens as they come: whole characters only, and never a part of a stop string.
+
+    Bytes of a character may be spread over tokens, and some tokenizers join words only in context; so a window of
+    tokens is decoded, and what has settled is given out.
+    """
+
+    def __init__(self, tokens: Tokens, stop: tuple[str, ...] = ()) -> None:
+        self._tokens, self._stop = tokens, stop
+        self._ids: list[int] = []
+        self._window = self._settled = 0  # ids before _window are decoded for good; up to _settled, given out
+        self._held = ""
+        self.stopped = False
+
+    def push(self, token_id: int) -> str:
+        """The text that is certain now that ``token_id`` has come; may be empty."""
+        self._ids.append(token_id)
+        before = self._tokens.decode(self._ids[self._window : self._settled])
+        now = self._tokens.decode(self._ids[self._window :])
+        if len(now) <= len(before) or now.endswith(_UNFINISHED):
+            return ""
+        self._window, self._settled = self._settled, len(self._ids)
+        return self._give(now[len(before) :])
+
+    def flush(self) -> str:
+        """What is left at the end."""
+        before = self._tokens.decode(self._ids[self._window : self._settled])
+        rest = self._tokens.decode(self._ids[self._window :])[len(before) :]
+        self._window = self._settled = len(self._ids)
+        text = self._give(rest)
+        if self.stopped:
+            return text
+        held, self._held = self._held, ""
+        return text + held
+
+    def _give(self, text: str) -> str:
+        if self.stopped:
+            return ""
+        text = self._held + text
+        ends = [position for word in self._stop if (position := text.find(word)) >= 0]
+        if ends:
+            self.stopped, self._held = True, ""
+            return text[: min(ends)]
+        keep = max((_overlap(text, word) for word in self._stop), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+
+def _overlap(text: str, word: str) -> int:
+    """How many characters at the end of ``text`` could be the beginning of ``word``."""
+    return next((size for size in range(min(len(text), len(word) - 1), 0, -1) if text.endswith(word[:size])), 0)
+
+
+def _end_ids(source: ModelSource, config: PreTrainedConfig) -> frozenset[int]:
+    try:
+        ends: Any = GenerationConfig.from_pretrained(source.path, local_files_only=True).eos_token_id
+    except (OSError, ValueError):
+        ends = None
+    if ends is None:
+        ends = getattr(config.get_text_config(decoder=True), "eos_token_id", None)
+    if ends is None:
+        return frozenset()
+    return frozenset([ends] if isinstance(ends, int) else ends)

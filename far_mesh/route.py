@@ -1,0 +1,67 @@
+"""Which nodes run which blocks. Pure: announcements in, a chain out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from discovery.protocol.announcement import Announcement
+from far_mesh.errors import NoRoute
+
+_PRECISION = {"none": 0, "int8": 1, "nf4": 2}
+
+
+@dataclass(frozen=True)
+class RouteHop:
+    """A node and the blocks ``[first, end)`` it runs, which may be a part of those it serves."""
+
+    node: Announcement
+    first_block: int
+    end_block: int
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """``(first_block, end_block)``, end exclusive."""
+        return self.first_block, self.end_block
+
+
+def plan_route(
+    nodes: Iterable[Announcement], block_count: int, excluded: Collection[str] = ()
+) -> tuple[RouteHop, ...]:
+    """The chain with the fewest hops that covers blocks ``[0, block_count)``.
+
+    At each border the node that reaches farthest is taken; among equals the more precise one, then the one announced
+    last. Fewest hops is what one stream wants: each hop costs a one-way delay per token.
+
+    Raises:
+        NoRoute: some blocks have no node; the message and ``facts["uncovered"]`` name them.
+    """
+    usable = [node for node in nodes if node.state == "ready" and node.peer_id not in excluded]
+    hops: list[RouteHop] = []
+    position = 0
+    while position < block_count:
+        here = [node for node in usable if node.first_block <= position < node.end_block]
+        if not here:
+            raise _no_route(uncovered_ranges(usable, block_count))
+        best = max(here, key=lambda node: (node.end_block, -_PRECISION[node.quantization], node.issued_at))
+        hops.append(RouteHop(best, position, min(best.end_block, block_count)))
+        position = hops[-1].end_block
+    return tuple(hops)
+
+
+def uncovered_ranges(nodes: Sequence[Announcement], block_count: int) -> list[tuple[int, int]]:
+    """Maximal ranges of blocks that no node serves."""
+    gaps: list[tuple[int, int]] = []
+    position = 0
+    for node in sorted(nodes, key=lambda node: node.first_block):
+        if node.first_block > position:
+            gaps.append((position, min(node.first_block, block_count)))
+        position = max(position, node.end_block)
+    if position < block_count:
+        gaps.append((position, block_count))
+    return gaps
+
+
+def _no_route(uncovered: list[tuple[int, int]]) -> NoRoute:
+    ranges = ", ".join(f"{first}:{end}" for first, end in uncovered)
+    return NoRoute(f"no live node serves blocks {ranges}", uncovered=uncovered, retry_after=5.0)
