@@ -79,13 +79,7 @@ interface IInferenceEscrow {
         uint64 deadline,
         uint16 feeBps
     );
-    event EscrowReleased(
-        bytes32 indexed escrowId,
-        address[] providers,
-        uint256[] amounts,
-        uint256 fee,
-        uint256 refund
-    );
+    event EscrowReleased(bytes32 indexed escrowId, address[] providers, uint256[] amounts, uint256 fee, uint256 refund);
     event EscrowCancelled(bytes32 indexed escrowId, uint256 refund);
     event CreditWithdrawn(address indexed provider, address indexed to, uint256 amount);
     event FeesWithdrawn(address indexed to, uint256 amount);
@@ -132,14 +126,7 @@ interface IInferenceEscrow {
      * IMPORTANT: For that reason an approval which `owner` left standing for this contract can be turned into a
      * deposit of `owner` by anybody. It can go nowhere else, and {withdrawDeposit} undoes it.
      */
-    function depositWithPermit(
-        address owner,
-        uint256 amount,
-        uint256 deadline,
-        uint8 v,
-        bytes32 r,
-        bytes32 s
-    ) external;
+    function depositWithPermit(address owner, uint256 amount, uint256 deadline, uint8 v, bytes32 r, bytes32 s) external;
 
     /// @notice Sends `amount` of the caller's deposit, which is the part not locked in escrows, back to the caller.
     /// Works while paused.
@@ -191,11 +178,7 @@ interface IInferenceEscrow {
      *
      * Amounts are net: the fee is {feeOn} their total, at the rate that was frozen when the escrow was created.
      */
-    function releaseMultiple(
-        bytes32 escrowId,
-        address[] calldata providers,
-        uint256[] calldata amounts
-    ) external;
+    function releaseMultiple(bytes32 escrowId, address[] calldata providers, uint256[] calldata amounts) external;
 
     /// @notice Does several {releaseMultiple} in one transaction: all of them, or none.
     function releaseBatch(Release[] calldata releases) external;

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.37;
 
-import {
-    AccessControlDefaultAdminRules
-} from "@openzeppelin/contracts/access/extensions/AccessControlDefaultAdminRules.sol";
+import {AccessControlDefaultAdminRules} from "@openzeppelin/contracts/access/extensions/AccessControlDefaultAdminRules.sol";
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Permit.sol";
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
@@ -38,10 +36,9 @@ contract InferenceEscrow is
     bytes32 public constant PAUSER_ROLE = keccak256("PAUSER_ROLE");
     bytes32 public constant TREASURER_ROLE = keccak256("TREASURER_ROLE");
 
-    bytes32 public constant ESCROW_INTENT_TYPEHASH =
-        keccak256(
-            "EscrowIntent(address user,bytes32 requestId,uint256 maxAmount,uint32 lockSeconds,uint16 maxFeeBps,uint256 nonce,uint64 validUntil)"
-        );
+    bytes32 public constant ESCROW_INTENT_TYPEHASH = keccak256(
+        "EscrowIntent(address user,bytes32 requestId,uint256 maxAmount,uint32 lockSeconds,uint16 maxFeeBps,uint256 nonce,uint64 validUntil)"
+    );
 
     /// @notice The smallest amount that the ledger off chain can express, in wei of a token with 18 decimals.
     uint256 public constant UNIT = 1e9;
@@ -203,9 +200,7 @@ contract InferenceEscrow is
     }
 
     /// @inheritdoc IInferenceEscrow
-    function releaseBatch(
-        Release[] calldata releases
-    ) external onlyRole(SETTLER_ROLE) whenNotPaused nonReentrant {
+    function releaseBatch(Release[] calldata releases) external onlyRole(SETTLER_ROLE) whenNotPaused nonReentrant {
         for (uint256 i = 0; i < releases.length; ++i) {
             _release(releases[i].escrowId, releases[i].providers, releases[i].amounts);
         }

@@ -2,7 +2,6 @@
 pragma solidity 0.8.37;
 
 import {IERC1271} from "@openzeppelin/contracts/interfaces/IERC1271.sol";
-import {Address} from "@openzeppelin/contracts/utils/Address.sol";
 import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 
 /// @dev Test double: a wallet that is a contract and answers for its owner's signatures (EIP-1271).
@@ -24,10 +23,6 @@ contract ContractWallet is IERC1271 {
 
     function setAnswer(Answer answer) external {
         _answer = answer;
-    }
-
-    function execute(address target, bytes calldata data) external {
-        Address.functionCall(target, data);
     }
 
     function isValidSignature(bytes32 hash, bytes calldata signature) external view returns (bytes4) {

@@ -18,10 +18,6 @@ contract ReentrantToken is ERC20Permit {
         (_target, _data) = (target, data);
     }
 
-    function approveFrom(address spender, uint256 amount) external {
-        _approve(address(this), spender, amount);
-    }
-
     function _update(address from, address to, uint256 value) internal override {
         super._update(from, to, value);
         address target = _target;

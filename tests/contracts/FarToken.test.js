@@ -74,9 +74,11 @@ describe("FarToken", function () {
     it("transfers by a signature that anybody may submit", async function () {
       const message = await authorization(context);
       const args = await signed(holder, domain, "TransferWithAuthorization", message);
-      const sent = token.connect(stranger).getFunction(
-        "transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)",
-      )(...args);
+      const sent = token
+        .connect(stranger)
+        .getFunction(
+          "transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)",
+        )(...args);
       await expect(sent).to.emit(token, "AuthorizationUsed").withArgs(holder, message.nonce);
       expect(await token.balanceOf(receiver)).to.equal(AMOUNT);
       expect(await token.authorizationState(holder, message.nonce)).to.equal(true);

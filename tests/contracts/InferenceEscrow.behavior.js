@@ -62,10 +62,7 @@ export function shouldLockMoney(create, getContext) {
   it("refuses nothing at all, and more than the deposit", async function () {
     const context = getContext();
     const { escrow, user } = context;
-    await expect(create(context, { name: "a", amount: 0n })).to.be.revertedWithCustomError(
-      escrow,
-      "EscrowZeroAmount",
-    );
+    await expect(create(context, { name: "a", amount: 0n })).to.be.revertedWithCustomError(escrow, "EscrowZeroAmount");
     const available = await escrow.depositOf(user);
     await expect(create(context, { name: "a", amount: available + 1n }))
       .to.be.revertedWithCustomError(escrow, "EscrowInsufficientDeposit")
@@ -122,9 +119,7 @@ export function shouldBoundTheLock(create, getContext) {
 /** `close(context, escrowId)` by the settler must find an open escrow. */
 export function shouldNeedAnOpenEscrow(close, getContext) {
   const needsOpen = async (context, id, status) =>
-    expect(close(context, id))
-      .to.be.revertedWithCustomError(context.escrow, "EscrowNotOpen")
-      .withArgs(id, status);
+    expect(close(context, id)).to.be.revertedWithCustomError(context.escrow, "EscrowNotOpen").withArgs(id, status);
 
   it("refuses an escrow that does not exist", async function () {
     await needsOpen(getContext(), requestId("nothing"), Status.None);

@@ -29,7 +29,16 @@ abstract contract EscrowFixture {
 
     function _deploy() internal {
         token = new FarToken(address(this), SUPPLY);
-        escrow = new InferenceEscrow(token, 1 days, address(this), address(this), address(this), address(this), 2000, CAP);
+        escrow = new InferenceEscrow(
+            token,
+            1 days,
+            address(this),
+            address(this),
+            address(this),
+            address(this),
+            2000,
+            CAP
+        );
     }
 
     function _fund(address user, uint256 amount) internal {
@@ -88,9 +97,7 @@ contract Handler is EscrowFixture {
         uint256 available = _min(escrow.depositOf(user), escrow.spendingAllowance(user));
         if (available == 0 || escrow.paused()) return;
         uint32 lockSeconds = uint32(bound(lock, 5 minutes, 24 hours));
-        _escrowIds.push(
-            escrow.createEscrowWithAllowance(user, _freshId(), bound(amount, 1, available), lockSeconds)
-        );
+        _escrowIds.push(escrow.createEscrowWithAllowance(user, _freshId(), bound(amount, 1, available), lockSeconds));
     }
 
     function release(uint256 which, uint256 count, uint256[5] calldata wishes) external {
@@ -110,10 +117,7 @@ contract Handler is EscrowFixture {
             _promise(block.timestamp <= locked.deadline, "nothing is released after the deadline");
             _promise(paid <= locked.amount, "no more is paid than was locked");
             _promise(paid == total + escrow.feeOn(total, locked.feeBps), "providers and fee get what is theirs");
-            _promise(
-                escrow.depositOf(locked.user) - before == locked.amount - paid,
-                "the user gets exactly the rest"
-            );
+            _promise(escrow.depositOf(locked.user) - before == locked.amount - paid, "the user gets exactly the rest");
         } catch {}
     }
 
@@ -213,11 +217,15 @@ contract Handler is EscrowFixture {
                 caller == address(this) || (caller == locked.user && block.timestamp > locked.deadline),
                 "only a settler, or the user after the deadline, cancels"
             );
-            _promise(escrow.depositOf(locked.user) == before + locked.amount, "a cancel returns everything to the user");
+            _promise(
+                escrow.depositOf(locked.user) == before + locked.amount,
+                "a cancel returns everything to the user"
+            );
         } catch {
-            bool mayCancel = locked.status == IInferenceEscrow.EscrowStatus.Open &&
-                caller == locked.user &&
-                block.timestamp > locked.deadline;
+            bool mayCancel =
+                locked.status == IInferenceEscrow.EscrowStatus.Open &&
+                    caller == locked.user &&
+                    block.timestamp > locked.deadline;
             _promise(!mayCancel, "nothing stops the user's cancel after the deadline");
         }
     }

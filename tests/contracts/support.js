@@ -16,7 +16,7 @@ export const requestId = (name) => ethers.id(name);
 export const now = () => time.latest();
 
 /** The rule of the contract in integers of another language. */
-export const feeOn = (total, feeBps) => (((total * feeBps) / (10_000n - feeBps)) / UNIT) * UNIT;
+export const feeOn = (total, feeBps) => ((total * feeBps) / (10_000n - feeBps) / UNIT) * UNIT;
 
 export async function typedDomain(contract) {
   const [, name, version, chainId, verifyingContract] = await contract.eip712Domain();
@@ -84,16 +84,7 @@ export async function namedSigners() {
 export async function deployEscrow(token, roles, changes = {}) {
   const { feeBps = FEE_BPS, cap = far(1_000_000), adminDelay = DAY } = changes;
   const { admin, settler, pauser, treasurer } = roles;
-  return ethers.deployContract("InferenceEscrow", [
-    token,
-    adminDelay,
-    admin,
-    settler,
-    pauser,
-    treasurer,
-    feeBps,
-    cap,
-  ]);
+  return ethers.deployContract("InferenceEscrow", [token, adminDelay, admin, settler, pauser, treasurer, feeBps, cap]);
 }
 
 /** An escrow of FAR in which `user` has 1000 deposited and as many tokens more approved. */
