@@ -45,7 +45,9 @@ def bootstrap(
         peer = await SwarmPeer.start(load_identity(identity), config)
         maddrs = await peer.maddrs()
         lines = "\n".join(f"  --initial-peers {maddr}" for maddr in maddrs)
-        console.event("ready", f"bootstrap peer {peer.peer_id} is up; join it with\n{lines}", peer_id=peer.peer_id, maddrs=maddrs)
+        console.event(
+            "ready", f"bootstrap peer {peer.peer_id} is up; join it with\n{lines}", peer_id=peer.peer_id, maddrs=maddrs
+        )
         await until_stopped(peer.close)
         console.event("stopped", "stopped")
 

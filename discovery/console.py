@@ -28,10 +28,19 @@ class Console:
         elif sentence is not None:
             self._write(sentence)
 
+    def token(self, token_id: int, text: str) -> None:
+        """A piece of text as it is generated."""
+        if self.as_json:
+            self._write(json.dumps({"event": "token", "id": token_id, "text": text}))
+        else:
+            print(text, end="", flush=True)
+
     def error(self, error: FarError) -> None:
         """Tell of a failure, on stderr for people."""
         if self.as_json:
-            self._write(json.dumps({"event": "error", "code": error.code, "message": error.message, "retry": error.retry}))
+            self._write(
+                json.dumps({"event": "error", "code": error.code, "message": error.message, "retry": error.retry})
+            )
         else:
             print(f"error: {error.message}", file=sys.stderr, flush=True)
 

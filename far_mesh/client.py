@@ -12,11 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
+from transformers import PreTrainedConfig
 
-from discovery.dht.identity import Identity, discard_identity, ephemeral_identity
-from discovery.dht.peer import PeerConfig, SwarmPeer
-from discovery.protocol.announcement import Announcement, Dtype, SignedAnnouncement
-from discovery.protocol.errors import FarError, InvalidArgument
+from discovery.protocol.announcement import Announcement, SignedAnnouncement
+from discovery.protocol.errors import FarError
 from discovery.protocol.messages import WireTensor
 from far_mesh.config import GenerationOptions, MeshConfig
 from far_mesh.contributions import Contribution, Verified
@@ -24,13 +23,15 @@ from far_mesh.errors import ContextLengthExceeded
 from far_mesh.model.ends import ModelEnds
 from far_mesh.model.sampler import new_generator, pick
 from far_mesh.model.tokens import Prompt, TextStream, Tokens
-from far_mesh.route import RouteHop, plan_route
-from far_mesh.session import MeshSession, SessionRequest
-from far_mesh.swarm_view import SwarmView
+from far_mesh.opener import ModelFacts, SessionOpener, Swarm
+from far_mesh.route import RouteHop
+from far_mesh.session import MeshSession
 from far_node.blocks.cut import read_config, shape_of
 from far_node.blocks.load import load_client_model
-from far_node.blocks.source import find_model
+from far_node.blocks.source import ModelSource, find_model
 from far_node.blocks.wire import from_wire, to_wire
+
+_UNBOUNDED_CONTEXT = 2**20  # for models whose config names no limit
 
 __all__ = ["Checkpoint", "Generation", "GenerationOptions", "Hop", "Mesh", "MeshConfig", "Result", "Swarm", "Token"]
 
@@ -82,45 +83,12 @@ class Result:
 CheckpointCallback = Callable[[Checkpoint], Awaitable[None]]
 
 
-class Swarm:
-    """Our place in the swarm as a client: one p2p daemon and DHT node, shared by all meshes."""
-
-    def __init__(self, peer: SwarmPeer, identity: Identity, config: MeshConfig) -> None:
-        self.peer, self.config = peer, config
-        self._identity = identity
-
-    @classmethod
-    async def join(cls, initial_peers: Sequence[str], config: MeshConfig | None = None) -> Swarm:
-        """Join through bootstrap peers, under a throw-away identity.
-
-        Raises:
-            InvalidArgument: no peers, or not multiaddrs.
-            PeerUnavailable: none of them answers.
-        """
-        if not initial_peers:
-            raise InvalidArgument("the address of a swarm peer is needed (--initial-peers)")
-        config = config or MeshConfig()
-        identity = ephemeral_identity()
-        peer_config = PeerConfig(initial_peers=tuple(initial_peers), prefix=config.prefix, is_client=True)
-        try:
-            peer = await SwarmPeer.start(identity, peer_config)
-        except BaseException:
-            discard_identity(identity)
-            raise
-        return cls(peer, identity, config)
-
-    async def close(self) -> None:
-        """Leave."""
-        await self.peer.close()
-        discard_identity(self._identity)
-
-
 class Mesh:
     """A model that is served by a swarm. Its embeddings and head are here; its blocks are elsewhere."""
 
     def __init__(self, swarm: Swarm, model: _ClientModel, *, owns_swarm: bool = False) -> None:
         self._swarm, self._model, self._owns_swarm = swarm, model, owns_swarm
-        self._view = SwarmView(swarm.peer.board, model.digest, swarm.config.view_age)
+        self._opener = SessionOpener(swarm, model.facts)
 
     @classmethod
     async def join(cls, model: str, initial_peers: Sequence[str], config: MeshConfig | None = None) -> Mesh:
@@ -140,22 +108,22 @@ class Mesh:
     @property
     def model_id(self) -> str:
         """Public name of the model."""
-        return self._model.id
+        return self._model.facts.id
 
     @property
     def model_digest(self) -> str:
         """SHA-256 that identifies its weights."""
-        return self._model.digest
+        return self._model.facts.digest
 
     @property
     def block_count(self) -> int:
         """Blocks a route must cover."""
-        return self._model.block_count
+        return self._model.facts.block_count
 
     @property
     def context_length(self) -> int:
         """Longest prompt and answer together, in tokens."""
-        return self._model.context_length
+        return self._model.facts.context_length
 
     def encode(self, prompt: Prompt, *, raw: bool = False) -> list[int]:
         """Token ids of a prompt: see :meth:`far_mesh.model.tokens.Tokens.encode`."""
@@ -163,7 +131,7 @@ class Mesh:
 
     async def nodes(self) -> list[SignedAnnouncement]:
         """Live announcements of the nodes that serve this model."""
-        return await self._view.nodes()
+        return await self._opener.nodes()
 
     async def generate(
         self, prompt: Prompt, options: GenerationOptions | None = None, *, raw: bool = False
@@ -203,37 +171,8 @@ class Mesh:
                 f"the context of {self.model_id} holds {self.context_length}",
                 param="max_tokens" if len(prompt_ids) < self.context_length else "prompt",
             )
-        session = await self.open_session(length, price_units=price_units)
+        session = await self._opener.open(length, price_units=price_units)
         return Generation(session, self._model, prompt_ids, options, on_checkpoint)
-
-    async def open_session(
-        self, max_length: int, *, rows: int = 1, price_units: int = 0, left_padding: tuple[int, ...] = ()
-    ) -> MeshSession:
-        """Open a session of ``rows`` × ``max_length`` positions, trying other routes when nodes fail to answer."""
-        config, excluded = self._swarm.config, set[str]()
-        failure: FarError | None = None
-        for attempt in range(config.open_attempts):
-            nodes = [signed.announcement for signed in await self._view.nodes(fresh=attempt > 0)]
-            try:
-                route = plan_route(nodes, self.block_count, excluded)
-            except FarError as error:
-                if failure is None and attempt + 1 < config.open_attempts:
-                    continue  # the picture may be old: look again
-                raise failure or error from None
-            request = SessionRequest(
-                self.model_digest, max_length, _codec_for(route), rows, price_units, left_padding
-            )
-            session = MeshSession(route, request, config)
-            try:
-                await session.open(self._swarm.peer.transport)
-                return session
-            except FarError as error:
-                if not error.retry:
-                    raise
-                failure = error
-                excluded.add(str(error.facts.get("peer_id")))
-        assert failure is not None
-        raise failure
 
     async def close(self) -> None:
         """Leave the swarm, if it was joined for this mesh."""
@@ -366,10 +305,8 @@ class Generation:
 class _ClientModel:
     """The ends of a model with a thread of their own: a big head must not hold up other people's streams."""
 
-    def __init__(self, model_id: str, digest: str, block_count: int, context_length: int, tokens: Tokens) -> None:
-        self.id, self.digest, self.block_count, self.context_length = model_id, digest, block_count, context_length
-        self.tokens = tokens
-        self._ends: ModelEnds
+    def __init__(self, facts: ModelFacts, tokens: Tokens, ends: ModelEnds) -> None:
+        self.facts, self.tokens, self._ends = facts, tokens, ends
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-ends")
 
     @classmethod
@@ -380,11 +317,7 @@ class _ClientModel:
     def _load(cls, model: str, model_id: str | None) -> _ClientModel:
         source = find_model(model, model_id)
         config = read_config(source)
-        shape = shape_of(config)
-        tokens = Tokens.load(source, config)
-        loaded = cls(source.id, source.digest, shape.block_count, shape.context_length or 2**20, tokens)
-        loaded._ends = ModelEnds(load_client_model(source))
-        return loaded
+        return cls(model_facts(source, config), Tokens.load(source, config), ModelEnds(load_client_model(source)))
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)
@@ -406,10 +339,10 @@ class _ClientModel:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
 
-def _codec_for(route: tuple[RouteHop, ...]) -> Dtype:
-    """The nodes' own type when they agree, so that nothing is lost or padded on the wire; else float32."""
-    kinds: set[Dtype] = {hop.node.dtype for hop in route}
-    return kinds.pop() if len(kinds) == 1 else "float32"
+def model_facts(source: ModelSource, config: PreTrainedConfig) -> ModelFacts:
+    """What routing needs to know of a model on this disk."""
+    shape = shape_of(config)
+    return ModelFacts(source.id, source.digest, shape.block_count, shape.context_length or _UNBOUNDED_CONTEXT)
 
 
 def _public_hop(hop: RouteHop) -> Hop:

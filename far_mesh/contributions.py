@@ -118,9 +118,7 @@ def _check_facts(signed: SignedReceipt, asked: Asked, hop: RouteHop, roots: Mapp
             )
 
 
-def _check_borders(
-    index: int, receipt: Receipt, receipts: Sequence[Mapping[int, SignedReceipt]], own: Roots
-) -> None:
+def _check_borders(index: int, receipt: Receipt, receipts: Sequence[Mapping[int, SignedReceipt]], own: Roots) -> None:
     before = _neighbour(receipts, index - 1, receipt.steps)
     after = _neighbour(receipts, index + 1, receipt.steps)
     given = own.sent if index == 0 else before.output_root if before else None

@@ -64,13 +64,13 @@ class Hop:
         assert self._channel is not None
         await self._channel.send(step)
 
-    async def finish(self, timeout: float) -> None:
+    async def finish(self, patience: float) -> None:
         """Ask for the last receipt and wait for it; then close. A node that gives none is not waited for longer."""
         self._closing = True
         if self._channel is None:
             return
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(patience):
                 await self._channel.send(Close())
                 if self._listening is not None:
                     await asyncio.shield(self._listening)

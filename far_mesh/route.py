@@ -25,9 +25,7 @@ class RouteHop:
         return self.first_block, self.end_block
 
 
-def plan_route(
-    nodes: Iterable[Announcement], block_count: int, excluded: Collection[str] = ()
-) -> tuple[RouteHop, ...]:
+def plan_route(nodes: Iterable[Announcement], block_count: int, excluded: Collection[str] = ()) -> tuple[RouteHop, ...]:
     """The chain with the fewest hops that covers blocks ``[0, block_count)``.
 
     At each border the node that reaches farthest is taken; among equals the more precise one, then the one announced

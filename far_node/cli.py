@@ -26,13 +26,19 @@ def start(
     model: Annotated[str, typer.Option(help="Model directory, hub id (owner/name) or the bundled far-demo.")],
     wallet: Annotated[str, typer.Option(help="EVM address that is paid, 0x…")],
     initial_peers: Annotated[list[str], typer.Option(help="Multiaddr of a swarm peer, …/p2p/12D3KooW…; repeatable.")],
-    model_id: Annotated[str | None, typer.Option(help="Public name of the model; default: directory name or hub id.")] = None,
+    model_id: Annotated[
+        str | None, typer.Option(help="Public name of the model; default: directory name or hub id.")
+    ] = None,
     blocks: Annotated[str | None, typer.Option(help="Blocks to serve, a:b with b exclusive; default: all.")] = None,
     quantization: Annotated[str, typer.Option(help="none, int8 or nf4.")] = "none",
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default by device.")] = None,
-    gpu: Annotated[int | None, typer.Option(min=0, help="Index of the CUDA device; default: the first, if any.")] = None,
+    gpu: Annotated[
+        int | None, typer.Option(min=0, help="Index of the CUDA device; default: the first, if any.")
+    ] = None,
     cpu_only: Annotated[bool, typer.Option("--cpu-only", help="Do not use a GPU.")] = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads for the computation; default: torch's choice.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads for the computation; default: torch's choice.")
+    ] = None,
     identity: Annotated[Path, typer.Option(help="Key file of this node; made if absent.")] = Path("~/.far/identity"),
     host_maddr: Annotated[list[str], typer.Option(help="Where to listen; repeatable.")] = ["/ip4/0.0.0.0/tcp/31330"],  # noqa: B006
     public_addr: Annotated[list[str], typer.Option(help="Address others reach us at, IP:PORT or multiaddr.")] = [],  # noqa: B006

@@ -28,7 +28,7 @@ from far_node.receipts import Signer
 
 @dataclass
 class Node:
-    """A running node: its place in the swarm, its blocks and its door. :meth:`start` makes one, :meth:`stop` ends it."""
+    """A running node: its place in the swarm, its blocks and its door. From :meth:`start` to :meth:`stop`."""
 
     announcement: Announcement
     maddrs: tuple[str, ...]

@@ -97,9 +97,7 @@ class P2PTransport:
         except _CANNOT_OPEN as error:
             self._connected.discard(address.peer_id)
             reason = str(error) or type(error).__name__
-            raise PeerUnavailable(
-                f"{address.peer_id} cannot be reached: {reason}", peer_id=address.peer_id
-            ) from None
+            raise PeerUnavailable(f"{address.peer_id} cannot be reached: {reason}", peer_id=address.peer_id) from None
 
     async def close(self) -> None:
         self._closing = True

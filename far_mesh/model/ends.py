@@ -97,7 +97,7 @@ class ModelEnds:
         hidden = self.embed(torch.zeros(1, 1, dtype=torch.long), 0)
         for returns_tuple in (False, True):
             for layer in self._layers:
-                layer.returns_tuple = returns_tuple
+                setattr(layer, "returns_tuple", returns_tuple)  # noqa: B010  # nn.Module's own setter has no type for it
             try:
                 out = self.logits(hidden, 0)
             except (TypeError, ValueError, AttributeError, IndexError, RuntimeError):

@@ -67,9 +67,11 @@ class Tokens:
             if self.has_chat_template and not raw:
                 return self._chat([{"role": "user", "content": prompt}])
             return list(self._tokenizer(prompt)["input_ids"])
-        if all(isinstance(item, int) for item in prompt):
-            return self._checked([int(item) for item in prompt])  # type: ignore[call-overload]
-        return self._chat([dict(item) for item in prompt])  # type: ignore[call-overload]
+        ids = [item for item in prompt if isinstance(item, int)]
+        messages = [dict(item) for item in prompt if not isinstance(item, int)]
+        if ids and messages:
+            raise InvalidArgument("a prompt is token ids or messages, not both", param="prompt")
+        return self._chat(messages) if messages else self._checked(ids)
 
     def _checked(self, ids: list[int]) -> list[int]:
         if not all(0 <= item < self._vocabulary for item in ids):
@@ -84,7 +86,9 @@ class Tokens:
         try:
             text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         except (TemplateError, KeyError, TypeError, ValueError) as error:
-            raise InvalidArgument(f"the model's chat template refuses the messages: {error}", param="messages") from None
+            raise InvalidArgument(
+                f"the model's chat template refuses the messages: {error}", param="messages"
+            ) from None
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers import PreTrainedConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer
@@ -16,6 +18,9 @@ class BlockCache(DynamicCache):
     transformers sizes its masks by whichever layer it finds first, which may not be ours. ``first`` and ``end`` are
     the layers held; with none held (a client) it only keeps count.
     """
+
+    layers: list[Any]
+    layer_class_to_replicate: type[Any] | None
 
     def __init__(self, config: PreTrainedConfig, first: int, end: int) -> None:
         super().__init__(config=config)

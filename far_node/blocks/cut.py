@@ -148,12 +148,12 @@ def client_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
 
 
 def _subclass(parent: type[PreTrainedModel], hollow: Callable[[PreTrainedModel], None]) -> type[PreTrainedModel]:
-    def __init__(self: PreTrainedModel, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
+    def build(self: PreTrainedModel, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
         parent.__init__(self, config, *args, **kwargs)
         hollow(self)
 
     # transformers picks weight conversions by the class's name and module, so it keeps both
-    return type(parent.__name__, (parent,), {"__init__": __init__, "__module__": parent.__module__})
+    return type(parent.__name__, (parent,), {"__init__": build, "__module__": parent.__module__})
 
 
 def _empty_layers(stack: Stack, kept: Iterable[int]) -> None:

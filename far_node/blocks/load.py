@@ -1,4 +1,4 @@
-"""Load the bytes of one block range through transformers' own loader, so that key renames and fused weights are right."""
+"""Load one block range through transformers' own loader, so that key renames and fused weights are right."""
 
 from __future__ import annotations
 
@@ -50,14 +50,20 @@ def load_blocks(
         raise ModelUnsupported(f"{source.id} ({config.model_type}) cannot be cut into blocks: {reason}") from error
 
 
-def load_client_model(source: ModelSource, dtype: Dtype = "float32") -> PreTrainedModel:
+def load_client_model(
+    source: ModelSource, dtype: Dtype = "float32", model_class: type[PreTrainedModel] | None = None
+) -> PreTrainedModel:
     """Load a model's embeddings, final norm and head, and none of its blocks.
+
+    Args:
+        model_class: what to make of it, where it is more than :func:`~far_node.blocks.cut.client_class`.
 
     Raises:
         ModelUnsupported: the architecture cannot be cut.
     """
     config = read_config(source)
-    return _from_pretrained(client_class(config), source, config, dtype=TORCH_DTYPES[dtype]).eval()
+    wanted = model_class or client_class(config)
+    return _from_pretrained(wanted, source, config, dtype=TORCH_DTYPES[dtype]).eval()
 
 
 def _from_pretrained(

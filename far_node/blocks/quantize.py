@@ -9,13 +9,12 @@ from transformers import BitsAndBytesConfig
 
 from discovery.protocol.announcement import Quantization
 
-
 # on a CPU bitsandbytes reports a cast at every single matrix product
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def quantization_config(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig | None:
-    """What from_pretrained needs to quantise while it loads; None for ``none``. ``dtype`` is the compute type of nf4."""
+    """What from_pretrained needs to quantise while it loads. ``dtype`` is the compute type of nf4."""
     match kind:
         case "none":
             return None

@@ -1,0 +1,110 @@
+"""``far-mesh``: ask a swarm, run a marketplace, see it all on one machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from discovery.console import Console, fail, quiet_libraries, run
+
+if TYPE_CHECKING:
+    from far_mesh.client import Mesh, Result
+    from far_mesh.config import GenerationOptions
+
+app = typer.Typer(
+    help="Run language models on the Far Mesh swarm.", no_args_is_help=True, pretty_exceptions_enable=False
+)
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Option(help="Model directory, hub id (owner/name) or the bundled far-demo.")],
+    initial_peers: Annotated[list[str], typer.Option(help="Multiaddr of a swarm peer, …/p2p/12D3KooW…; repeatable.")],
+    prompt: Annotated[str, typer.Option(help="What to ask. A chat model gets it as a user's message.")],
+    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 256,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same text.")] = None,
+    stop: Annotated[list[str], typer.Option(help="End before this text; repeatable.")] = [],  # noqa: B006
+    raw: Annotated[bool, typer.Option("--raw", help="Do not apply the model's chat template.")] = False,
+    prefix: Annotated[str, typer.Option(help="DHT prefix of the swarm.")] = "far",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per token and line.")] = False,
+) -> None:
+    """Stream an answer from a swarm. No marketplace, no account: this machine talks to the nodes itself."""
+    from discovery.protocol.errors import FarError
+    from far_mesh.config import GenerationOptions
+
+    console = Console(json)
+    quiet_libraries()
+    try:
+        options = GenerationOptions(max_tokens, temperature, top_p, seed, tuple(stop))
+    except FarError as error:
+        fail(console, error)
+
+    async def ask() -> None:
+        import torch
+
+        from far_mesh.client import Mesh
+        from far_mesh.config import MeshConfig
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        async with await Mesh.join(model, initial_peers, MeshConfig(prefix=prefix)) as mesh:
+            await _stream(console, mesh.encode(prompt, raw=raw), options, mesh)
+
+    run(console, ask)
+
+
+async def _stream(console: Console, prompt_ids: list[int], options: GenerationOptions, mesh: Mesh) -> None:
+    generation = await mesh.open(prompt_ids, options)
+    try:
+        async for token in generation:
+            console.token(token.id, token.text)
+    finally:
+        result = await generation.finish()
+    console.event("done", f"\n\n{_summary(result)}", **_done(result))
+
+
+def _done(result: Result) -> dict[str, object]:
+    return {
+        "text": result.text,
+        "token_ids": result.token_ids,
+        "prompt_tokens": result.prompt_tokens,
+        "completion_tokens": result.completion_tokens,
+        "finish_reason": result.finish_reason,
+        "nodes": [
+            {"peer_id": done.peer_id, "wallet": done.wallet, "blocks": done.blocks, "token_layers": done.token_layers}
+            for done in result.contributions
+        ],
+        "seconds": round(result.seconds, 6),
+        "time_to_first_token": result.time_to_first_token,
+    }
+
+
+def _summary(result: Result) -> str:
+    speed = result.completion_tokens / result.seconds if result.seconds else 0.0
+    nodes = ", ".join(f"{done.peer_id[-6:]} {done.blocks[0]}:{done.blocks[1]}" for done in result.contributions)
+    return f"{result.completion_tokens} tokens, {speed:.1f}/s, served by {nodes or 'nobody who can prove it'}"
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default FAR_HOST or 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; default FAR_PORT or 8000.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+) -> None:
+    """Run the marketplace's gateway. It is configured by FAR_… variables; docs/operators.md lists them."""
+    from discovery.protocol.errors import FarError
+    from far_mesh.marketplace.serve import serve as serve_gateway
+
+    console = Console(json)
+    try:
+        serve_gateway(console, host=host, port=port)
+    except FarError as error:
+        fail(console, error)
+
+
+if __name__ == "__main__":
+    app()
