@@ -1,0 +1,1 @@
+"""A user's prepaid balance, fed by what the chain says."""

@@ -1,0 +1,182 @@
+"""The marketplace as one application: its rooms, who opens them and in which order.
+
+database ▸ chain ▸ meshes ▸ what a crash left open ▸ settler, deposit watcher, caretaker ▸ doors open
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from sqlalchemy.engine import make_url
+
+from far_mesh.marketplace import http
+from far_mesh.marketplace.account import endpoints as account_endpoints
+from far_mesh.marketplace.account.service import AccountService, DepositWatcher
+from far_mesh.marketplace.auth import endpoints as auth_endpoints
+from far_mesh.marketplace.auth.service import Audience, AuthService
+from far_mesh.marketplace.auth.tokens import Tokens
+from far_mesh.marketplace.chain.client import Chain
+from far_mesh.marketplace.clock import now
+from far_mesh.marketplace.database import Database
+from far_mesh.marketplace.health import endpoints as health_endpoints
+from far_mesh.marketplace.health.service import HealthService
+from far_mesh.marketplace.inference import endpoints as inference_endpoints
+from far_mesh.marketplace.inference.meshes import MeshLike, swarm_meshes
+from far_mesh.marketplace.inference.run import Limits
+from far_mesh.marketplace.inference.service import InferenceService
+from far_mesh.marketplace.logs import where_it_failed
+from far_mesh.marketplace.migrations import upgrade
+from far_mesh.marketplace.openai_api import endpoints as openai_endpoints
+from far_mesh.marketplace.sessions.schemas import Gateway
+from far_mesh.marketplace.settings import Settings
+from far_mesh.marketplace.settlement.service import Caretaker, Settlement, Settler
+
+RESTART_SECONDS = 1.0
+FLUSH_SECONDS = 5.0
+
+OpenMeshes = Callable[[Settings], AbstractAsyncContextManager[Mapping[str, MeshLike]]]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """What endpoints reach through ``request.app.state.rooms``."""
+
+    database: Database
+    chain: Chain
+    auth: AuthService
+    account: AccountService
+    inference: InferenceService
+    health: HealthService
+    opened_at: datetime
+
+
+def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> FastAPI:
+    """The application. Nothing is opened before its lifespan begins.
+
+    Raises:
+        MissingSetting: a secret or an address without which nothing is safe is absent.
+        InvalidSetting: a setting means nothing.
+    """
+    settings.require("chain_rpc_url", "token_address", "escrow_address", "models")
+    settings.jwt_key(), settings.settler_key()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_rooms(settings, open_meshes) as rooms:
+            app.state.rooms = rooms
+            yield
+
+    app = FastAPI(title="Far Mesh", version="0.1.0", lifespan=lifespan, redirect_slashes=False)
+    http.install(app, settings.max_body_bytes)
+    for room in (auth_endpoints, account_endpoints, inference_endpoints, openai_endpoints, health_endpoints):
+        app.include_router(room.router)
+    return app
+
+
+@asynccontextmanager
+async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterator[Rooms]:
+    """Open everything in order, and close it in the other.
+
+    Raises:
+        FarError: what is missing, in words.
+    """
+    gateway = Gateway(settings.gateway, str(uuid.uuid4()))
+    async with AsyncExitStack() as stack:
+        database = await _open_database(settings, stack)
+        chain = await _open_chain(settings, stack)
+        watcher = _watcher(settings, database, chain)
+        await watcher.open()
+        meshes = await stack.enter_async_context(open_meshes(settings))
+        settlement = Settlement(database, chain, settings.lock_timeout_seconds)
+        settler = Settler(database, chain, settings.settler_key(), gateway, settlement, settings.confirmations)
+        caretaker = Caretaker(database, gateway, settlement)
+        await caretaker.tend()
+        stack.push_async_callback(caretaker.leave)
+        for name, run in (("settler", settler.run), ("deposits", watcher.run), ("caretaker", caretaker.run)):
+            stack.push_async_callback(_end, asyncio.create_task(_supervised(name, run), name=name))
+        inference = _inference(settings, database, settlement, gateway, meshes)
+        stack.push_async_callback(_flush, settler)
+        stack.push_async_callback(inference.close)
+        yield Rooms(
+            database=database,
+            chain=chain,
+            auth=_auth(settings, database),
+            account=AccountService(database),
+            inference=inference,
+            health=HealthService(database, chain, inference),
+            opened_at=now(),
+        )
+
+
+async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
+    url = make_url(settings.database)
+    if url.get_backend_name() == "sqlite" and url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    await upgrade(settings.database)
+    database = Database(settings.database)
+    stack.push_async_callback(database.close)
+    return database
+
+
+async def _open_chain(settings: Settings, stack: AsyncExitStack) -> Chain:
+    chain = Chain(settings.chain_rpc_url, settings.chain_id, settings.token_address, settings.escrow_address)
+    stack.push_async_callback(chain.close)
+    await chain.check()
+    return chain
+
+
+def _watcher(settings: Settings, database: Database, chain: Chain) -> DepositWatcher:
+    return DepositWatcher(
+        database,
+        chain,
+        confirmations=settings.confirmations,
+        first_block=settings.chain_start_block,
+        poll_seconds=settings.deposit_poll_seconds,
+    )
+
+
+def _auth(settings: Settings, database: Database) -> AuthService:
+    tokens = Tokens(settings.jwt_key(), settings.uri, settings.jwt_seconds)
+    audience = Audience(settings.domain, settings.uri, settings.chain_id, settings.nonce_seconds)
+    return AuthService(database, tokens, audience)
+
+
+def _inference(
+    settings: Settings, database: Database, settlement: Settlement, gateway: Gateway, meshes: Mapping[str, MeshLike]
+) -> InferenceService:
+    limits = Limits(settings.lock_seconds, settings.generation_seconds)
+    return InferenceService(database, settlement, gateway, settings.models, meshes, limits, settings.default_max_tokens)
+
+
+async def _supervised(name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Keep a task going. A bug in it is logged, and it begins again."""
+    while True:
+        try:
+            await run()
+        except Exception as error:  # the edge of a task
+            log.error("task_broke", task=name, **where_it_failed(error))
+        await asyncio.sleep(RESTART_SECONDS)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def _flush(settler: Settler) -> None:
+    """Give the last requests a chance to be paid before we go. What is not will be at the next start."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(FLUSH_SECONDS):
+            await settler.drain()

@@ -1,0 +1,202 @@
+"""What can go wrong in the marketplace, as members of the one error family.
+
+FarError
+├─ MissingSetting · InvalidSetting · AddressInUse · AnvilMissing · ChainMismatch · DatabaseUnavailable    at start
+├─ Unauthorized ─ NonceUnknown · NonceUsed · NonceExpired · SignInMismatch · BadSignature                   401
+├─ PaymentRequired ─ InsufficientBalance · AllowanceTooLow                                                  402
+├─ ModelUnknown · RequestUnknown · NotFound · MethodNotAllowed                                              404 405
+├─ Conflict · BodyTooLarge · UnsupportedParameter · RateLimited                                             409 413 400 429
+└─ ChainUnavailable ─ SettlementDelayed · TransactionReverted · NotEnoughNodes · GenerationFailed           502 503
+"""
+
+from __future__ import annotations
+
+from discovery.protocol.errors import FarError
+
+
+class MissingSetting(FarError):
+    """A setting without which nothing is safe is absent."""
+
+    code = "missing_setting"
+
+
+class InvalidSetting(FarError):
+    """A setting is there and means nothing."""
+
+    code = "invalid_setting"
+
+
+class AddressInUse(FarError):
+    """Another process listens on the port that was asked for."""
+
+    code = "address_in_use"
+
+
+class AnvilMissing(FarError):
+    """The embedded chain needs the anvil program, and it is nowhere."""
+
+    code = "anvil_missing"
+
+
+class ChainMismatch(FarError):
+    """The database was written beside another chain, or the chain is not the one of the settings."""
+
+    code = "chain_mismatch"
+
+
+class DatabaseUnavailable(FarError):
+    """The database does not answer, or is too busy."""
+
+    code = "database_unavailable"
+    retry = True
+    status = 503
+
+
+class Unauthorized(FarError):
+    """No bearer token, or one that is not ours, not valid any more, or not about anyone."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class NonceUnknown(Unauthorized):
+    """A sign-in message with a nonce that was never given out."""
+
+    code = "nonce_unknown"
+
+
+class NonceUsed(Unauthorized):
+    """A sign-in message that has signed somebody in already."""
+
+    code = "nonce_used"
+
+
+class NonceExpired(Unauthorized):
+    """A sign-in message that came too late."""
+
+    code = "nonce_expired"
+
+
+class SignInMismatch(Unauthorized):
+    """A sign-in message for another domain, URI, chain or wallet, or not in the form of EIP-4361."""
+
+    code = "sign_in_mismatch"
+
+
+class BadSignature(Unauthorized):
+    """The signature is not that of the wallet."""
+
+    code = "bad_signature"
+
+
+class PaymentRequired(FarError):
+    """The request cannot be paid."""
+
+    code = "payment_required"
+    status = 402
+
+
+class InsufficientBalance(PaymentRequired):
+    """The most that the request can cost is more than what is available."""
+
+    code = "insufficient_balance"
+
+
+class AllowanceTooLow(PaymentRequired):
+    """The user's standing spending allowance on chain does not cover the request."""
+
+    code = "allowance_too_low"
+
+
+class ModelUnknown(FarError):
+    """No such model is on sale here."""
+
+    code = "model_not_found"
+    status = 404
+
+
+class RequestUnknown(FarError):
+    """No such request, or it is somebody else's."""
+
+    code = "request_not_found"
+    status = 404
+
+
+class NotFound(FarError):
+    """No such path."""
+
+    code = "not_found"
+    status = 404
+
+
+class MethodNotAllowed(FarError):
+    """The path is right, the method is not."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
+class Conflict(FarError):
+    """The books say that something else has been done under this key already."""
+
+    code = "conflict"
+    status = 409
+
+
+class BodyTooLarge(FarError):
+    """The request is longer than the limit."""
+
+    code = "body_too_large"
+    status = 413
+
+
+class UnsupportedParameter(FarError):
+    """A parameter that other servers know and this one does not; ignoring it would be a lie."""
+
+    code = "unsupported_parameter"
+    status = 400
+
+
+class RateLimited(FarError):
+    """Too many requests."""
+
+    code = "rate_limited"
+    retry = True
+    status = 429
+
+
+class ChainUnavailable(FarError):
+    """The chain's node does not answer."""
+
+    code = "chain_unavailable"
+    retry = True
+    status = 503
+
+
+class SettlementDelayed(ChainUnavailable):
+    """The money of a request could not be locked in time."""
+
+    code = "settlement_delayed"
+
+
+class TransactionReverted(FarError):
+    """The escrow refused a transaction. ``facts['reason']`` is the name of its error."""
+
+    code = "transaction_reverted"
+    status = 502
+
+
+class NotEnoughNodes(FarError):
+    """Fewer nodes are there than the model asks for."""
+
+    code = "not_enough_nodes"
+    retry = True
+    status = 503
+
+
+class GenerationFailed(FarError):
+    """The answer broke off in the middle; nothing is charged."""
+
+    code = "generation_failed"
+    retry = True
+    status = 502

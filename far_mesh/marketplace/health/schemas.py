@@ -1,0 +1,54 @@
+"""Shapes of health."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: str = "alive"
+
+
+class PartState(BaseModel):
+    """One thing that serving needs. ``reason`` says in words why it is not there."""
+
+    ok: bool
+    reason: str | None = None
+
+
+class ModelReadiness(PartState):
+    """A model and the nodes that serve it. ``uncovered`` are block ranges ``[first, end)`` that nobody serves."""
+
+    active_nodes: int
+    uncovered: list[tuple[int, int]]
+
+
+class FailedRow(BaseModel):
+    """Something that the chain refused for good, and that a person has to look at."""
+
+    kind: str
+    request_id: str
+    reason: str | None
+
+
+class SettlementReadiness(BaseModel):
+    """The outbox: how many rows are in each state."""
+
+    pending: int
+    sent: int
+    confirmed: int
+    failed: int
+    failures: list[FailedRow]
+
+
+class Readiness(BaseModel):
+    """Whether requests can be served now, and if not, why."""
+
+    status: str
+    reasons: list[str]
+    database: PartState
+    chain: PartState
+    models: dict[str, ModelReadiness]
+    settlement: SettlementReadiness | None

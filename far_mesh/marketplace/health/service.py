@@ -1,0 +1,72 @@
+"""Can requests be served now?"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+from discovery.protocol.errors import FarError
+from far_mesh.marketplace.chain.client import Chain
+from far_mesh.marketplace.database import Database
+from far_mesh.marketplace.errors import DatabaseUnavailable
+from far_mesh.marketplace.health.schemas import FailedRow, ModelReadiness, PartState, Readiness, SettlementReadiness
+from far_mesh.marketplace.inference.coverage import in_words
+from far_mesh.marketplace.inference.service import InferenceService, ModelState
+from far_mesh.marketplace.settlement import repository as outbox
+
+
+class HealthService:
+    """Asks every part."""
+
+    def __init__(self, database: Database, chain: Chain, inference: InferenceService) -> None:
+        self._database = database
+        self._chain = chain
+        self._inference = inference
+
+    async def readiness(self) -> Readiness:
+        """Ready when the database and the chain answer and at least one model has all its blocks."""
+        database = await _state_of(self._database.check())
+        chain = await _state_of(self._chain.block_number())
+        models = await self._models() if database.ok else {}
+        settlement = await self._settlement() if database.ok else None
+        reasons = [part.reason for part in (database, chain) if part.reason]
+        if not any(model.ok for model in models.values()):
+            reasons += [model.reason for model in models.values() if model.reason]
+        return Readiness(
+            status="unready" if reasons else "ready",
+            reasons=reasons,
+            database=database,
+            chain=chain,
+            models=models,
+            settlement=settlement,
+        )
+
+    async def _models(self) -> dict[str, ModelReadiness]:
+        states = await self._inference.models()
+        return {state.on_sale.offer.model_id: _model(state) for state in states}
+
+    async def _settlement(self) -> SettlementReadiness | None:
+        try:
+            async with self._database.reading() as connection:
+                counts = await outbox.counts(connection)
+                failed = await outbox.failed_releases(connection)
+        except DatabaseUnavailable:
+            return None
+        failures = [FailedRow(kind=row.kind, request_id=row.request_id, reason=row.error) for row in failed]
+        return SettlementReadiness(**counts, failures=failures)
+
+
+async def _state_of(check: Awaitable[object]) -> PartState:
+    try:
+        await check
+    except FarError as error:
+        return PartState(ok=False, reason=error.message)
+    return PartState(ok=True)
+
+
+def _model(state: ModelState) -> ModelReadiness:
+    offer, reason = state.on_sale.offer, None
+    if state.gaps:
+        reason = f"no node serves blocks {in_words(state.gaps)} of {offer.model_id}"
+    elif state.active_nodes < offer.min_nodes:
+        reason = f"{offer.model_id} waits for {offer.min_nodes} nodes; there are {state.active_nodes}"
+    return ModelReadiness(ok=reason is None, reason=reason, active_nodes=state.active_nodes, uncovered=state.gaps)

@@ -1,0 +1,174 @@
+"""The edge: request ids, body limits, and the one place where failures become answers.
+
+{"error": {"message", "type", "param", "code"}}
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Mapping
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from discovery.protocol.errors import FarError, InvalidArgument
+from far_mesh.marketplace.errors import BodyTooLarge, MethodNotAllowed, NotFound, UnsupportedParameter
+from far_mesh.marketplace.logs import where_it_failed
+
+_TYPES = {401: "authentication_error", 402: "insufficient_quota", 429: "rate_limit_error"}
+_HTTP = {404: NotFound("there is nothing at this path"), 405: MethodNotAllowed("this path does not take this method")}
+
+log = structlog.get_logger(__name__)
+
+
+class ErrorFacts(BaseModel):
+    """What went wrong. ``code`` is stable; ``message`` says what to do; ``param`` names the culprit, if there is one."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(BaseModel):
+    """Every failure has this shape."""
+
+    error: ErrorFacts
+
+
+def error_body(error: FarError) -> ErrorBody:
+    """``error`` for the wire."""
+    kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
+    param = error.facts.get("param")
+    return ErrorBody(
+        error=ErrorFacts(message=error.message, type=kind, param=None if param is None else str(param), code=error.code)
+    )
+
+
+def error_response(error: FarError) -> JSONResponse:
+    """``error`` as an answer with its status and headers."""
+    headers: dict[str, str] = {}
+    if error.retry_after is not None:
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(error_body(error).model_dump(), error.status, headers)
+
+
+def install(app: FastAPI, max_body_bytes: int) -> None:
+    """Put the edge round ``app``."""
+
+    @app.exception_handler(FarError)
+    async def far_error(_request: Request, error: FarError) -> JSONResponse:
+        log.info("request_refused", code=error.code, status=error.status)
+        return error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        return error_response(_from_validation(error))
+
+    @app.exception_handler(HTTPException)
+    async def http(_request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error.__cause__, FarError):  # raised while the framework read the body
+            return error_response(error.__cause__)
+        return error_response(_HTTP.get(error.status_code) or InvalidArgument(str(error.detail)))
+
+    app.add_middleware(Edge, max_body_bytes=max_body_bytes)
+
+
+def _from_validation(error: RequestValidationError) -> FarError:
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
+    if first["type"] == "json_invalid":
+        return InvalidArgument("the body is not JSON")
+    param = ".".join(place) or None
+    if first["type"] == "extra_forbidden":
+        return UnsupportedParameter(f"the parameter {param!r} is not supported", param=param)
+    return InvalidArgument(f"{param or 'the body'}: {first['msg']}", param=param)
+
+
+class Edge:
+    """The outermost room: names each request, limits its body, logs its end, and lets no exception out."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = "req_" + secrets.token_hex(12)
+        scope.setdefault("state", {})["request_id"] = request_id
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            await _Exchange(self._app, scope, receive, send, self._max_body_bytes).go(request_id)
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
+        self._app, self._scope, self._receive, self._send = app, scope, receive, send
+        self._max_body_bytes = max_body_bytes
+        self._body_bytes = 0
+        self._status = 0
+
+    async def go(self, request_id: str) -> None:
+        started = time.monotonic()
+        self._request_id = request_id
+        try:
+            self._check_announced_length()
+            await self._app(self._scope, self.receive, self.send)
+        except FarError as error:
+            await self._fail(error)
+        except Exception as error:  # the one edge: whatever it was, nobody outside learns details
+            log.error("request_broke", **where_it_failed(error))
+            await self._fail(FarError("something went wrong on our side"))
+        finally:
+            log.info(
+                "request",
+                method=self._scope["method"],
+                path=self._scope["path"],
+                status=self._status,
+                ms=round((time.monotonic() - started) * 1000),
+            )
+
+    def _check_announced_length(self) -> None:
+        announced = Headers(scope=self._scope).get("content-length", "0")
+        if not announced.isdecimal() or int(announced) > self._max_body_bytes:
+            raise self._too_large()
+
+    def _too_large(self) -> BodyTooLarge:
+        return BodyTooLarge(f"the body is longer than {self._max_body_bytes} bytes")
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._body_bytes += len(message.get("body", b""))
+            if self._body_bytes > self._max_body_bytes:
+                raise self._too_large()
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            MutableHeaders(scope=message)["x-request-id"] = self._request_id
+        await self._send(message)
+
+    async def _fail(self, error: FarError) -> None:
+        if not self._status:
+            await error_response(error)(self._scope, self._receive, self.send)
+
+
+def request_id_of(request: Request) -> str:
+    """The name of this request: in the answer's header, in the logs, in the books and on chain."""
+    state: Mapping[str, str] = request.scope["state"]
+    return state["request_id"]

@@ -1,0 +1,205 @@
+"""``/api/inference``: generate, list models, look at a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import Response
+
+from far_mesh.marketplace.auth.endpoints import Caller
+from far_mesh.marketplace.chain.amounts import units_to_far
+from far_mesh.marketplace.http import request_id_of
+from far_mesh.marketplace.inference.run import Answer
+from far_mesh.marketplace.inference.schemas import (
+    DoneEvent,
+    GenerateAnswer,
+    GenerateRequest,
+    ModelEntry,
+    ModelList,
+    NodeUsed,
+    RequestState,
+    SettlementState,
+    TokenEvent,
+)
+from far_mesh.marketplace.inference.service import InferenceService, ModelState, RequestReport, Wish
+from far_mesh.marketplace.inference.streams import EventStream, event, events_of, whole_text
+from far_mesh.marketplace.sessions.schemas import Outcome, PaidShare
+from far_mesh.marketplace.settlement.schemas import Kind, Row, RowStatus
+
+router = APIRouter(prefix="/api/inference", tags=["inference"])
+
+
+def inference_service(request: Request) -> InferenceService:
+    """The room's service, made by the app."""
+    service: InferenceService = request.app.state.rooms.inference
+    return service
+
+
+Service = Annotated[InferenceService, Depends(inference_service)]
+
+
+@router.post("/distributed/generate", response_model=GenerateAnswer)
+async def generate(
+    request: Request, service: Service, wallet: Caller, body: GenerateRequest
+) -> Response | GenerateAnswer:
+    """Generate text. With ``stream`` (the default) tokens come as server-sent events, and last the bill."""
+    run = await service.start(wallet, request_id_of(request), _wish(body))
+    if body.stream:
+        return EventStream(run, events_of(run, lambda text: _token(text, run.request_id), lambda end: [_done(end)]))
+    text, answer = await whole_text(request, run)
+    return GenerateAnswer(text=text, tokens_generated=answer.completion_tokens, **_bill(answer))
+
+
+@router.get("/models")
+async def models(service: Service) -> ModelList:
+    """The models on sale. Needs no token."""
+    return ModelList(models=[_entry(state) for state in await service.models()])
+
+
+@router.get("/requests/{request_id}")
+async def request_state(service: Service, wallet: Caller, request_id: str) -> RequestState:
+    """One of the caller's own requests: its money, its nodes, its settlement."""
+    return _state(await service.report(wallet, request_id))
+
+
+def _wish(body: GenerateRequest) -> Wish:
+    return Wish(
+        model_id=body.model_id,
+        prompt=body.prompt,
+        max_tokens=body.max_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        seed=body.seed,
+        stop=stop_strings(body.stop),
+        streamed=body.stream,
+        raw=body.raw,
+        tier=body.tier,
+    )
+
+
+def stop_strings(stop: str | list[str] | None) -> tuple[str, ...]:
+    """One, several or none, as a tuple."""
+    return (stop,) if isinstance(stop, str) else tuple(stop or ())
+
+
+def _token(text: str, request_id: str) -> str:
+    return event(TokenEvent(token=text, request_id=request_id))
+
+
+def _done(answer: Answer) -> str:
+    return event(DoneEvent(**_bill(answer)))
+
+
+def _bill(answer: Answer) -> dict[str, Any]:
+    return {
+        "request_id": answer.request_id,
+        "total_tokens": answer.completion_tokens,
+        "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": answer.completion_tokens,
+        "finish_reason": answer.finish_reason,
+        "latency_ms": answer.latency_ms,
+        "time_to_first_token_ms": answer.time_to_first_token_ms,
+        "nodes_used": nodes_used(answer.outcome.shares),
+        **costs(answer.outcome),
+    }
+
+
+def costs(outcome: Outcome) -> dict[str, Any]:
+    """How the money was divided, for an answer."""
+    return {
+        "cost_far": units_to_far(outcome.cost_units),
+        "cost_units": outcome.cost_units,
+        "held_units": outcome.held_units,
+        "fee_units": outcome.fee_units,
+        "refund_units": outcome.refund_units,
+    }
+
+
+def nodes_used(shares: Iterable[PaidShare]) -> list[NodeUsed]:
+    """Who served which layers, for an answer."""
+    return [
+        NodeUsed(
+            node_id=one.share.node_id,
+            wallet_address=one.share.wallet,
+            layers=list(range(one.share.first_block, one.share.end_block)),
+            quantization=one.share.quantization,
+            token_layers=one.share.token_layers,
+            paid_units=one.paid_units,
+        )
+        for one in shares
+    ]
+
+
+def _entry(state: ModelState) -> ModelEntry:
+    offer, mesh = state.on_sale.offer, state.on_sale.mesh
+    return ModelEntry(
+        id=offer.model_id,
+        name=offer.display_name,
+        active_nodes=state.active_nodes,
+        avg_latency_ms=state.average_latency_ms,
+        price_per_token_far=units_to_far(offer.completion_price_units),
+        prompt_price_units=offer.prompt_price_units,
+        completion_price_units=offer.completion_price_units,
+        min_vram_gb=None,
+        min_nodes=offer.min_nodes,
+        block_count=mesh.block_count,
+        context_length=mesh.context_length,
+        model_digest=mesh.model_digest,
+    )
+
+
+def _state(report: RequestReport) -> RequestState:
+    session = report.session
+    return RequestState(
+        request_id=session.request_id,
+        model_id=session.model_id,
+        status=session.status,
+        error_code=session.error_code,
+        started_at=session.started_at,
+        completed_at=session.completed_at,
+        prompt_tokens=session.prompt_tokens,
+        completion_tokens=session.token_count,
+        finish_reason=session.finish_reason,
+        held_units=session.held_units,
+        cost_units=session.total_cost_units,
+        fee_units=session.fee_units,
+        refund_units=session.refund_units,
+        latency_ms=session.latency_ms,
+        time_to_first_token_ms=session.time_to_first_token_ms,
+        nodes_used=nodes_used(report.shares),
+        settlement=_settlement(report.rows),
+    )
+
+
+_IN_WORDS = {
+    Kind.LOCK: ("locking", "locked"),
+    Kind.RELEASE: ("releasing", "released"),
+    Kind.CANCEL: ("cancelling", "cancelled"),
+}
+
+
+def _settlement(rows: Mapping[Kind, Row]) -> SettlementState:
+    last = rows.get(Kind.RELEASE) or rows.get(Kind.CANCEL) or rows.get(Kind.LOCK)
+    return SettlementState(
+        status=_status(last),
+        lock_tx=_tx(rows, Kind.LOCK),
+        release_tx=_tx(rows, Kind.RELEASE),
+        cancel_tx=_tx(rows, Kind.CANCEL),
+        error=last.error if last is not None and last.status is RowStatus.FAILED else None,
+    )
+
+
+def _status(row: Row | None) -> str:
+    if row is None or row.error_code == "abandoned":
+        return "none"
+    if row.status is RowStatus.FAILED:
+        return "failed"
+    under_way, done = _IN_WORDS[row.kind]
+    return done if row.status is RowStatus.CONFIRMED else under_way
+
+
+def _tx(rows: Mapping[Kind, Row], kind: Kind) -> str | None:
+    row = rows.get(kind)
+    return row.tx_hash if row else None

@@ -1,0 +1,265 @@
+"""One request from hold to capture. It is a task of its own, so a reader who goes away cannot tear the money in two.
+
+    hold and ask for a lock ▸ wait for the lock ▸ open a route ▸ tokens ▸ receipts ▸ capture and ask for a release
+
+Tokens wait for the reader in a short queue, so a generation is never far ahead of who reads it. Any failure before
+the end refunds all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from discovery.protocol.errors import FarError
+from far_mesh.config import GenerationOptions
+from far_mesh.marketplace.database import Database
+from far_mesh.marketplace.errors import DatabaseUnavailable, GenerationFailed
+from far_mesh.marketplace.inference.meshes import GenerationLike, MeshLike, ProvenWork, ResultLike, TokenLike, work_of
+from far_mesh.marketplace.ledger.split import BPS
+from far_mesh.marketplace.logs import where_it_failed
+from far_mesh.marketplace.sessions import repository as sessions
+from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, Outcome
+from far_mesh.marketplace.settlement.requests import (
+    Measured,
+    activate_request,
+    close_request,
+    open_request,
+    refund_request,
+)
+from far_mesh.marketplace.settlement.service import Settlement
+
+TOKENS_AHEAD = 8
+DATABASE_PATIENCE_SECONDS = 60.0
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be generated, and for whom. ``streamed``: the reader gets tokens as they come."""
+
+    session: NewSession
+    mesh: MeshLike
+    prompt_ids: tuple[int, ...]
+    options: GenerationOptions
+    streamed: bool
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds."""
+
+    lock_seconds: int
+    generation_seconds: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a request ended."""
+
+    request_id: str
+    model_id: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    latency_ms: int
+    time_to_first_token_ms: int | None
+    outcome: Outcome
+
+
+class Run:
+    """A request under way. Iterate for the tokens, then ask :meth:`answer`."""
+
+    def __init__(
+        self, order: Order, database: Database, settlement: Settlement, gateway: Gateway, limits: Limits
+    ) -> None:
+        self._order = order
+        self._database = database
+        self._settlement = settlement
+        self._gateway = gateway
+        self._limits = limits
+        self._queue: asyncio.Queue[TokenLike | None] = asyncio.Queue(TOKENS_AHEAD)
+        self._opened = asyncio.Event()
+        self._reader_is_gone = False
+        self._delivered = 0
+        self._started = time.monotonic()
+        self._first_token: float | None = None
+        self._task = asyncio.create_task(self._go())
+
+    @property
+    def request_id(self) -> str:
+        """The one name of this request, here, in the books and on chain."""
+        return self._order.session.request_id
+
+    @property
+    def task(self) -> asyncio.Task[Answer]:
+        """The task that does it all."""
+        return self._task
+
+    # ---- for the reader
+
+    async def opened(self) -> None:
+        """Until a route stands and the money is locked, or raise what was in the way."""
+        await self._opened.wait()
+        if self._task.done():
+            self._task.result()
+
+    async def __aiter__(self) -> AsyncIterator[TokenLike]:
+        while (token := await self._queue.get()) is not None:
+            self._delivered += 1
+            yield token
+
+    async def answer(self) -> Answer:
+        """How it ended, once it has.
+
+        Raises:
+            FarError: it failed, and everything was refunded.
+        """
+        return await asyncio.shield(self._task)
+
+    def reader_left(self) -> None:
+        """Nobody listens any more: stop, and settle for what was delivered."""
+        self._reader_is_gone = True
+        while not self._queue.empty():
+            self._queue.get_nowait()
+
+    # ---- the walk
+
+    async def _go(self) -> Answer:
+        try:
+            await self._hold()
+            try:
+                return await self._serve()
+            except FarError as error:
+                await self._refund(error.code)
+                raise
+            except Exception as error:  # the edge of the task: a bug must not leave money held
+                log.error("request_broke", request_id=self.request_id, **where_it_failed(error))
+                await self._refund(FarError.code)
+                raise FarError("something went wrong on our side; nothing was charged") from None
+        finally:
+            self._opened.set()
+            await self._hand_over(None)
+
+    async def _hold(self) -> None:
+        async with self._database.writing() as connection:
+            await open_request(connection, self._order.session, self._gateway, self._limits.lock_seconds)
+        self._settlement.new_rows.ring()
+
+    async def _serve(self) -> Answer:
+        fee_bps = await self._lock()
+        if self._reader_is_gone:
+            raise GenerationFailed("the reader left before the answer began")
+        generation = await self._open_route(fee_bps)
+        try:
+            self._opened.set()
+            await self._pass_tokens_on(generation)
+        except FarError as error:
+            await self._close_quietly(generation)
+            raise GenerationFailed(
+                f"the answer broke off ({error.code}: {error.message}); nothing is charged, please ask again",
+                cause=error.code,
+            ) from error
+        except BaseException:
+            await self._close_quietly(generation)
+            raise
+        return await self._capture(await generation.finish())
+
+    async def _lock(self) -> int:
+        escrow = await self._settlement.locked(self._order.session.user_wallet, self.request_id)
+        async with self._database.writing() as connection:
+            await activate_request(connection, self.request_id, escrow.fee_bps)
+        return escrow.fee_bps
+
+    async def _open_route(self, fee_bps: int) -> GenerationLike:
+        order = self._order
+        # Receipts name what is offered for a thousand token-layers, net of the platform's fee.
+        offered = order.session.completion_price_units * 1000 * (BPS - fee_bps) // (BPS * order.mesh.block_count)
+        return await order.mesh.open(
+            order.prompt_ids,
+            order.options,
+            price_units=offered,
+            # Who reads an answer in one piece has got nothing of it when we crash, so there is nothing to settle by.
+            on_checkpoint=self._keep_checkpoint if order.streamed else None,
+        )
+
+    async def _pass_tokens_on(self, generation: GenerationLike) -> None:
+        try:
+            async with asyncio.timeout(self._limits.generation_seconds):
+                async for token in generation:
+                    self._first_token = self._first_token or time.monotonic()
+                    await self._hand_over(token)
+                    if self._reader_is_gone:
+                        return
+        except TimeoutError:
+            log.warning("generation_timed_out", request_id=self.request_id)
+
+    async def _hand_over(self, token: TokenLike | None) -> None:
+        if not self._reader_is_gone:
+            await self._queue.put(token)
+
+    async def _keep_checkpoint(self, proven: ProvenWork) -> None:
+        async with self._database.writing() as connection:
+            await sessions.keep_checkpoint(connection, self.request_id, work_of(proven, self._delivered))
+
+    async def _close_quietly(self, generation: GenerationLike) -> None:
+        """Let the nodes go. What they did is not charged, so what they say now does not matter."""
+        try:
+            await generation.finish()
+        except FarError as error:
+            log.info("generation_not_closed", request_id=self.request_id, code=error.code)
+
+    async def _capture(self, result: ResultLike) -> Answer:
+        work = work_of(result, self._delivered if self._reader_is_gone else None)
+        measured = Measured(result.finish_reason, self._since_start(time.monotonic()), self._time_to_first_token())
+
+        async def close() -> Outcome:
+            async with self._database.writing() as connection:
+                return await close_request(connection, self.request_id, work, measured)
+
+        outcome = await _patiently(close)
+        self._settlement.new_rows.ring()
+        return Answer(
+            self.request_id,
+            self._order.session.model_id,
+            result.finish_reason,
+            work.prompt_tokens,
+            work.completion_tokens,
+            measured.latency_ms or 0,
+            measured.time_to_first_token_ms,
+            outcome,
+        )
+
+    async def _refund(self, code: str) -> None:
+        async def refund() -> bool:
+            async with self._database.writing() as connection:
+                return await refund_request(connection, self.request_id, code)
+
+        await _patiently(refund)
+        self._settlement.new_rows.ring()
+
+    def _since_start(self, moment: float) -> int:
+        return round((moment - self._started) * 1000)
+
+    def _time_to_first_token(self) -> int | None:
+        return None if self._first_token is None else self._since_start(self._first_token)
+
+
+async def _patiently(act: Callable[[], Awaitable[T]]) -> T:
+    """Do it when the database can; what is owed must be written. After a minute a restart will have to recover it."""
+    give_up, pause = time.monotonic() + DATABASE_PATIENCE_SECONDS, 0.1
+    while True:
+        try:
+            return await act()
+        except DatabaseUnavailable:
+            if time.monotonic() > give_up:
+                raise
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 5.0)

@@ -1,0 +1,141 @@
+"""Shapes of ``/api/inference``, as section 7.1 of the specification has them, and what we add to them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_STOPS = 16
+
+StopStrings = Annotated[list[str], Field(max_length=MAX_STOPS)]
+
+
+class GenerateRequest(BaseModel):
+    """What to generate. Anything that is not listed here is refused by name."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    model_id: Annotated[str, Field(min_length=1, max_length=256)]
+    prompt: Annotated[str, Field(min_length=1)]
+    max_tokens: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: str | StopStrings | None = None
+    stream: bool = True
+    raw: bool = False
+    tier: str = "standard"
+
+
+class NodeUsed(BaseModel):
+    """A node that worked on a request, and what it is paid for it."""
+
+    node_id: str
+    wallet_address: str
+    layers: list[int]
+    quantization: str
+    token_layers: int
+    paid_units: int
+
+
+class Costs(BaseModel):
+    """How the money of a request was divided. ``held = Σ paid + fee + refund``, to the unit of 1e-9 FAR."""
+
+    cost_far: float
+    cost_units: int
+    held_units: int
+    fee_units: int
+    refund_units: int
+
+
+class GenerateAnswer(Costs):
+    """A whole answer at once."""
+
+    request_id: str
+    text: str
+    tokens_generated: int
+    total_tokens: int
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    latency_ms: int
+    time_to_first_token_ms: int | None
+    nodes_used: list[NodeUsed]
+
+
+class TokenEvent(BaseModel):
+    """One event of a stream."""
+
+    token: str
+    request_id: str
+
+
+class DoneEvent(Costs):
+    """The last event of a stream."""
+
+    done: Literal[True] = True
+    request_id: str
+    total_tokens: int
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str
+    latency_ms: int
+    time_to_first_token_ms: int | None
+    nodes_used: list[NodeUsed]
+
+
+class ModelEntry(BaseModel):
+    """A model on sale. What has not been measured is null."""
+
+    id: str
+    name: str
+    active_nodes: int
+    avg_latency_ms: int | None
+    price_per_token_far: float
+    prompt_price_units: int
+    completion_price_units: int
+    min_vram_gb: float | None
+    min_nodes: int
+    block_count: int
+    context_length: int
+    model_digest: str
+
+
+class ModelList(BaseModel):
+    """All models on sale."""
+
+    models: list[ModelEntry]
+
+
+class SettlementState(BaseModel):
+    """How far the chain is. ``status``: none, locking, locked, releasing, released, cancelling, cancelled, failed."""
+
+    status: str
+    lock_tx: str | None
+    release_tx: str | None
+    cancel_tx: str | None
+    error: str | None
+
+
+class RequestState(BaseModel):
+    """A request of the caller: money, nodes and settlement. Never what was said."""
+
+    request_id: str
+    model_id: str
+    status: str
+    error_code: str | None
+    started_at: datetime
+    completed_at: datetime | None
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str | None
+    held_units: int
+    cost_units: int | None
+    fee_units: int | None
+    refund_units: int | None
+    latency_ms: int | None
+    time_to_first_token_ms: int | None
+    nodes_used: list[NodeUsed]
+    settlement: SettlementState

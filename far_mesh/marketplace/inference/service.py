@@ -1,0 +1,225 @@
+"""Text in, tokens out, work paid: everything that is checked before money moves, and the runs after it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from discovery.protocol.announcement import SignedAnnouncement
+from discovery.protocol.errors import InvalidArgument
+from discovery.protocol.ids import Wallet
+from far_mesh.config import GenerationOptions
+from far_mesh.errors import ContextLengthExceeded, NoRoute
+from far_mesh.marketplace.database import Database
+from far_mesh.marketplace.errors import ModelUnknown, NotEnoughNodes, RequestUnknown, UnsupportedParameter
+from far_mesh.marketplace.inference import repository
+from far_mesh.marketplace.inference.coverage import in_words, ready_ranges, uncovered
+from far_mesh.marketplace.inference.meshes import MeshLike, Prompt
+from far_mesh.marketplace.inference.run import Answer, Limits, Order, Run
+from far_mesh.marketplace.ledger.split import price_of
+from far_mesh.marketplace.sessions import repository as sessions
+from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, PaidShare, Session
+from far_mesh.marketplace.settings import ModelOffer
+from far_mesh.marketplace.settlement import repository as outbox
+from far_mesh.marketplace.settlement.schemas import Kind, Row
+from far_mesh.marketplace.settlement.service import Settlement
+
+TIERS = ("standard",)
+CLOSE_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a caller asks for, whichever door it came through. ``max_tokens`` None: our default."""
+
+    model_id: str
+    prompt: Prompt
+    max_tokens: int | None
+    temperature: float
+    top_p: float
+    seed: int | None
+    stop: tuple[str, ...]
+    streamed: bool
+    raw: bool = False
+    tier: str = "standard"
+
+
+@dataclass(frozen=True)
+class OnSale:
+    """A model with its price and its mesh."""
+
+    offer: ModelOffer
+    mesh: MeshLike
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """A model and who serves it now. ``gaps`` are blocks that nobody serves."""
+
+    on_sale: OnSale
+    active_nodes: int
+    gaps: list[tuple[int, int]]
+    average_latency_ms: int | None
+
+
+@dataclass(frozen=True)
+class RequestReport:
+    """A request, who worked on it, and what the chain was asked for."""
+
+    session: Session
+    shares: tuple[PaidShare, ...]
+    rows: Mapping[Kind, Row]
+
+
+class InferenceService:
+    """Owner of all runs."""
+
+    def __init__(
+        self,
+        database: Database,
+        settlement: Settlement,
+        gateway: Gateway,
+        offers: Sequence[ModelOffer],
+        meshes: Mapping[str, MeshLike],
+        limits: Limits,
+        default_max_tokens: int,
+    ) -> None:
+        self._database = database
+        self._settlement = settlement
+        self._gateway = gateway
+        self._on_sale = {offer.model_id: OnSale(offer, meshes[offer.model_id]) for offer in offers}
+        self._limits = limits
+        self._default_max_tokens = default_max_tokens
+        self._runs: set[Run] = set()
+
+    async def start(self, wallet: Wallet, request_id: str, wish: Wish) -> Run:
+        """A run whose route stands and whose money is locked.
+
+        Raises:
+            ModelUnknown, UnsupportedParameter, InvalidArgument, ContextLengthExceeded, NoRoute, NotEnoughNodes:
+                before any money moves.
+            InsufficientBalance, AllowanceTooLow, SettlementDelayed, FarError: after it was given back.
+        """
+        order = await self._order(wallet, request_id, wish)
+        run = Run(order, self._database, self._settlement, self._gateway, self._limits)
+        self._runs.add(run)
+        run.task.add_done_callback(lambda task: self._forget(run, task))
+        try:
+            await run.opened()
+        except asyncio.CancelledError:
+            run.reader_left()
+            raise
+        return run
+
+    def _forget(self, run: Run, task: asyncio.Task[Answer]) -> None:
+        self._runs.discard(run)
+        if not task.cancelled():
+            task.exception()  # the reader may be gone, and then nobody else asks for it
+
+    async def close(self) -> None:
+        """Stop all runs where they are and settle for what was delivered."""
+        runs = list(self._runs)
+        for run in runs:
+            run.reader_left()
+        if runs:
+            _, late = await asyncio.wait([run.task for run in runs], timeout=CLOSE_SECONDS)
+            for task in late:
+                task.cancel()
+
+    def offers(self) -> list[ModelOffer]:
+        """What is on sale."""
+        return [on_sale.offer for on_sale in self._on_sale.values()]
+
+    async def models(self) -> list[ModelState]:
+        """Every model on sale and who serves it now."""
+        return [await self._state(on_sale) for on_sale in self._on_sale.values()]
+
+    async def report(self, wallet: Wallet, request_id: str) -> RequestReport:
+        """A request of ``wallet``.
+
+        Raises:
+            RequestUnknown: there is none, or it is somebody else's.
+        """
+        async with self._database.reading() as connection:
+            session = await sessions.find(connection, request_id)
+            if session is None or session.user_wallet != wallet:
+                raise RequestUnknown("you have made no such request", param="request_id")
+            shares = await sessions.contributions(connection, session.id)
+            rows = await outbox.of_request(connection, request_id)
+        return RequestReport(session, shares, rows)
+
+    # ---- everything that is checked before money moves
+
+    async def _order(self, wallet: Wallet, request_id: str, wish: Wish) -> Order:
+        on_sale = self._find(wish)
+        prompt_ids = on_sale.mesh.encode(wish.prompt, raw=wish.raw)
+        options = self._options(wish, len(prompt_ids), on_sale.mesh.context_length)
+        _check_route(on_sale, await on_sale.mesh.nodes())
+        offer = on_sale.offer
+        session = NewSession(
+            id=str(uuid.uuid4()),
+            request_id=request_id,
+            user_wallet=wallet,
+            model_id=offer.model_id,
+            tier=wish.tier,
+            prompt_tokens=len(prompt_ids),
+            prompt_price_units=offer.prompt_price_units,
+            completion_price_units=offer.completion_price_units,
+            held_units=price_of(
+                len(prompt_ids), options.max_tokens, offer.prompt_price_units, offer.completion_price_units
+            ),
+        )
+        return Order(session, on_sale.mesh, tuple(prompt_ids), options, wish.streamed)
+
+    def _find(self, wish: Wish) -> OnSale:
+        if wish.tier not in TIERS:
+            raise UnsupportedParameter(f"the tier {wish.tier!r} is not offered; there is: standard", param="tier")
+        on_sale = self._on_sale.get(wish.model_id)
+        if on_sale is None:
+            known = ", ".join(self._on_sale)
+            raise ModelUnknown(f"the model {wish.model_id!r} is not on sale here; there is: {known}", param="model")
+        return on_sale
+
+    def _options(self, wish: Wish, prompt_tokens: int, context_length: int) -> GenerationOptions:
+        room = context_length - prompt_tokens
+        if room < 1:
+            raise ContextLengthExceeded(
+                f"the prompt has {prompt_tokens} tokens; the context of {wish.model_id} holds {context_length}, "
+                "answer included",
+                param="prompt",
+            )
+        max_tokens = min(self._default_max_tokens, room) if wish.max_tokens is None else wish.max_tokens
+        if max_tokens > context_length:
+            raise InvalidArgument(
+                f"max_tokens must be from 1 to {context_length}, the context of {wish.model_id}", param="max_tokens"
+            )
+        if max_tokens > room:
+            raise ContextLengthExceeded(
+                f"the prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}; the context of {wish.model_id} "
+                f"holds {context_length}",
+                param="max_tokens",
+            )
+        return GenerationOptions(max_tokens, wish.temperature, wish.top_p, wish.seed, wish.stop)
+
+    async def _state(self, on_sale: OnSale) -> ModelState:
+        ranges = ready_ranges(await on_sale.mesh.nodes())
+        async with self._database.reading() as connection:
+            latency = await repository.average_latency_ms(connection, on_sale.offer.model_id)
+        return ModelState(on_sale, len(ranges), uncovered(on_sale.mesh.block_count, ranges), latency)
+
+
+def _check_route(on_sale: OnSale, nodes: Sequence[SignedAnnouncement]) -> None:
+    ranges = ready_ranges(nodes)
+    if gaps := uncovered(on_sale.mesh.block_count, ranges):
+        raise NoRoute(
+            f"no node serves blocks {in_words(gaps)} of {on_sale.offer.model_id} now; try again in a while",
+            uncovered=gaps,
+            retry_after=10.0,
+        )
+    if len(ranges) < on_sale.offer.min_nodes:
+        raise NotEnoughNodes(
+            f"{on_sale.offer.model_id} waits for {on_sale.offer.min_nodes} nodes; there are {len(ranges)}",
+            retry_after=10.0,
+        )

@@ -1,0 +1,97 @@
+"""Server-sent events, and how a reader's going away is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
+
+from discovery.protocol.errors import FarError
+from far_mesh.marketplace.http import error_body
+from far_mesh.marketplace.inference.run import Answer, Run
+
+KEEP_ALIVE_SECONDS = 15.0
+
+
+class EventStream(StreamingResponse):
+    """A stream that tells the run when its reader is gone, however it ended."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, run: Run, events: AsyncIterator[str]) -> None:
+        super().__init__(kept_alive(events), headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        self._run = run
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._run.reader_left()
+
+
+def event(content: BaseModel | str) -> str:
+    """One event on the wire."""
+    text = content if isinstance(content, str) else content.model_dump_json()
+    return f"data: {text}\n\n"
+
+
+def error_event(error: FarError) -> str:
+    """A failure in the middle of a stream, in the shape that errors have everywhere."""
+    return event(error_body(error).model_dump_json())
+
+
+async def events_of(run: Run, token: Callable[[str], str], done: Callable[[Answer], list[str]]) -> AsyncIterator[str]:
+    """The tokens of a run as events, then its end or its failure."""
+    async for one in run:
+        if one.text:
+            yield token(one.text)
+    try:
+        answer = await run.answer()
+    except FarError as error:
+        yield error_event(error)
+        return
+    for text in done(answer):
+        yield text
+
+
+async def kept_alive(events: AsyncIterator[str]) -> AsyncIterator[str]:
+    """The same events, with a comment now and then while nothing happens, so that nobody in between hangs up."""
+    while True:
+        next_event = asyncio.ensure_future(anext(events, None))
+        try:
+            while not (await asyncio.wait([next_event], timeout=KEEP_ALIVE_SECONDS))[0]:
+                yield ": waiting\n\n"
+            found = next_event.result()
+        finally:
+            next_event.cancel()
+        if found is None:
+            return
+        yield found
+
+
+async def whole_text(request: Request, run: Run) -> tuple[str, Answer]:
+    """All of an answer at once. A reader who hangs up stops it.
+
+    Raises:
+        FarError: it failed, and nothing was charged.
+    """
+    watch = asyncio.create_task(_hang_up(request, run))
+    try:
+        text = "".join([token.text async for token in run])
+        return text, await run.answer()
+    finally:
+        watch.cancel()
+        with suppress(asyncio.CancelledError):
+            await watch
+
+
+async def _hang_up(request: Request, run: Run) -> None:
+    # The body was read already: what can still come is the news that the connection is gone.
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    run.reader_left()

@@ -1,0 +1,1 @@
+"""Double-entry books in integers of 1e-9 FAR."""

@@ -1,0 +1,62 @@
+"""Logs: one JSON object per line, with the request they belong to. Never a prompt, a completion or a secret.
+
+For that reason an unexpected exception is logged as its type and the places it went through: its message may quote
+what somebody said.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from typing import Any, TextIO
+
+import structlog
+
+
+def configure(stream: TextIO | None = None, level: int = logging.INFO) -> None:
+    """Send all logs, those of libraries too (from WARNING up), to ``stream`` (standard error by default)."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_exception_text,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(stream or sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+            foreign_pre_chain=shared,
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+
+
+def where_it_failed(error: BaseException) -> dict[str, Any]:
+    """The type of an exception and the places it went through, without its text."""
+    frames = traceback.extract_tb(error.__traceback__)
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    found: dict[str, Any] = {
+        "error": f"{type(error).__module__}.{type(error).__qualname__}",
+        "stack": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+    }
+    return found if cause is None else {**found, "cause": where_it_failed(cause)}
+
+
+def _without_exception_text(
+    _logger: Any, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    raised = event.pop("exc_info", None)
+    error = raised[1] if isinstance(raised, tuple) else sys.exc_info()[1] if raised is True else raised
+    return {**event, **where_it_failed(error)} if isinstance(error, BaseException) else event

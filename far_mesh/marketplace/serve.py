@@ -1,0 +1,71 @@
+"""Run the marketplace in this process until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import uvicorn
+
+from far_mesh.marketplace import logs
+from far_mesh.marketplace.app import OpenMeshes, create_app
+from far_mesh.marketplace.errors import AddressInUse
+from far_mesh.marketplace.inference.meshes import swarm_meshes
+from far_mesh.marketplace.settings import Settings
+
+BACKLOG = 2048
+GRACE_SECONDS = 35
+
+
+def run(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        AddressInUse: another process has the port.
+        FarError: whatever else stands in the way, in words; nothing is left open.
+    """
+    asyncio.run(serve(settings, open_meshes))
+
+
+async def serve(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> None:
+    """:func:`run` inside an event loop."""
+    logs.configure()
+    app = create_app(settings, open_meshes)
+    with listening(settings.host, settings.port) as door:
+        # The rooms are opened here rather than by uvicorn, which would turn what is missing into a stack trace.
+        async with app.router.lifespan_context(app):
+            await _server(app).serve(sockets=[door])
+
+
+def _server(app: object) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+            server_header=False,
+        )
+    )
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        AddressInUse: another process does.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    door = socket.socket(family, socket.SOCK_STREAM)
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        door.bind((host, port))
+        door.listen(BACKLOG)
+    except OSError as error:
+        door.close()
+        raise AddressInUse(
+            f"cannot listen on {host}:{port}: {error.strerror}. Is something running there? Choose another --port",
+            port=port,
+        ) from None
+    return door

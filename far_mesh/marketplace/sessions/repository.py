@@ -1,0 +1,128 @@
+"""Sessions, contributions and gateways in SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import and_, exists, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from far_mesh.marketplace.clock import now
+from far_mesh.marketplace.database import insert_if_absent
+from far_mesh.marketplace.sessions.schemas import OPEN, Gateway, NewSession, PaidShare, Session, Share, Status, Work
+from far_mesh.marketplace.tables import gateways, inference_sessions, node_contributions
+
+_COLUMNS = [inference_sessions.c[field.name] for field in fields(Session)]
+
+
+async def add(connection: AsyncConnection, session: NewSession, gateway: Gateway) -> None:
+    """A request begins, in the hands of ``gateway``."""
+    await connection.execute(
+        insert(inference_sessions).values(
+            **asdict(session),
+            status=Status.PENDING.value,
+            gateway=gateway.name,
+            incarnation=gateway.incarnation,
+            started_at=now(),
+            token_count=0,
+        )
+    )
+
+
+async def find(connection: AsyncConnection, request_id: str, *, lock: bool = False) -> Session | None:
+    """The request with this id. ``lock``: nobody else changes it until this transaction ends."""
+    query = select(*_COLUMNS).where(inference_sessions.c.request_id == request_id)
+    row = (await connection.execute(query.with_for_update() if lock else query)).one_or_none()
+    return None if row is None else Session(**{**row._asdict(), "status": Status(row.status)})
+
+
+async def change(connection: AsyncConnection, request_id: str, **values: Any) -> None:
+    """Write what has become known of a request."""
+    one = inference_sessions.c.request_id == request_id
+    await connection.execute(update(inference_sessions).where(one).values(**values))
+
+
+async def keep_checkpoint(connection: AsyncConnection, request_id: str, work: Work) -> None:
+    """What a crash would be settled by. Only while the request is active."""
+    active = (inference_sessions.c.request_id == request_id) & (inference_sessions.c.status == Status.ACTIVE.value)
+    await connection.execute(
+        update(inference_sessions).where(active).values(checkpoint=work.to_json(), token_count=work.completion_tokens)
+    )
+
+
+async def add_contributions(connection: AsyncConnection, session_id: str, paid: Iterable[PaidShare]) -> None:
+    """Who did the work and what it earned."""
+    rows = [
+        {
+            "session_id": session_id,
+            "node_id": one.share.node_id,
+            "wallet_address": one.share.wallet,
+            "first_block": one.share.first_block,
+            "end_block": one.share.end_block,
+            "quantization": one.share.quantization,
+            "tokens_contributed": one.share.positions,
+            "token_layers": one.share.token_layers,
+            "payment_units": one.paid_units,
+            "receipt": one.share.receipt,
+        }
+        for one in paid
+    ]
+    if rows:
+        await connection.execute(insert(node_contributions), rows)
+
+
+async def contributions(connection: AsyncConnection, session_id: str) -> tuple[PaidShare, ...]:
+    """Who did the work of a request and what it earned."""
+    query = select(node_contributions).where(node_contributions.c.session_id == session_id)
+    rows = await connection.execute(query.order_by(node_contributions.c.id))
+    return tuple(PaidShare(_share(row), row.payment_units, row.paid_at) for row in rows)
+
+
+def _share(row: Any) -> Share:
+    return Share(
+        row.wallet_address,
+        row.node_id,
+        row.first_block,
+        row.end_block,
+        row.quantization,
+        row.tokens_contributed,
+        row.token_layers,
+        row.receipt,
+    )
+
+
+async def mark_paid(connection: AsyncConnection, request_id: str) -> None:
+    """The chain has credited everybody who worked on a request."""
+    of_request = select(inference_sessions.c.id).where(inference_sessions.c.request_id == request_id)
+    await connection.execute(
+        update(node_contributions)
+        .where(node_contributions.c.session_id.in_(of_request), node_contributions.c.payment_units > 0)
+        .values(paid_at=now())
+    )
+
+
+# ---- gateways
+
+
+async def beat(connection: AsyncConnection, gateway: Gateway, lifetime: timedelta) -> None:
+    """This process is alive, and will be for ``lifetime`` unless it says otherwise."""
+    values = {"incarnation": gateway.incarnation, "alive_until": now() + lifetime}
+    await connection.execute(insert_if_absent(connection, gateways).values(name=gateway.name, **values))
+    await connection.execute(update(gateways).where(gateways.c.name == gateway.name).values(**values))
+
+
+async def orphans(connection: AsyncConnection) -> list[str]:
+    """Open requests in the hands of a process that is no more."""
+    alive = exists().where(
+        and_(
+            gateways.c.name == inference_sessions.c.gateway,
+            gateways.c.incarnation == inference_sessions.c.incarnation,
+            gateways.c.alive_until > now(),
+        )
+    )
+    is_open = inference_sessions.c.status.in_([status.value for status in OPEN])
+    query = select(inference_sessions.c.request_id).where(is_open, ~alive).order_by(inference_sessions.c.started_at)
+    return list((await connection.execute(query)).scalars())

@@ -1,0 +1,115 @@
+"""A request as the books know it, and the work that was done for it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class Status(StrEnum):
+    """PENDING: money is being set aside. ACTIVE: tokens flow. COMPLETED: captured. FAILED: all of it refunded."""
+
+    PENDING = "pending"
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+OPEN = (Status.PENDING, Status.ACTIVE)
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A process that serves requests. The name outlives a restart, the incarnation does not."""
+
+    name: str
+    incarnation: str
+
+
+@dataclass(frozen=True)
+class NewSession:
+    """A request that begins. Prices are units per token; ``held_units`` is the most that it can cost."""
+
+    id: str
+    request_id: str
+    user_wallet: str
+    model_id: str
+    tier: str
+    prompt_tokens: int
+    prompt_price_units: int
+    completion_price_units: int
+    held_units: int
+
+
+@dataclass(frozen=True)
+class Session(NewSession):
+    """A request at any time. ``fee_bps`` is what the escrow froze; amounts are units, None until they are known."""
+
+    status: Status
+    started_at: datetime
+    completed_at: datetime | None
+    token_count: int
+    fee_bps: int | None
+    total_cost_units: int | None
+    fee_units: int | None
+    refund_units: int | None
+    finish_reason: str | None
+    error_code: str | None
+    latency_ms: int | None
+    time_to_first_token_ms: int | None
+    checkpoint: dict[str, Any] | None
+
+
+@dataclass(frozen=True, order=True)
+class Share:
+    """Verified work of one node. ``receipt`` is the signed document that proves it, as text."""
+
+    wallet: str
+    node_id: str
+    first_block: int
+    end_block: int
+    quantization: str
+    positions: int
+    token_layers: int
+    receipt: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """What was done for a request and could be proven. ``expected_token_layers`` counts the unproven too."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    shares: tuple[Share, ...]
+    expected_token_layers: int
+
+    def to_json(self) -> dict[str, Any]:
+        """For the checkpoint column."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Work:
+        """From the checkpoint column."""
+        return cls(**{**fields, "shares": tuple(Share(**share) for share in fields["shares"])})
+
+
+@dataclass(frozen=True)
+class PaidShare:
+    """A share with what it earned, in units. ``paid_at`` is when the chain had credited it."""
+
+    share: Share
+    paid_units: int
+    paid_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the money of a request was divided, in units."""
+
+    held_units: int
+    cost_units: int
+    fee_units: int
+    refund_units: int
+    shares: tuple[PaidShare, ...]

@@ -1,0 +1,156 @@
+"""All settings of the marketplace as one frozen value, read once at the door from ``FAR_…`` variables."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from far_mesh.marketplace.errors import InvalidSetting, MissingSetting
+
+PREFIX = "FAR_"
+MIN_JWT_SECRET_BYTES = 32
+
+Units = Annotated[int, Field(ge=0, lt=2**53)]
+"""An amount in units of 1e-9 FAR, small enough to be exact in every JSON reader."""
+
+
+class ModelOffer(BaseModel):
+    """A model on sale. ``model`` is a local directory or a hub id; prices are units of 1e-9 FAR per token."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Annotated[str, Field(min_length=1)]
+    id: str = ""
+    name: str = ""
+    prompt_price_units: Units = 0
+    completion_price_units: Annotated[Units, Field(ge=1)]
+    min_nodes: Annotated[int, Field(ge=1)] = 1
+
+    @property
+    def model_id(self) -> str:
+        """The name under which it is sold: ``id``, or the last part of ``model`` when that is a local directory."""
+        return self.id or (Path(self.model).name if Path(self.model).is_dir() else self.model)
+
+    @property
+    def display_name(self) -> str:
+        """What a person reads in a list."""
+        return self.name or self.model_id.rsplit("/", 1)[-1]
+
+
+class Settings(BaseSettings):
+    """Environment variables are the field names in upper case behind ``FAR_``. Secrets have no default."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    data_dir: Path = Path(".far/marketplace")
+    database_url: str = ""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    gateway_name: str = ""
+    public_domain: str = ""
+    public_uri: str = ""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
+
+    chain_rpc_url: str = ""
+    chain_id: Annotated[int, Field(ge=1)] = 31337
+    token_address: str = ""
+    escrow_address: str = ""
+    settler_private_key: SecretStr | None = None
+    confirmations: Annotated[int, Field(ge=0)] = 0
+    chain_start_block: Annotated[int, Field(ge=0)] = 0
+    deposit_poll_seconds: Annotated[float, Field(gt=0)] = 0.5
+    lock_seconds: Annotated[int, Field(ge=300, le=86_400)] = 1800
+    lock_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+
+    jwt_secret: SecretStr | None = None
+    jwt_seconds: Annotated[int, Field(ge=60)] = 3600
+    nonce_seconds: Annotated[int, Field(ge=10)] = 300
+
+    initial_peers: tuple[str, ...] = ()
+    models: tuple[ModelOffer, ...] = ()
+    default_max_tokens: Annotated[int, Field(ge=1)] = 256
+    generation_seconds: Annotated[int, Field(ge=1)] = 1500
+
+    @field_validator("models")
+    @classmethod
+    def _names_are_unique(cls, models: tuple[ModelOffer, ...]) -> tuple[ModelOffer, ...]:
+        names = [model.model_id for model in models]
+        if len(set(names)) != len(names):
+            raise ValueError("two models have the same id")
+        return models
+
+    @classmethod
+    def read(cls, **overrides: Any) -> Settings:
+        """The settings of this process: ``overrides`` before environment before defaults.
+
+        Raises:
+            InvalidSetting: a value means nothing; names the variable, never shows the value.
+        """
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            name = PREFIX + str(first["loc"][0] if first["loc"] else "").upper()
+            raise InvalidSetting(f"the setting {name} is not usable: {first['msg']}", setting=name) from None
+
+    @property
+    def database(self) -> str:
+        """SQLAlchemy URL with an async driver."""
+        return self.database_url or f"sqlite+aiosqlite:///{(self.data_dir / 'marketplace.db').absolute()}"
+
+    @property
+    def domain(self) -> str:
+        """Host and port that a sign-in message must name."""
+        return self.public_domain or f"{self.host}:{self.port}"
+
+    @property
+    def uri(self) -> str:
+        """The URI that a sign-in message must name; also the audience of bearer tokens."""
+        return self.public_uri or f"http://{self.domain}"
+
+    @property
+    def gateway(self) -> str:
+        """The name of this process among gateways that share a database. The same after a restart."""
+        return self.gateway_name or f"{socket.gethostname()}:{self.port}"
+
+    def require(self, *names: str) -> None:
+        """Refuse to go on without these settings: what is absent fails closed.
+
+        Raises:
+            MissingSetting: names the first variable that is absent.
+        """
+        for name in names:
+            if not getattr(self, name):
+                variable = PREFIX + name.upper()
+                raise MissingSetting(
+                    f"{variable} is not set, and the marketplace does not start without it", setting=variable
+                )
+
+    def jwt_key(self) -> str:
+        """The secret that signs bearer tokens.
+
+        Raises:
+            MissingSetting: there is none.
+            InvalidSetting: it is shorter than 32 bytes, which HS256 needs.
+        """
+        self.require("jwt_secret")
+        assert self.jwt_secret is not None
+        secret = self.jwt_secret.get_secret_value()
+        if len(secret.encode()) < MIN_JWT_SECRET_BYTES:
+            raise InvalidSetting("FAR_JWT_SECRET must be at least 32 bytes of randomness", setting="FAR_JWT_SECRET")
+        return secret
+
+    def settler_key(self) -> str:
+        """The private key of the settler, in hexadecimal.
+
+        Raises:
+            MissingSetting: there is none.
+        """
+        self.require("settler_private_key")
+        assert self.settler_private_key is not None
+        return self.settler_private_key.get_secret_value()

@@ -1,0 +1,168 @@
+"""The money of one request: opened, activated, closed or refunded, each act in one database transaction.
+
+What the books say and what the chain is asked for are written together, so a crash leaves both or neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from far_mesh.marketplace.clock import now
+from far_mesh.marketplace.errors import Conflict
+from far_mesh.marketplace.ledger import service as ledger
+from far_mesh.marketplace.ledger.split import Settlement, settle
+from far_mesh.marketplace.sessions import repository as sessions
+from far_mesh.marketplace.sessions.schemas import (
+    OPEN,
+    Gateway,
+    NewSession,
+    Outcome,
+    PaidShare,
+    Session,
+    Share,
+    Status,
+    Work,
+)
+from far_mesh.marketplace.settlement import repository as outbox
+from far_mesh.marketplace.settlement.schemas import Kind
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How an answer went. Milliseconds since the request was accepted."""
+
+    finish_reason: str
+    latency_ms: int | None = None
+    time_to_first_token_ms: int | None = None
+
+
+async def open_request(connection: AsyncConnection, session: NewSession, gateway: Gateway, lock_seconds: int) -> None:
+    """Hold the most that a request can cost, and ask the chain to lock it.
+
+    Raises:
+        InsufficientBalance: that much is not available.
+    """
+    await ledger.hold(connection, session.user_wallet, session.request_id, session.held_units)
+    await sessions.add(connection, session, gateway)
+    wanted = {"units": session.held_units, "lock_seconds": lock_seconds}
+    await outbox.add(connection, Kind.LOCK, session.request_id, session.user_wallet, wanted)
+
+
+async def activate_request(connection: AsyncConnection, request_id: str, fee_bps: int) -> None:
+    """The chain has locked the money, with this fee.
+
+    Raises:
+        Conflict: somebody has ended the request meanwhile.
+    """
+    session = await _open_session(connection, request_id)
+    if session is None:
+        raise Conflict(f"{request_id} has ended already", request_id=request_id)
+    await sessions.change(connection, request_id, status=Status.ACTIVE.value, fee_bps=fee_bps)
+
+
+async def close_request(connection: AsyncConnection, request_id: str, work: Work, measured: Measured) -> Outcome:
+    """Pay for proven work, refund the rest, and ask the chain to do the same. With nothing to pay: refund all.
+
+    Raises:
+        Conflict: the request has ended already, or was never active.
+    """
+    session = await _open_session(connection, request_id)
+    if session is None or session.fee_bps is None:
+        raise Conflict(f"{request_id} is not active", request_id=request_id)
+    divided = division(session, work, session.fee_bps)
+    outcome = _outcome(divided, work)
+    if divided.paid:
+        await _capture(connection, session, divided)
+    else:
+        await _give_back(connection, session, "no work could be proven")
+    await sessions.add_contributions(connection, session.id, outcome.shares)
+    await _end(connection, session, Status.COMPLETED, work, outcome, measured)
+    return outcome
+
+
+async def refund_request(connection: AsyncConnection, request_id: str, error_code: str) -> bool:
+    """Give everything that is held for a request back. False: it has ended already."""
+    session = await _open_session(connection, request_id)
+    if session is None:
+        return False
+    await _give_back(connection, session, error_code)
+    await sessions.change(
+        connection,
+        request_id,
+        status=Status.FAILED.value,
+        completed_at=now(),
+        error_code=error_code[:64],
+        total_cost_units=0,
+        fee_units=0,
+        refund_units=session.held_units,
+        checkpoint=None,
+    )
+    return True
+
+
+def division(session: NewSession, work: Work, fee_bps: int) -> Settlement[Share]:
+    """How the money of ``session`` is divided for ``work``."""
+    return settle(
+        session.held_units,
+        work.prompt_tokens,
+        work.completion_tokens,
+        session.prompt_price_units,
+        session.completion_price_units,
+        fee_bps,
+        [(share, share.token_layers) for share in work.shares] if work.completion_tokens else [],
+        work.expected_token_layers,
+    )
+
+
+def by_wallet(divided: Settlement[Share]) -> Settlement[str]:
+    """The same division with one amount per wallet: the books and the chain pay wallets, not nodes."""
+    wallets: dict[str, int] = {}
+    for share, units in divided.amounts:
+        wallets[share.wallet] = wallets.get(share.wallet, 0) + units
+    return Settlement(divided.held, tuple(sorted(wallets.items())), divided.fee, divided.refund)
+
+
+async def _open_session(connection: AsyncConnection, request_id: str) -> Session | None:
+    session = await sessions.find(connection, request_id, lock=True)
+    return session if session is not None and session.status in OPEN else None
+
+
+async def _capture(connection: AsyncConnection, session: Session, divided: Settlement[Share]) -> None:
+    wallets = by_wallet(divided)
+    await ledger.capture(connection, session.user_wallet, session.request_id, wallets)
+    amounts = {"amounts": [list(amount) for amount in wallets.amounts]}
+    await outbox.add(connection, Kind.RELEASE, session.request_id, session.user_wallet, amounts)
+
+
+async def _give_back(connection: AsyncConnection, session: Session, reason: str) -> None:
+    await ledger.release_hold(connection, session.user_wallet, session.request_id, reason)
+    if not await outbox.abandon_lock(connection, session.request_id):
+        await outbox.add(connection, Kind.CANCEL, session.request_id, session.user_wallet, {})
+
+
+def _outcome(divided: Settlement[Share], work: Work) -> Outcome:
+    paid = dict(divided.amounts)
+    shares = tuple(PaidShare(share, paid.get(share, 0)) for share in work.shares)
+    return Outcome(divided.held, divided.cost, divided.fee, divided.refund, shares)
+
+
+async def _end(
+    connection: AsyncConnection, session: Session, status: Status, work: Work, outcome: Outcome, measured: Measured
+) -> None:
+    await sessions.change(
+        connection,
+        session.request_id,
+        status=status.value,
+        completed_at=now(),
+        prompt_tokens=work.prompt_tokens,
+        token_count=work.completion_tokens,
+        total_cost_units=outcome.cost_units,
+        fee_units=outcome.fee_units,
+        refund_units=outcome.refund_units,
+        finish_reason=measured.finish_reason,
+        latency_ms=measured.latency_ms,
+        time_to_first_token_ms=measured.time_to_first_token_ms,
+        checkpoint=None,
+    )

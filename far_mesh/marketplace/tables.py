@@ -1,0 +1,222 @@
+"""The tables, as migrations leave them. Amounts are BIGINT units of 1e-9 FAR. There is no column for a prompt."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite counts rows only in a column that is called INTEGER.
+RowId = BigInteger().with_variant(Integer, "sqlite")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware UTC time on both databases; SQLite itself forgets the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To UTC; a naive time is a mistake of the caller."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError("a time without a zone")
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """From the database, aware."""
+        return None if value is None else value.replace(tzinfo=value.tzinfo or UTC).astimezone(UTC)
+
+
+# ---- the books
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("kind", String(32), nullable=False),
+    Column("owner", String(64), nullable=False),
+    UniqueConstraint("kind", "owner"),
+)
+
+postings = Table(
+    "postings",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("idempotency_key", String(200), nullable=False, unique=True),
+    Column("kind", String(32), nullable=False),
+    Column("reason", String(200), nullable=False),
+    Column("request_id", String(64), index=True),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("posting_id", ForeignKey("postings.id"), nullable=False, index=True),
+    Column("account_id", ForeignKey("accounts.id"), nullable=False),
+    Column("amount_units", BigInteger, nullable=False),
+    CheckConstraint("amount_units <> 0", name="not_zero"),
+    # A balance is a sum over this index alone.
+    Index(None, "account_id", "amount_units"),
+)
+
+# ---- who asks
+
+login_nonces = Table(
+    "login_nonces",
+    metadata,
+    Column("nonce", String(64), primary_key=True),
+    Column("wallet_address", String(42), nullable=False),
+    Column("domain", String(255), nullable=False),
+    Column("uri", String(2048), nullable=False),
+    Column("chain_id", BigInteger, nullable=False),
+    Column("issued_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+    Column("used_at", UtcDateTime),
+)
+
+# ---- what was asked and who did it
+
+inference_sessions = Table(
+    "inference_sessions",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("request_id", String(64), nullable=False, unique=True),
+    Column("user_wallet", String(42), nullable=False, index=True),
+    Column("model_id", String(255), nullable=False),
+    Column("tier", String(20), nullable=False),
+    Column("status", String(20), nullable=False, index=True),
+    Column("gateway", String(255), nullable=False),
+    Column("incarnation", String(36), nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("completed_at", UtcDateTime),
+    Column("prompt_tokens", Integer, nullable=False),
+    Column("token_count", Integer, nullable=False),
+    Column("prompt_price_units", BigInteger, nullable=False),
+    Column("completion_price_units", BigInteger, nullable=False),
+    Column("fee_bps", Integer),
+    Column("held_units", BigInteger, nullable=False),
+    Column("total_cost_units", BigInteger),
+    Column("fee_units", BigInteger),
+    Column("refund_units", BigInteger),
+    Column("finish_reason", String(20)),
+    Column("error_code", String(64)),
+    Column("latency_ms", Integer),
+    Column("time_to_first_token_ms", Integer),
+    Column("checkpoint", JSON),
+    CheckConstraint("status IN ('pending', 'active', 'completed', 'failed')", name="status"),
+)
+
+node_contributions = Table(
+    "node_contributions",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("session_id", ForeignKey("inference_sessions.id"), nullable=False, index=True),
+    Column("node_id", String(255), nullable=False),
+    Column("wallet_address", String(42), nullable=False, index=True),
+    Column("first_block", Integer, nullable=False),
+    Column("end_block", Integer, nullable=False),
+    Column("quantization", String(16), nullable=False),
+    Column("tokens_contributed", BigInteger, nullable=False),
+    Column("token_layers", BigInteger, nullable=False),
+    Column("payment_units", BigInteger, nullable=False),
+    Column("receipt", Text, nullable=False),
+    Column("paid_at", UtcDateTime),
+)
+
+# ---- the chain
+
+chain_outbox = Table(
+    "chain_outbox",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("idempotency_key", String(200), nullable=False, unique=True),
+    Column("kind", String(16), nullable=False),
+    Column("request_id", String(64), nullable=False, index=True),
+    Column("wallet_address", String(42), nullable=False, index=True),
+    Column("payload", JSON, nullable=False),
+    Column("status", String(16), nullable=False, index=True),
+    Column("attempts", Integer, nullable=False),
+    Column("nonce", BigInteger),
+    Column("raw_tx", Text),
+    Column("tx_hash", String(66)),
+    Column("error_code", String(64)),
+    Column("error", String(500)),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("sent_at", UtcDateTime),
+    Column("finished_at", UtcDateTime),
+    CheckConstraint("kind IN ('lock', 'release', 'cancel')", name="kind"),
+    CheckConstraint("status IN ('pending', 'sent', 'confirmed', 'failed')", name="status"),
+)
+
+chain_events = Table(
+    "chain_events",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("tx_hash", String(66), nullable=False),
+    Column("log_index", Integer, nullable=False),
+    Column("block_number", BigInteger, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("wallet_address", String(42), nullable=False, index=True),
+    Column("amount_wei", String(80), nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    UniqueConstraint("tx_hash", "log_index"),
+)
+
+chain_cursors = Table(
+    "chain_cursors",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("chain_id", BigInteger, nullable=False),
+    Column("genesis_hash", String(66), nullable=False),
+    Column("escrow_address", String(42), nullable=False),
+    Column("next_block", BigInteger, nullable=False),
+)
+
+# ---- several gateways
+
+gateways = Table(
+    "gateways",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("incarnation", String(36), nullable=False),
+    Column("alive_until", UtcDateTime, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("gateway", String(255), nullable=False),
+    Column("incarnation", String(36), nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+)
+
+APPEND_ONLY = ("postings", "entries")
