@@ -126,7 +126,7 @@ class RemoteCache(BlockCache):
         return self._bridge.wait(self._bridge.sessions.open(self._max_length, rows=rows, left_padding=padding))
 
 
-class DistributedModel(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
+class DistributedModel(PreTrainedModel):
     """What from_pretrained gives back also has these. The rest is the model's own class."""
 
     _bridge: _Bridge | None = None
@@ -166,6 +166,14 @@ class DistributedModel(PreTrainedModel):  # type: ignore[misc]  # transformers i
             self._bridge.close()
             self._bridge = None
 
+    def _step_once(self, hidden: Tensor) -> Tensor:
+        """A plain forward, without ``generate``: a session for one step."""
+        once = RemoteCache(self.config, self._connected(), hidden.shape[1])
+        try:
+            return once.step(hidden)
+        finally:
+            self._contributions = once.finish()
+
     def _connected(self) -> _Bridge:
         if self._bridge is None:
             raise InvalidArgument("this model has left the swarm; load it again with from_pretrained")
@@ -194,19 +202,13 @@ class _Ring(nn.Module):
     def __init__(self, model: DistributedModel, seam: nn.Module) -> None:
         super().__init__()
         self.__dict__.update({k: v for k, v in vars(seam).items() if not k.startswith("_") and k != "training"})
-        self.__dict__["_model"] = model  # not a submodule: the model would hold itself
+        self._model = (model,)  # in a tuple: as a submodule the model would hold itself
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         hidden = args[0] if args else kwargs["hidden_states"]
-        cache = self._model._remote_cache
-        if cache is not None:
-            output = cache.step(hidden)
-        else:  # a plain forward: a session for one step
-            once = RemoteCache(self._model.config, self._model._connected(), hidden.shape[1])
-            try:
-                output = once.step(hidden)
-            finally:
-                self._model._contributions = once.finish()
+        (model,) = self._model
+        cache = model._remote_cache
+        output = cache.step(hidden) if cache is not None else model._step_once(hidden)
         return (output, None) if self.returns_tuple else output
 
 
