@@ -1,0 +1,34 @@
+"""What every test gets: a cache of its own, no hub, one thread per process, logs that are read on failure only."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+# before torch and transformers are imported, here or in a child process
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ["FAR_CACHE_DIR"] = tempfile.mkdtemp(prefix="far-test-cache-")
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "far",
+    deadline=None,  # the machine may be busy
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("far")
+
+
+@pytest.fixture(autouse=True)
+def far_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing a test writes meets the user's own cache, or another test's."""
+    directory = tmp_path_factory.mktemp("far-cache")
+    monkeypatch.setenv("FAR_CACHE_DIR", str(directory))
+    return directory
