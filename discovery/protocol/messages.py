@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from discovery.protocol import mesh_pb2 as pb
 from discovery.protocol.announcement import Dtype
-from discovery.protocol.errors import FarError, ProtocolViolation, error_from_wire
+from discovery.protocol.errors import FarError, InvalidIdentity, ProtocolViolation, error_from_wire
 from discovery.protocol.ids import SESSION_ID_BYTES, PeerId, SessionId, check_peer_id
 
 SESSION_PROTOCOL = "/far-mesh/session/1"
@@ -237,6 +237,13 @@ def _session_id(raw: bytes) -> SessionId:
     return SessionId(raw)
 
 
+def _peer_id(text: str) -> PeerId:
+    try:
+        return check_peer_id(text)
+    except InvalidIdentity as error:
+        raise ProtocolViolation(error.message) from None
+
+
 def _codec(name: str) -> Dtype:
     _require(name in DTYPE_BYTES, f"the wire type {name[:32]!r} is not one of {', '.join(DTYPE_BYTES)}")
     return name  # type: ignore[return-value]  # checked on the line above
@@ -290,7 +297,7 @@ def _open_from_wire(wire: pb.Open) -> Open:
     if wire.HasField("next"):
         maddrs = tuple(wire.next.maddrs)
         _require(len(maddrs) <= 16 and all(len(maddr) <= 256 for maddr in maddrs), "too many or too long addresses")
-        following = PeerAddress(check_peer_id(wire.next.peer_id), maddrs)
+        following = PeerAddress(_peer_id(wire.next.peer_id), maddrs)
     return Open(
         session_id=_session_id(wire.session_id),
         nonce=wire.nonce,
@@ -300,7 +307,7 @@ def _open_from_wire(wire: pb.Open) -> Open:
         max_length=wire.max_length,
         batch=wire.batch,
         codec=_codec(wire.codec),
-        previous=check_peer_id(wire.previous) if wire.previous else None,
+        previous=_peer_id(wire.previous) if wire.previous else None,
         next=following,
         price_units=wire.price_units,
         left_padding=padding,

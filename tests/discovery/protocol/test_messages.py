@@ -1,0 +1,199 @@
+"""The only door between bytes and types: what goes through it comes out the same, and nothing else goes through."""
+
+from __future__ import annotations
+
+import dataclasses
+import tracemalloc
+
+import pytest
+from google.protobuf.internal.encoder import _VarintBytes  # type: ignore[attr-defined]  # public in practice
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from discovery.protocol import mesh_pb2 as pb
+from discovery.protocol.errors import ProtocolViolation
+from discovery.protocol.messages import (
+    MAX_BATCH,
+    MAX_POSITIONS,
+    Failure,
+    Message,
+    Open,
+    Step,
+    decode,
+    encode,
+)
+from tests.support import messages as some
+from tests.support.documents import DIGEST, peer_of
+
+
+@settings(max_examples=300)
+@given(some.messages)
+def test_every_message_is_the_same_after_the_wire(message: Message) -> None:
+    assert decode(encode(message)) == message
+
+
+@settings(max_examples=500)
+@given(st.binary(max_size=400))
+def test_arbitrary_bytes_are_a_message_or_a_protocol_violation(data: bytes) -> None:
+    _decode_or_refuse(data)
+
+
+@settings(max_examples=500)
+@given(some.messages.map(encode), st.data())
+def test_a_frame_with_bytes_changed_is_a_message_or_a_protocol_violation(frame: bytes, data: st.DataObject) -> None:
+    changed = bytearray(frame)
+    for _ in range(data.draw(st.integers(1, 3))):
+        if changed:
+            changed[data.draw(st.integers(0, len(changed) - 1))] = data.draw(st.integers(0, 255))
+    _decode_or_refuse(bytes(changed))
+
+
+@given(some.messages.map(encode), st.data())
+def test_a_frame_cut_short_or_run_on_is_a_message_or_a_protocol_violation(frame: bytes, data: st.DataObject) -> None:
+    _decode_or_refuse(frame[: data.draw(st.integers(0, len(frame)))])
+    _decode_or_refuse(frame + data.draw(st.binary(min_size=1, max_size=20)))
+
+
+def _decode_or_refuse(data: bytes) -> None:
+    try:
+        message = decode(data)
+    except ProtocolViolation:
+        return
+    assert decode(encode(message)) == message, "what came in must be something we could have said"
+
+
+@pytest.mark.parametrize("claimed", [2**20, 2**30, 2**31 - 1, 2**32, 2**62])
+def test_a_length_field_alone_allocates_nothing(claimed: int) -> None:
+    step_tag, tensor_tag, data_tag = b"\x1a", b"\x2a", b"\x1a"
+    frames = [
+        step_tag + _VarintBytes(claimed),
+        step_tag + _VarintBytes(20) + tensor_tag + _VarintBytes(claimed),
+        step_tag + _VarintBytes(20) + tensor_tag + _VarintBytes(15) + data_tag + _VarintBytes(claimed) + b"\0" * 4,
+        b"\x2a" + _VarintBytes(claimed) + b"receipt",
+    ]
+    tracemalloc.start()
+    try:
+        for frame in frames:
+            with pytest.raises(ProtocolViolation):
+                decode(frame)
+        assert tracemalloc.get_traced_memory()[1] < 2**18
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_shape_that_multiplies_beyond_all_memory_is_refused_by_its_data() -> None:
+    for shape in ([256, 2**24, 2**32 - 1], [1, 1, 2**32 - 1]):
+        tensor = pb.Tensor(dtype="float32", shape=shape, data=b"\0" * 64)
+        _refused(pb.Envelope(step=pb.Step(hidden=tensor)), "64 came")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"dtype": "float64"}, "wire type"),
+        ({"dtype": ""}, "wire type"),
+        ({"shape": [1, 2]}, "shape"),
+        ({"shape": []}, "shape"),
+        ({"shape": [1, 2, 3, 1]}, "shape"),
+        ({"shape": [1, 0, 3]}, "shape"),
+        ({"shape": [MAX_BATCH + 1, 2, 3]}, "out of range"),
+        ({"shape": [1, MAX_POSITIONS + 1, 3]}, "out of range"),
+        ({"shape": [1, 2, 4]}, "takes 32 bytes, 24 came"),
+        ({"data": b"\0" * 23}, "takes 24 bytes, 23 came"),
+        ({"data": b"\0" * 25}, "takes 24 bytes, 25 came"),
+        ({"data": b""}, "takes 24 bytes, 0 came"),
+        ({"dtype": "bfloat16"}, "takes 12 bytes, 24 came"),
+    ],
+)
+def test_a_tensor_whose_shape_type_and_bytes_disagree_is_refused(changes: dict[str, object], reason: str) -> None:
+    fields: dict[str, object] = {"dtype": "float32", "shape": [1, 2, 3], "data": b"\0" * 24}
+    right = pb.Envelope(step=pb.Step(hidden=pb.Tensor(**fields)))  # type: ignore[arg-type]
+    assert isinstance(decode(right.SerializeToString()), Step)
+    _refused(pb.Envelope(step=pb.Step(hidden=pb.Tensor(**fields | changes))), reason)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"keep": 3}, "keep 3 is more than the 2 positions"),
+        ({"rows": [0, 1]}, "rows"),
+        ({"start_position": MAX_POSITIONS - 1}, "beyond the longest context"),
+        ({"start_position": 2**32 - 1}, "beyond the longest context"),
+    ],
+)
+def test_a_step_out_of_its_ranges_is_refused(changes: dict[str, object], reason: str) -> None:
+    hidden = pb.Tensor(dtype="float32", shape=[1, 2, 3], data=b"\0" * 24)
+    _refused(pb.Envelope(step=pb.Step(hidden=hidden, **changes)), reason)  # type: ignore[arg-type]
+
+
+def test_a_step_without_hidden_states_is_refused() -> None:
+    _refused(pb.Envelope(step=pb.Step(index=1)), "wire type")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"session_id": b""}, "session id"),
+        ({"session_id": b"\0" * 17}, "session id"),
+        ({"nonce": b"\0" * 15}, "nonce"),
+        ({"model_digest": "ab"}, "digest"),
+        ({"first_block": 4, "end_block": 4}, "empty range"),
+        ({"first_block": 5, "end_block": 4}, "empty range"),
+        ({"batch": 0}, "rows"),
+        ({"batch": MAX_BATCH + 1}, "rows"),
+        ({"max_length": 0}, "max_length"),
+        ({"max_length": MAX_POSITIONS + 1}, "max_length"),
+        ({"codec": "int4"}, "wire type"),
+        ({"previous": "nobody"}, "peer id"),
+        ({"previous": "12D3KooW" + "1" * 10_000}, "peer id"),
+        ({"next": pb.PeerAddress(peer_id="")}, "peer id"),
+        ({"next": pb.PeerAddress(peer_id=peer_of("a"), maddrs=["/ip4/1.2.3.4/tcp/1"] * 17)}, "addresses"),
+        ({"next": pb.PeerAddress(peer_id=peer_of("a"), maddrs=["/" * 257])}, "addresses"),
+        ({"left_padding": [1, 2]}, "left_padding"),
+    ],
+)
+def test_an_opening_out_of_its_ranges_is_refused(changes: dict[str, object], reason: str) -> None:
+    fields: dict[str, object] = {
+        "session_id": b"\1" * 16,
+        "nonce": b"\2" * 16,
+        "model_digest": DIGEST,
+        "first_block": 0,
+        "end_block": 4,
+        "max_length": 10,
+        "batch": 1,
+        "codec": "float32",
+    }
+    assert isinstance(decode(pb.Envelope(open=pb.Open(**fields)).SerializeToString()), Open)  # type: ignore[arg-type]
+    _refused(pb.Envelope(open=pb.Open(**fields | changes)), reason)  # type: ignore[arg-type]
+
+
+def test_a_link_needs_a_session_id() -> None:
+    _refused(pb.Envelope(link=pb.Link(session_id=b"short")), "session id")
+
+
+def test_an_envelope_with_nothing_known_in_it_is_refused() -> None:
+    with pytest.raises(ProtocolViolation, match="does not know"):
+        decode(b"")
+    with pytest.raises(ProtocolViolation, match="does not know"):
+        decode(b"\xa2\x06\x01x")  # field 100
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0, 0.0, 1e9])
+def test_a_failure_that_names_no_sensible_time_to_wait_names_none(seconds: float) -> None:
+    frame = pb.Envelope(failure=pb.Failure(code="busy", message="full", retry_after=seconds)).SerializeToString()
+    failure = decode(frame)
+    assert isinstance(failure, Failure)
+    assert failure.retry_after is None
+    assert failure.to_error().retry_after is None
+
+
+def test_a_failure_that_talks_for_ever_is_cut() -> None:
+    wire = pb.Failure(code="c" * 10_000, message="m" * 10_000, peer_id="p" * 10_000)
+    failure = decode(pb.Envelope(failure=wire).SerializeToString())
+    assert isinstance(failure, Failure)
+    assert max(len(str(value)) for value in dataclasses.astuple(failure)) <= 1000
+
+
+def _refused(envelope: pb.Envelope, reason: str) -> None:
+    with pytest.raises(ProtocolViolation, match=reason):
+        decode(envelope.SerializeToString())

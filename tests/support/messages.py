@@ -1,0 +1,110 @@
+"""Messages to put on a wire, and hypothesis strategies of them."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import strategies as st
+
+from discovery.protocol.ids import SessionId
+from discovery.protocol.messages import (
+    DTYPE_BYTES,
+    Close,
+    Failure,
+    InfoRequest,
+    Link,
+    Message,
+    NodeInfo,
+    Open,
+    Opened,
+    PeerAddress,
+    ReceiptIssued,
+    Step,
+    WireTensor,
+)
+from tests.support.documents import DIGEST, peer_of
+
+session_ids = st.binary(min_size=16, max_size=16).map(SessionId)
+uint32 = st.integers(0, 2**32 - 1)
+uint64 = st.integers(0, 2**64 - 1)
+peers = st.sampled_from(["first", "second", "third"]).map(peer_of)
+
+
+@st.composite
+def tensors(draw: st.DrawFn, positions: int | None = None) -> WireTensor:
+    """Small hidden states of any type."""
+    dtype = draw(st.sampled_from(sorted(DTYPE_BYTES)))
+    shape = (draw(st.integers(1, 3)), positions or draw(st.integers(1, 4)), draw(st.integers(1, 5)))
+    size = math.prod(shape) * DTYPE_BYTES[dtype]
+    return WireTensor(dtype, shape, draw(st.binary(min_size=size, max_size=size)))  # type: ignore[arg-type]
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> Step:
+    """Any valid step."""
+    hidden = draw(tensors())
+    rows = draw(st.just(()) | st.lists(uint32, min_size=hidden.shape[0], max_size=hidden.shape[0]).map(tuple))
+    return Step(draw(uint64), draw(st.integers(0, 2**20)), hidden, draw(st.integers(0, hidden.shape[1])), rows)
+
+
+@st.composite
+def openings(draw: st.DrawFn) -> Open:
+    """Any valid Open."""
+    first, batch = draw(st.integers(0, 100)), draw(st.integers(1, 256))
+    following = st.builds(PeerAddress, peers, st.lists(st.text(max_size=20), max_size=4).map(tuple))
+    return Open(
+        session_id=draw(session_ids),
+        nonce=draw(st.binary(min_size=16, max_size=16)),
+        model_digest=DIGEST,
+        first_block=first,
+        end_block=draw(st.integers(first + 1, 200)),
+        max_length=draw(st.integers(1, 2**24)),
+        batch=batch,
+        codec=draw(st.sampled_from(sorted(DTYPE_BYTES))),  # type: ignore[arg-type]
+        previous=draw(st.none() | peers),
+        next=draw(st.none() | following),
+        price_units=draw(uint64),
+        left_padding=draw(st.just(()) | st.lists(uint32, min_size=batch, max_size=batch).map(tuple)),
+    )
+
+
+failures = st.builds(
+    Failure,
+    code=st.text(max_size=64),
+    message=st.text(max_size=200),
+    retry=st.booleans(),
+    retry_after=st.none() | st.floats(0.001, 86_000.0),
+    peer_id=st.none() | peers,
+)
+node_infos = st.builds(
+    NodeInfo,
+    peer_id=peers,
+    wallet=st.text(max_size=42),
+    model_id=st.text(max_size=20),
+    model_digest=st.just(DIGEST),
+    first_block=uint32,
+    end_block=uint32,
+    block_count=uint32,
+    quantization=st.sampled_from(["none", "int8", "nf4"]),
+    dtype=st.sampled_from(sorted(DTYPE_BYTES)),
+    software=st.text(max_size=20),
+    parameter_count=uint64,
+    parameter_bytes=uint64,
+    resident_bytes=uint64,
+    cache_budget_bytes=uint64,
+    cache_used_bytes=uint64,
+    open_sessions=uint32,
+    token_layers_served=uint64,
+    uptime_seconds=uint64,
+)
+messages: st.SearchStrategy[Message] = st.one_of(
+    st.builds(Opened),
+    st.builds(Close),
+    st.builds(InfoRequest),
+    st.builds(Link, session_ids),
+    st.builds(ReceiptIssued, st.binary(max_size=100)),
+    steps(),
+    openings(),
+    failures,
+    node_infos,
+)
