@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from typing import Any
 
@@ -10,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from discovery.protocol.announcement import DOMAIN as ANNOUNCEMENT_DOMAIN
 from discovery.protocol.announcement import LIFETIME_SECONDS, Announcement, SignedAnnouncement, sign_announcement
-from discovery.protocol.ids import PeerId, Wallet, check_wallet, peer_id_of
+from discovery.protocol.ids import PeerId, Wallet, check_wallet, peer_id_of, sign
 from discovery.protocol.receipt import Receipt
 from discovery.protocol.signed import Body, SignedDocument, sign_document
 
@@ -62,6 +63,12 @@ def signed_announcement(name: str = "node", **changes: Any) -> SignedAnnouncemen
 def forged_announcement(signer: str, body: Body) -> bytes:
     """``body`` signed by ``signer``, whoever it is about."""
     return sign_document(body, key_of(signer), ANNOUNCEMENT_DOMAIN).to_bytes()
+
+
+def signed_json(signer: str, value: object, domain: str) -> bytes:
+    """Any JSON value signed by ``signer``, as a stranger's program could do it."""
+    text = json.dumps(value)
+    return SignedDocument(text, peer_of(signer), sign(key_of(signer), domain, text.encode())).to_bytes()
 
 
 def unchecked(body: Announcement, **changes: Any) -> Announcement:

@@ -60,7 +60,7 @@ def openings(draw: st.DrawFn) -> Open:
         end_block=draw(st.integers(first + 1, 200)),
         max_length=draw(st.integers(1, 2**24)),
         batch=batch,
-        codec=draw(st.sampled_from(sorted(DTYPE_BYTES))),  # type: ignore[arg-type]
+        codec=draw(st.sampled_from(sorted(DTYPE_BYTES))),
         previous=draw(st.none() | peers),
         next=draw(st.none() | following),
         price_units=draw(uint64),
