@@ -5,7 +5,7 @@ FarError
 ├─ Unauthorized ─ NonceUnknown · NonceUsed · NonceExpired · SignInMismatch · BadSignature                   401
 ├─ PaymentRequired ─ InsufficientBalance · AllowanceTooLow                                                  402
 ├─ ModelUnknown · RequestUnknown · NotFound · MethodNotAllowed                                              404 405
-├─ Conflict · BodyTooLarge · UnsupportedParameter · RateLimited                                             409 413 400 429
+├─ Conflict · BodyTooLarge · UnsupportedParameter · RateLimited                                             4xx
 └─ ChainUnavailable ─ SettlementDelayed · TransactionReverted · NotEnoughNodes · GenerationFailed           502 503
 """
 

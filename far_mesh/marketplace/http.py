@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 class ErrorFacts(BaseModel):
-    """What went wrong. ``code`` is stable; ``message`` says what to do; ``param`` names the culprit, if there is one."""
+    """What went wrong. ``code`` is stable; ``message`` says what to do; ``param`` names the culprit, if any."""
 
     message: str
     type: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 import uvicorn
 
@@ -17,28 +18,47 @@ BACKLOG = 2048
 GRACE_SECONDS = 35
 
 
-def run(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> None:
-    """Serve until SIGINT or SIGTERM.
+OnReady = Callable[[], None]
+
+
+def run(
+    settings: Settings, open_meshes: OpenMeshes = swarm_meshes, *, on_ready: OnReady = lambda: None
+) -> None:
+    """Serve until SIGINT or SIGTERM; ``on_ready`` is called once requests are answered.
 
     Raises:
         AddressInUse: another process has the port.
         FarError: whatever else stands in the way, in words; nothing is left open.
     """
-    asyncio.run(serve(settings, open_meshes))
+    asyncio.run(serve(settings, open_meshes, on_ready=on_ready))
 
 
-async def serve(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> None:
+async def serve(
+    settings: Settings, open_meshes: OpenMeshes = swarm_meshes, *, on_ready: OnReady = lambda: None
+) -> None:
     """:func:`run` inside an event loop."""
     logs.configure()
     app = create_app(settings, open_meshes)
     with listening(settings.host, settings.port) as door:
         # The rooms are opened here rather than by uvicorn, which would turn what is missing into a stack trace.
         async with app.router.lifespan_context(app):
-            await _server(app).serve(sockets=[door])
+            await _server(app, on_ready).serve(sockets=[door])
 
 
-def _server(app: object) -> uvicorn.Server:
-    return uvicorn.Server(
+class _Server(uvicorn.Server):
+    """A server that says when it is up."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: OnReady) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._on_ready()
+
+
+def _server(app: object, on_ready: OnReady) -> uvicorn.Server:
+    return _Server(
         uvicorn.Config(
             app,  # type: ignore[arg-type]
             lifespan="off",
@@ -46,7 +66,8 @@ def _server(app: object) -> uvicorn.Server:
             access_log=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
             server_header=False,
-        )
+        ),
+        on_ready,
     )
 
 

@@ -42,7 +42,8 @@ async def open_cursor(connection: AsyncConnection, identity: ChainIdentity, firs
 async def next_block(connection: AsyncConnection) -> int:
     """The first block that was not looked at."""
     query = select(chain_cursors.c.next_block).where(chain_cursors.c.name == DEPOSITS)
-    return (await connection.execute(query)).scalar_one()
+    found: int = (await connection.execute(query)).scalar_one()
+    return found
 
 
 async def advance(connection: AsyncConnection, looked_at: int, to: int) -> bool:

@@ -13,8 +13,8 @@ from datetime import datetime
 from eth_account import Account
 from eth_account.messages import encode_defunct
 from eth_keys.exceptions import BadSignature as BadKeySignature
-from eth_keys.exceptions import ValidationError as KeyValidationError
 from eth_utils.address import is_checksum_address
+from eth_utils.exceptions import ValidationError as KeyValidationError
 
 from far_mesh.marketplace.errors import BadSignature, SignInMismatch
 

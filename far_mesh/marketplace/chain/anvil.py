@@ -15,6 +15,7 @@ import socket
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import aiohttp
 from eth_account import Account
@@ -89,7 +90,7 @@ class Anvil:
         program = find_anvil(roots)
         port = _free_port(port)
         state.parent.mkdir(parents=True, exist_ok=True)
-        with open(log or os.devnull, "ab") as output:
+        with _appending(log) as output:
             process = await asyncio.create_subprocess_exec(
                 str(program), *_arguments(state, port), stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
             )
@@ -130,6 +131,10 @@ class Anvil:
         except (aiohttp.ClientError, OSError, ValueError):
             return False
         return bool(answer.get("result") == hex(CHAIN_ID))
+
+
+def _appending(log: Path | None) -> BinaryIO:
+    return open(log or os.devnull, "ab")
 
 
 def _arguments(state: Path, port: int) -> list[str]:

@@ -7,7 +7,7 @@ sends it. Nothing here decides what should happen.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -20,6 +20,7 @@ from eth_utils.abi import event_abi_to_log_topic, function_abi_to_4byte_selector
 from eth_utils.crypto import keccak
 from web3 import AsyncHTTPProvider, AsyncWeb3
 from web3.contract import AsyncContract
+from web3.logs import DISCARD
 from web3.exceptions import (
     ContractLogicError,
     ProviderConnectionError,
@@ -94,6 +95,15 @@ class DepositEvent:
     tx_hash: str
     log_index: int
     block_number: int
+
+
+@dataclass(frozen=True)
+class Release:
+    """What ``EscrowReleased`` says of one request, in wei: credits by provider, the fee, the user's refund."""
+
+    paid_wei: Mapping[str, int]
+    fee_wei: int
+    refund_wei: int
 
 
 def request_key(request_id: str) -> bytes:
@@ -242,11 +252,26 @@ class Chain:
                     "address": self.escrow_address,
                     "fromBlock": first_block,
                     "toBlock": last_block,
-                    "topics": [topics],  # type: ignore[typeddict-item, list-item]  # a list inside means "any of"
+                    "topics": [topics],
                 }
             )
         decoders = dict(zip(topics, (deposited, withdrawn), strict=True))
         return [_deposit_event(decoders[log["topics"][0].to_0x_hex()].process_log(log)) for log in logs]
+
+    async def released(self, tx_hash: str) -> Release:
+        """What a mined release transaction paid, from its event.
+
+        Raises:
+            TransactionReverted: it released nothing.
+        """
+        async with _reachable():
+            receipt = await self._web3.eth.get_transaction_receipt(tx_hash)  # type: ignore[arg-type]
+        events = self.escrow.events.EscrowReleased().process_receipt(receipt, errors=DISCARD)
+        if not events:
+            raise TransactionReverted(f"{tx_hash} released nothing", reason="no EscrowReleased event")
+        said = events[0]["args"]
+        paid = dict(zip(said["providers"], said["amounts"], strict=True))
+        return Release(paid, said["fee"], said["refund"])
 
     async def _read(self, contract: AsyncContract, name: str, *arguments: Any) -> Any:
         async with _reachable():
@@ -343,7 +368,7 @@ class Chain:
         """
         try:
             async with asyncio.timeout(seconds):
-                while (mined := await self.mined(tx_hash)) is None:
+                while (mined := await self.mined(tx_hash)) is None:  # noqa: ASYNC110 - the chain has no event for us
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise ChainUnavailable(f"{tx_hash} was in no block after {seconds:.0f} s", tx_hash=tx_hash) from None

@@ -50,8 +50,7 @@ async def deploy(
         raise ChainUnavailable(f"the chain at {rpc_url} does not answer") from error
     finally:
         await web3.provider.disconnect()
-    record.parent.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(asdict(fresh), indent=2) + "\n")
+    _write(record, fresh)
     return fresh
 
 
@@ -81,6 +80,11 @@ async def _create(
     if receipt["status"] != 1 or not receipt["contractAddress"]:
         raise TransactionReverted(f"the chain refused to create {name}", reason="creation reverted")
     return str(receipt["contractAddress"]), receipt["blockNumber"]
+
+
+def _write(record: Path, deployment: Deployment) -> None:
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(asdict(deployment), indent=2) + "\n")
 
 
 def _read(record: Path, chain_id: int) -> Deployment | None:

@@ -20,7 +20,8 @@ async def add_posting(
     insert = insert_if_absent(connection, postings).values(
         idempotency_key=key, kind=kind, reason=reason, request_id=request_id, created_at=now()
     )
-    return (await connection.execute(insert.returning(postings.c.id))).scalar_one_or_none()
+    found: int | None = (await connection.execute(insert.returning(postings.c.id))).scalar_one_or_none()
+    return found
 
 
 async def kind_of_posting(connection: AsyncConnection, key: str) -> str | None:
@@ -45,13 +46,14 @@ async def add_entries(connection: AsyncConnection, posting_id: int, amounts: Map
 async def account_id(connection: AsyncConnection, account: Account) -> int:
     """The row of ``account``, made when it is not there."""
     named = (accounts.c.kind == account.kind.value) & (accounts.c.owner == account.owner)
-    found = (await connection.execute(select(accounts.c.id).where(named))).scalar_one_or_none()
+    found: int | None = (await connection.execute(select(accounts.c.id).where(named))).scalar_one_or_none()
     if found is not None:
         return found
     await connection.execute(
         insert_if_absent(connection, accounts).values(kind=account.kind.value, owner=account.owner)
     )
-    return (await connection.execute(select(accounts.c.id).where(named))).scalar_one()
+    made: int = (await connection.execute(select(accounts.c.id).where(named))).scalar_one()
+    return made
 
 
 async def lock_account(connection: AsyncConnection, account: Account) -> None:

@@ -61,7 +61,8 @@ async def hold(connection: AsyncConnection, wallet: str, request_id: str, units:
     have = await repository.balance(connection, available)
     if units > have:
         raise InsufficientBalance(
-            f"this request may cost up to {units} units (1e-9 FAR) and {have} are available: deposit FAR, or lower max_tokens",
+            f"this request may cost up to {units} units (1e-9 FAR) and {have} are available: deposit FAR, or "
+            "lower max_tokens",
             needed_units=units,
             available_units=have,
         )

@@ -64,8 +64,9 @@ async def has_unfinished_before(connection: AsyncConnection, row: Row) -> bool:
 
 async def last_nonce(connection: AsyncConnection) -> int | None:
     """The highest nonce among rows that are on their way."""
-    on_their_way = chain_outbox.c.status == RowStatus.SENT.value
-    return (await connection.execute(select(func.max(chain_outbox.c.nonce)).where(on_their_way))).scalar_one()
+    query = select(func.max(chain_outbox.c.nonce)).where(chain_outbox.c.status == RowStatus.SENT.value)
+    found: int | None = (await connection.execute(query)).scalar_one()
+    return found
 
 
 async def mark_sent(connection: AsyncConnection, row: Row, signed: SignedCall) -> bool:

@@ -106,6 +106,7 @@ class Settler:
         self._room = room
         self._confirmations = confirmations
         self._rounds = 0
+        self._one_at_a_time = asyncio.Lock()  # two rounds at once would give one nonce to two rows
 
     def __repr__(self) -> str:
         return f"Settler({self._address})"
@@ -123,18 +124,19 @@ class Settler:
 
     async def settle(self) -> bool:
         """One round: what became of what was sent, then what is to be sent. Whether this process may do it at all."""
-        async with self._database.writing() as connection:
-            if not await repository.take_lease(connection, LEASE, self._gateway, LEASE_LIFETIME):
-                return False
-        await self._follow_up()
-        if await self._send_new():
+        async with self._one_at_a_time:
+            async with self._database.writing() as connection:
+                if not await repository.take_lease(connection, LEASE, self._gateway, LEASE_LIFETIME):
+                    return False
             await self._follow_up()
-        self._rounds += 1
-        return True
+            if await self._send_new():
+                await self._follow_up()
+            self._rounds += 1
+            return True
 
     async def drain(self) -> None:
         """Settle until nothing is waiting that this process could settle."""
-        while await self.settle() and await self._has_unfinished():
+        while await self.settle() and await self._has_unfinished():  # noqa: ASYNC110 - it is the chain that we wait for
             await asyncio.sleep(0.05)
 
     async def _has_unfinished(self) -> bool:
@@ -153,7 +155,8 @@ class Settler:
             await self._follow(row, newest, used_nonces)
 
     async def _follow(self, row: Row, newest: int, used_nonces: int) -> None:
-        assert row.tx_hash is not None and row.nonce is not None
+        assert row.tx_hash is not None
+        assert row.nonce is not None
         mined = await self._chain.mined(row.tx_hash)
         if mined is not None and mined.block_number + self._confirmations > newest:
             return

