@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -97,13 +98,49 @@ def serve(
 ) -> None:
     """Run the marketplace's gateway. It is configured by FAR_… variables; docs/operators.md lists them."""
     from discovery.protocol.errors import FarError
-    from far_mesh.marketplace.serve import serve as serve_gateway
+    from far_mesh.marketplace.serve import run as run_gateway
+    from far_mesh.marketplace.settings import Settings
 
     console = Console(json)
+    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     try:
-        serve_gateway(console, host=host, port=port)
+        settings = Settings.read(**given)
+        url = f"http://{settings.host}:{settings.port}"
+        run_gateway(settings, on_ready=lambda: console.event("ready", f"serving at {url}", url=url))
     except FarError as error:
         fail(console, error)
+
+
+@app.command()
+def demo(
+    nodes: Annotated[int, typer.Option(help="How many nodes share the model's blocks.")] = 3,
+    model: Annotated[
+        str, typer.Option(help="Model directory, hub id (owner/name) or the bundled far-demo.")
+    ] = "far-demo",
+    prompt: Annotated[str, typer.Option(help="What to ask.")] = "Tell me a story about a brave rabbit.",
+    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 256,
+    data_dir: Annotated[Path, typer.Option(help="Keys, chain state, database and logs.")] = Path("~/.far/demo"),
+    port: Annotated[int, typer.Option(help="Port of the gateway on 127.0.0.1.")] = 8000,
+    once: Annotated[bool, typer.Option("--once", help="End after the table.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The last line of the output is one JSON object.")] = False,
+) -> None:
+    """The whole of Far Mesh on this machine: a swarm, a chain, a gateway, and a story that is paid for."""
+    from discovery.protocol.errors import FarError
+    from far_mesh.demo.config import DemoConfig
+
+    console = Console(json)
+    quiet_libraries()
+    try:
+        config = DemoConfig(model, prompt, max_tokens, nodes, data_dir, port, once)
+    except FarError as error:
+        fail(console, error)
+
+    async def show() -> None:
+        from far_mesh.demo.run import demo as run_demo
+
+        await run_demo(config, as_json=json)
+
+    run(console, show)
 
 
 if __name__ == "__main__":

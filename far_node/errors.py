@@ -45,7 +45,7 @@ class BadPosition(FarError):
 class ModelNotFound(FarError):
     """No such directory and no such model on the hub."""
 
-    code = "model_not_found"
+    code = "model_unavailable"
     status = 404
 
 

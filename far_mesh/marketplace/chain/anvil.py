@@ -113,6 +113,21 @@ class Anvil:
             self._process.kill()
             await self._process.wait()
 
+    async def give_gas(self, wallet: str) -> None:
+        """Let there be 100 native coins in ``wallet``, to pay for its transactions.
+
+        Raises:
+            ChainUnavailable: anvil does not answer.
+        """
+        question = {"jsonrpc": "2.0", "id": 1, "method": "anvil_setBalance", "params": [wallet, hex(100 * 10**18)]}
+        try:
+            async with aiohttp.ClientSession() as session, session.post(self.rpc_url, json=question) as response:
+                answer = await response.json()
+        except (aiohttp.ClientError, OSError, ValueError):
+            raise ChainUnavailable("anvil does not answer") from None
+        if "error" in answer:
+            raise ChainUnavailable(f"anvil refused to give gas: {answer['error'].get('message')}")
+
     async def _until_it_answers(self) -> None:
         try:
             async with asyncio.timeout(START_SECONDS), aiohttp.ClientSession() as session:

@@ -1,0 +1,200 @@
+"""The demo's walk, from an empty directory to a story that is paid for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import signal
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack
+from typing import Any, TypeVar
+
+import httpx
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from discovery.protocol.errors import FarError
+from far_mesh.demo.config import DEPOSIT_UNITS, DemoConfig
+from far_mesh.demo.processes import ProcessGroup
+from far_mesh.demo.report import far, report, sum_line, sums_up, table
+from far_mesh.demo.store import DemoStore
+from far_mesh.demo.town import (
+    DEPLOYER,
+    Say,
+    Town,
+    look_at_model,
+    model_argument,
+    start_chain,
+    start_gateway,
+    start_swarm,
+)
+from far_mesh.demo.user import DemoUser, Told
+from far_mesh.marketplace.chain.client import Chain, Release
+from far_mesh.marketplace.chain.wallet import ChainWallet
+from far_mesh.marketplace.serve import listening
+
+T = TypeVar("T")
+
+
+class DoesNotAddUp(FarError):
+    """The money of the demo's request is not where it should be. That is a bug."""
+
+    code = "does_not_add_up"
+
+
+async def demo(config: DemoConfig, *, as_json: bool) -> None:
+    """Run the demo until it is done (``once``) or told to stop by SIGINT or SIGTERM.
+
+    Raises:
+        FarError: whatever stands in the way, in words; everything that was started has ended.
+        KeyboardInterrupt: it was told to stop before there was a story.
+    """
+    told = asyncio.Event()
+    work = asyncio.create_task(_demo(config, told, as_json))
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):  # the clean-up is not to be hurried
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
+        work.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    try:
+        await work
+    except asyncio.CancelledError:
+        if not told.is_set():
+            raise KeyboardInterrupt from None
+
+
+async def _demo(config: DemoConfig, told: asyncio.Event, as_json: bool) -> None:
+    config = dataclasses.replace(config, model=model_argument(config.model))
+    screen = Console(stderr=as_json, highlight=False)
+    source, shape = look_at_model(config.model)
+    listening("127.0.0.1", config.port).close()  # before minutes are spent on the rest
+    async with AsyncExitStack() as stack:
+        store = stack.enter_context(DemoStore(config.data_dir))
+        group = await stack.enter_async_context(ProcessGroup(store.logs))
+        with _progress(screen) as say:
+            town = await _build(config, store, group, stack, shape.block_count, source.id, say)
+            chain = Chain(town.rpc_url, town.contracts.chain_id, town.contracts.token, town.contracts.escrow)
+            stack.push_async_callback(chain.close)
+            http = await stack.enter_async_context(httpx.AsyncClient(timeout=120.0))
+            user = DemoUser(town.gateway_url, store.secret("user"), http)
+            balance = await _enter_market(user, chain, say)
+        screen.print(f"[dim]user {user.address} has {far(balance)} FAR in the escrow[/]\n")
+        result, release = await _unless_a_child_dies(group, _tell(config, town, user, chain, screen))
+        _show(result, release, screen, as_json)
+        told.set()
+        if not config.once:
+            screen.print(_invitation(town, user))
+            raise await group.first_failure()
+
+
+async def _build(
+    config: DemoConfig,
+    store: DemoStore,
+    group: ProcessGroup,
+    stack: AsyncExitStack,
+    block_count: int,
+    model_id: str,
+    say: Say,
+) -> Town:
+    say("local chain and contracts")
+    anvil, contracts = await start_chain(store)
+    stack.push_async_callback(anvil.stop)
+    stack.push_async_callback(group.__aexit__)  # the gateway ends before its chain does
+    bootstrap, nodes = await start_swarm(config, store, group, block_count, say)
+    say("gateway")
+    url = await start_gateway(config, store, group, rpc_url=anvil.rpc_url, contracts=contracts, bootstrap=bootstrap)
+    return Town(anvil.rpc_url, contracts, bootstrap, nodes, url, model_id)
+
+
+async def _enter_market(user: DemoUser, chain: Chain, say: Say) -> int:
+    say("signing in with a wallet")
+    await user.log_in()
+    say("depositing 10 FAR on chain")
+    return await user.pay_in(chain, ChainWallet(chain, DEPLOYER), DEPOSIT_UNITS)
+
+
+async def _tell(
+    config: DemoConfig, town: Town, user: DemoUser, chain: Chain, screen: Console
+) -> tuple[dict[str, Any], Release]:
+    screen.print(f"[bold]> {config.prompt}[/]")
+    told: Told = await user.ask(
+        town.model_id, config.prompt, config.max_tokens, lambda text: screen.out(text, end="", highlight=False)
+    )
+    screen.print("\n")
+    request = await user.settled(told.done["request_id"])
+    release_tx = request["settlement"]["release_tx"]
+    if release_tx is None:
+        raise DoesNotAddUp(f"nothing was released: {request['settlement']['error'] or request['settlement']['status']}")
+    release = await chain.released(release_tx)
+    facts = {
+        "rpc_url": town.rpc_url,
+        "token": town.contracts.token,
+        "escrow": town.contracts.escrow,
+        "release_tx": release_tx,
+    }
+    return report(told, request, town.nodes, release, facts), release
+
+
+def _show(result: dict[str, Any], release: Release, screen: Console, as_json: bool) -> None:
+    screen.print(table(result, release))
+    screen.print(sum_line(result, release))
+    screen.print(
+        f"{result['completion_tokens']} tokens, first after {result['time_to_first_token_s']:.2f} s, "
+        f"then {result['tokens_per_s']:.1f}/s; release {result['chain']['release_tx']}"
+    )
+    if as_json:
+        print(json.dumps(result), flush=True)
+    if not sums_up(result, release):
+        raise DoesNotAddUp("paid + fee + refund is not what was held, or the chain says something else")
+
+
+def _invitation(town: Town, user: DemoUser) -> str:
+    return (
+        f"\nThe gateway stays up at {town.gateway_url} until Ctrl-C. Try it:\n\n"
+        f"  export FAR_TOKEN={user.token}\n"
+        f'  curl {town.gateway_url}/v1/chat/completions -H "Authorization: Bearer $FAR_TOKEN" \\\n'
+        f"    -H 'Content-Type: application/json' \\\n"
+        f'    -d \'{{"model": "{town.model_id}", "messages": [{{"role": "user", '
+        f'"content": "What is the capital of Japan?"}}]}}\'\n\n'
+        f"  OPENAI_BASE_URL={town.gateway_url}/v1 OPENAI_API_KEY=$FAR_TOKEN python your_openai_program.py\n\n"
+        f"Or ask the swarm itself, without the marketplace:\n\n"
+        f"  far-mesh generate --model {town.model_id} --prompt 'Hello!' \\\n    --initial-peers {town.bootstrap}\n"
+    )
+
+
+@contextlib.contextmanager
+def _progress(screen: Console) -> Iterator[Say]:
+    columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=screen) as progress:
+        current = None
+
+        def say(what: str) -> None:
+            nonlocal current
+            if current is not None:
+                progress.update(current, completed=1)
+            current = progress.add_task(what, total=1)
+
+        yield say
+        if current is not None:
+            progress.update(current, completed=1)
+
+
+async def _unless_a_child_dies(group: ProcessGroup, work: Coroutine[Any, Any, T]) -> T:
+    """Do the work; a process that ends meanwhile ends it with the reason."""
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(group.first_failure())
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise watching.result()
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
