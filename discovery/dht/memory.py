@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import asyncio
 
+import structlog
+
 from discovery.dht.transport import Stream, StreamHandler
-from discovery.protocol.errors import PeerUnavailable
+from discovery.protocol.errors import FarError, PeerUnavailable
 from discovery.protocol.ids import PeerId
 from discovery.protocol.messages import PeerAddress
+
+log = structlog.get_logger(__name__)
 
 _END = object()
 _CUT = object()
@@ -25,13 +29,14 @@ class MemoryStream:
         self._inbox, self._outbox = inbox, outbox
         self._broken = False
         self._ended = False
+        self._closed = False
 
     @property
     def peer_id(self) -> PeerId:
         return self._peer_id
 
     async def send(self, frame: bytes) -> None:
-        if self._broken or self._ended:
+        if self._broken or self._ended or self._closed:
             raise PeerUnavailable(f"the stream to {self._peer_id} is closed", peer_id=self._peer_id)
         await self._outbox.put(bytes(frame))
 
@@ -51,7 +56,8 @@ class MemoryStream:
         return item
 
     async def close(self) -> None:
-        if not self._broken:
+        if not self._broken and not self._closed:
+            self._closed = True
             self._outbox.put_nowait(_END)
             self._inbox.put_nowait(_END)
 
@@ -96,6 +102,8 @@ class MemoryTransport:
     async def _run(self, handler: StreamHandler, stream: MemoryStream) -> None:
         try:
             await handler(stream)
+        except FarError as error:
+            log.info("stream_ended", peer=stream.peer_id, code=error.code, reason=error.message)
         finally:
             await stream.close()
 
