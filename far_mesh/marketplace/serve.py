@@ -21,9 +21,7 @@ GRACE_SECONDS = 35
 OnReady = Callable[[], None]
 
 
-def run(
-    settings: Settings, open_meshes: OpenMeshes = swarm_meshes, *, on_ready: OnReady = lambda: None
-) -> None:
+def run(settings: Settings, open_meshes: OpenMeshes = swarm_meshes, *, on_ready: OnReady = lambda: None) -> None:
     """Serve until SIGINT or SIGTERM; ``on_ready`` is called once requests are answered.
 
     Raises:

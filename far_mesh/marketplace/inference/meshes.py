@@ -91,9 +91,9 @@ async def swarm_meshes(settings: Settings) -> AsyncIterator[Mapping[str, MeshLik
         MissingSetting: no initial peers.
         FarError: no peer answers, or a model cannot be loaded.
     """
+    settings.require("initial_peers")
     from far_mesh.client import Mesh, Swarm  # torch and hivemind come along: only for those who serve
 
-    settings.require("initial_peers")
     async with AsyncExitStack() as stack:
         swarm = await Swarm.join(settings.initial_peers)
         stack.push_async_callback(swarm.close)

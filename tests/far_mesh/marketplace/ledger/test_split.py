@@ -1,0 +1,128 @@
+"""Nothing is made, nothing is lost, and nobody is paid for what others could not prove."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from far_mesh.marketplace.ledger.split import BPS, divide, fee_on, price_of, settle
+
+tokens = st.integers(0, 200_000)
+prices = st.integers(0, 10**12)
+fees = st.integers(0, 3_000)
+layers = st.integers(0, 10**9)
+routes = st.lists(st.tuples(st.sampled_from([f"w{i}" for i in range(12)]), layers), max_size=40)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> dict[str, object]:
+    prompt, completion, prompt_price, completion_price = draw(tokens), draw(tokens), draw(prices), draw(prices)
+    shares = draw(routes)
+    price = price_of(prompt, completion, prompt_price, completion_price)
+    return {
+        "held": draw(st.one_of(st.just(price), st.integers(0, 2 * price + 10))),
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "prompt_price": prompt_price,
+        "completion_price": completion_price,
+        "fee_bps": draw(fees),
+        "shares": shares,
+        "expected_token_layers": sum(work for _, work in shares) + draw(st.one_of(st.just(0), layers)),
+    }
+
+
+@given(requests())
+@example(
+    {
+        "held": 1,
+        "prompt_tokens": 0,
+        "completion_tokens": 1,
+        "prompt_price": 0,
+        "completion_price": 1,
+        "fee_bps": 3_000,
+        "shares": [("w1", 1)],
+        "expected_token_layers": 1,
+    }
+)
+def test_providers_fee_and_refund_are_what_was_held(request: dict[str, object]) -> None:
+    divided = settle(**request)  # type: ignore[arg-type]
+    assert sum(amount for _, amount in divided.amounts) + divided.fee + divided.refund == request["held"]
+    assert divided.refund >= 0
+    assert divided.fee >= 0
+    assert all(amount > 0 for _, amount in divided.amounts)
+
+
+@given(requests())
+def test_the_user_never_pays_more_than_the_price_nor_than_was_held(request: dict[str, object]) -> None:
+    divided = settle(**request)  # type: ignore[arg-type]
+    names = ("prompt_tokens", "completion_tokens", "prompt_price", "completion_price")
+    assert divided.cost <= price_of(*(int(request[name]) for name in names))  # type: ignore[call-overload]
+    assert divided.cost == divided.paid + divided.fee <= int(request["held"])  # type: ignore[call-overload]
+
+
+@given(requests(), st.randoms())
+def test_the_order_of_the_route_changes_nothing(request: dict[str, object], shuffler: random.Random) -> None:
+    shares = list(request["shares"])  # type: ignore[call-overload]
+    shuffler.shuffle(shares)
+    assert settle(**request) == settle(**{**request, "shares": shares})  # type: ignore[arg-type]
+
+
+@given(requests())
+def test_the_fee_is_what_the_contract_computes_from_the_amounts(request: dict[str, object]) -> None:
+    divided = settle(**request)  # type: ignore[arg-type]
+    fee_bps = int(request["fee_bps"])  # type: ignore[call-overload]
+    wei = divided.paid * 10**9 * fee_bps // (BPS - fee_bps)
+    assert divided.fee * 10**9 == wei - wei % 10**9
+
+
+@given(st.integers(0, 10**15), st.lists(layers, min_size=1, max_size=30).filter(any))
+def test_parts_are_exact_and_within_one_unit_of_fair(total: int, weights: list[int]) -> None:
+    parts, whole = divide(total, weights), sum(weights)
+    assert sum(parts) == total
+    assert all(abs(part * whole - total * weight) < whole for part, weight in zip(parts, weights, strict=True))
+
+
+@given(st.integers(0, 10**12), st.lists(layers, min_size=2, max_size=10).filter(any))
+def test_more_work_is_never_paid_less(total: int, weights: list[int]) -> None:
+    paid = sorted(zip(weights, divide(total, weights), strict=True))
+    for (less, small), (more, large) in zip(paid, paid[1:], strict=False):
+        assert small <= large or less == more
+
+
+@given(requests())
+def test_what_nobody_proved_goes_back_to_the_user_and_not_to_the_others(request: dict[str, object]) -> None:
+    shares = list(request["shares"])  # type: ignore[call-overload]
+    alone = dict(settle(**request).amounts)  # type: ignore[arg-type]
+    more = int(request["expected_token_layers"]) + 10**6  # type: ignore[call-overload]
+    with_unproven = dict(settle(**{**request, "expected_token_layers": more}).amounts)  # type: ignore[arg-type]
+    assert all(with_unproven.get(payee, 0) <= alone.get(payee, 0) + 1 for payee, _ in shares)
+
+
+def test_the_worked_example() -> None:
+    divided = settle(1_000, 0, 10, 0, 100, 2_000, [("a", 30), ("b", 50)], 100)
+    assert divided.amounts == (("a", 240), ("b", 400))
+    assert divided.fee == 160
+    assert divided.refund == 200
+
+
+def test_without_proof_everything_is_refunded() -> None:
+    divided = settle(1_000, 5, 5, 1, 1, 2_000, [], 80)
+    assert (divided.amounts, divided.fee, divided.refund) == ((), 0, 1_000)
+
+
+def test_one_wallet_with_two_hops_is_one_payee() -> None:
+    divided = settle(1_000, 0, 10, 0, 100, 0, [("a", 1), ("b", 2), ("a", 1)], 4)
+    assert divided.amounts == (("a", 500), ("b", 500))
+
+
+@pytest.mark.parametrize(("fee_bps", "work"), [(-1, 1), (3_001, 1), (0, -1)])
+def test_numbers_that_mean_nothing_are_refused(fee_bps: int, work: int) -> None:
+    with pytest.raises(ValueError, match=r"basis points|never negative"):
+        settle(10, 1, 1, 1, 1, fee_bps, [("a", work)], 1)
+
+
+def test_the_fee_is_a_fifth_of_both_together_by_default() -> None:
+    assert fee_on(800, 2_000) == 200
