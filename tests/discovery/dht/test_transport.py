@@ -141,8 +141,12 @@ async def test_a_closed_stream_can_be_closed_again_and_takes_no_more(pair: Pair)
     await stream.close()
     await stream.close()
     with pytest.raises(PeerUnavailable):
-        for _ in range(100):  # libp2p may take a moment to notice
-            await stream.send(b"x" * 100_000)
+        await _send_until_noticed(stream)
+
+
+async def _send_until_noticed(stream: Stream) -> None:
+    for _ in range(100):  # libp2p may take a moment
+        await stream.send(b"x" * 100_000)
 
 
 async def test_the_loss_of_a_peer_ends_what_waits_for_it(pair: Pair) -> None:
