@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import json
 import signal
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 import httpx
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from discovery.protocol.errors import FarError
-from far_mesh.demo.config import DEPOSIT_UNITS, DemoConfig
+from far_mesh.demo.config import DEPOSIT_UNITS, DemoConfig, NodePlan, plan_nodes
 from far_mesh.demo.processes import ProcessGroup
 from far_mesh.demo.report import far, report, sum_line, sums_up, table
+from far_mesh.demo.steps import Steps, gather_or_cancel
 from far_mesh.demo.store import DemoStore
 from far_mesh.demo.town import (
     DEPLOYER,
-    Say,
     Town,
-    look_at_model,
     model_argument,
+    start_bootstrap,
     start_chain,
     start_gateway,
-    start_swarm,
+    start_node,
 )
 from far_mesh.demo.user import DemoUser, Told
 from far_mesh.marketplace.chain.client import Chain, Release
 from far_mesh.marketplace.chain.wallet import ChainWallet
 from far_mesh.marketplace.serve import listening
+from far_node.blocks.source import block_count_of, find_model
 
 T = TypeVar("T")
 
@@ -73,51 +72,57 @@ async def demo(config: DemoConfig, *, as_json: bool) -> None:
 async def _demo(config: DemoConfig, told: asyncio.Event, as_json: bool) -> None:
     config = dataclasses.replace(config, model=model_argument(config.model))
     screen = Console(stderr=as_json, highlight=False)
-    source, shape = look_at_model(config.model)
-    listening("127.0.0.1", config.port).close()  # before minutes are spent on the rest
+    source = find_model(config.model)
+    plans = plan_nodes(config.nodes, block_count_of(source))
+    listening("127.0.0.1", config.port).close()  # before time is spent on the rest
     async with AsyncExitStack() as stack:
         store = stack.enter_context(DemoStore(config.data_dir))
-        group = await stack.enter_async_context(ProcessGroup(store.logs))
-        with _progress(screen) as say:
-            town = await _build(config, store, group, stack, shape.block_count, source.id, say)
+        with Steps(screen) as steps:
+            town = await _build(config, store, stack, plans, source.id, steps)
             chain = Chain(town.rpc_url, town.contracts.chain_id, town.contracts.token, town.contracts.escrow)
             stack.push_async_callback(chain.close)
             http = await stack.enter_async_context(httpx.AsyncClient(timeout=120.0))
             user = DemoUser(town.gateway_url, store.secret("user"), http)
-            balance = await _enter_market(user, chain, say)
-        screen.print(f"[dim]user {user.address} has {far(balance)} FAR in the escrow[/]\n")
-        result, release = await _unless_a_child_dies(group, _tell(config, town, user, chain, screen))
+            balance = await _enter_market(user, chain, steps)
+        screen.print(f"[dim]{user.address} has {far(balance)} FAR in the escrow[/]\n")
+        result, release = await _unless_a_child_dies(town.group, _tell(config, town, user, chain, screen))
         _show(result, release, screen, as_json)
         told.set()
         if not config.once:
             screen.print(_invitation(town, user))
-            raise await group.first_failure()
+            raise await town.group.first_failure()
 
 
 async def _build(
     config: DemoConfig,
     store: DemoStore,
-    group: ProcessGroup,
     stack: AsyncExitStack,
-    block_count: int,
+    plans: tuple[NodePlan, ...],
     model_id: str,
-    say: Say,
+    steps: Steps,
 ) -> Town:
-    say("local chain and contracts")
-    anvil, contracts = await start_chain(store)
-    stack.push_async_callback(anvil.stop)
-    stack.push_async_callback(group.__aexit__)  # the gateway ends before its chain does
-    bootstrap, nodes = await start_swarm(config, store, group, block_count, say)
-    say("gateway")
-    url = await start_gateway(config, store, group, rpc_url=anvil.rpc_url, contracts=contracts, bootstrap=bootstrap)
-    return Town(anvil.rpc_url, contracts, bootstrap, nodes, url, model_id)
+    """All that can start side by side does; the stack ends it in the opposite order."""
+    store.logs.mkdir(parents=True, exist_ok=True)
+    rpc_url, contracts = await steps.show("local chain and contracts", start_chain(store, stack))
+    group = await stack.enter_async_context(ProcessGroup(store.logs))
+    bootstrap = await steps.show("bootstrap peer", start_bootstrap(store, group))
+    gateway = start_gateway(config, store, group, rpc_url=rpc_url, contracts=contracts, bootstrap=bootstrap)
+    nodes = [steps.show(_describe(plan), start_node(config, store, group, plan, bootstrap)) for plan in plans]
+    url, *ready = await gather_or_cancel(steps.show("gateway", gateway), *nodes)
+    return Town(rpc_url, contracts, bootstrap, tuple(ready), str(url), model_id, group)
 
 
-async def _enter_market(user: DemoUser, chain: Chain, say: Say) -> int:
-    say("signing in with a wallet")
-    await user.log_in()
-    say("depositing 10 FAR on chain")
-    return await user.pay_in(chain, ChainWallet(chain, DEPLOYER), DEPOSIT_UNITS)
+def _describe(plan: NodePlan) -> str:
+    first, end = plan.blocks
+    return f"{plan.name}: blocks {first}–{end - 1}" + (
+        "" if plan.quantization == "none" else f" in {plan.quantization}"
+    )
+
+
+async def _enter_market(user: DemoUser, chain: Chain, steps: Steps) -> int:
+    await steps.show("signing in with a wallet", user.log_in())
+    bank = ChainWallet(chain, DEPLOYER)
+    return await steps.show("paying 10 FAR into the escrow", user.pay_in(chain, bank, DEPOSIT_UNITS))
 
 
 async def _tell(
@@ -167,23 +172,6 @@ def _invitation(town: Town, user: DemoUser) -> str:
         f"Or ask the swarm itself, without the marketplace:\n\n"
         f"  far-mesh generate --model {town.model_id} --prompt 'Hello!' \\\n    --initial-peers {town.bootstrap}\n"
     )
-
-
-@contextlib.contextmanager
-def _progress(screen: Console) -> Iterator[Say]:
-    columns = (SpinnerColumn(finished_text="✓"), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=screen) as progress:
-        current = None
-
-        def say(what: str) -> None:
-            nonlocal current
-            if current is not None:
-                progress.update(current, completed=1)
-            current = progress.add_task(what, total=1)
-
-        yield say
-        if current is not None:
-            progress.update(current, completed=1)
 
 
 async def _unless_a_child_dies(group: ProcessGroup, work: Coroutine[Any, Any, T]) -> T:

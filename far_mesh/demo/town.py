@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from far_mesh.demo.config import PRICE_UNITS, DemoConfig, NodePlan, plan_nodes
+from far_mesh.demo.config import PRICE_UNITS, DemoConfig, NodePlan
 from far_mesh.demo.processes import ProcessGroup
 from far_mesh.demo.store import DemoStore
 from far_mesh.demo.tools import anvil_roots
 from far_mesh.marketplace.chain.anvil import CHAIN_ID, Anvil, dev_key
 from far_mesh.marketplace.chain.client import address_of
 from far_mesh.marketplace.chain.deploy import Deployment, deploy
-from far_node.blocks.cut import ModelShape, read_config, shape_of
-from far_node.blocks.source import ModelSource, find_model
 
 DEPLOYER = dev_key(0)
 SETTLER = dev_key(1)
-
-Say = Callable[[str], None]
+LOCAL_MADDR = "/ip4/127.0.0.1/tcp/0"
 
 
 @dataclass(frozen=True)
@@ -35,49 +32,32 @@ class Town:
     nodes: tuple[dict[str, Any], ...]
     gateway_url: str
     model_id: str
+    group: ProcessGroup
 
 
-def look_at_model(model: str) -> tuple[ModelSource, ModelShape]:
-    """Find the model before anything is started.
-
-    Raises:
-        ModelNotFound, ModelUnsupported, UnsafeWeights: it cannot be served.
-    """
-    source = find_model(model)
-    return source, shape_of(read_config(source))
-
-
-async def start_chain(store: DemoStore) -> tuple[Anvil, Deployment]:
-    """anvil with its state file, and the contracts on it."""
+async def start_chain(store: DemoStore, stack: AsyncExitStack) -> tuple[str, Deployment]:
+    """anvil with its state file, ended by ``stack``, and the contracts on it; its URL and theirs."""
     roots = await asyncio.to_thread(anvil_roots, store.directory)
     anvil = await Anvil.start(store.chain / "state.json", roots=roots, log=store.logs / "anvil.log")
-    try:
-        record = store.chain / "contracts.json"
-        contracts = await deploy(anvil.rpc_url, CHAIN_ID, DEPLOYER, address_of(SETTLER), record)
-        await anvil.give_gas(store.wallet("user"))
-    except BaseException:
-        await anvil.stop()
-        raise
-    return anvil, contracts
+    stack.push_async_callback(anvil.stop)
+    contracts = await deploy(anvil.rpc_url, CHAIN_ID, DEPLOYER, address_of(SETTLER), store.chain / "contracts.json")
+    await anvil.give_gas(store.wallet("user"))
+    return anvil.rpc_url, contracts
 
 
-async def start_swarm(
-    config: DemoConfig, store: DemoStore, group: ProcessGroup, block_count: int, say: Say
-) -> tuple[str, tuple[dict[str, Any], ...]]:
-    """A bootstrap peer and the nodes; its address, and the nodes' ready events in route order."""
-    say("bootstrap peer")
-    bootstrap = await group.start(
-        "bootstrap",
-        "discovery.cli",
-        ["bootstrap", "--json", "--host-maddr", "/ip4/127.0.0.1/tcp/0", "--identity", str(store.identity("bootstrap"))],
-    )
-    maddr = str((await bootstrap.ready())["maddrs"][0])
-    plans = plan_nodes(config.nodes, block_count)
-    say(f"{len(plans)} nodes: loading blocks")
-    children = [
-        await group.start(plan.name, "far_node.cli", _node_arguments(config, store, plan, maddr)) for plan in plans
-    ]
-    return maddr, tuple(await asyncio.gather(*(child.ready() for child in children)))
+async def start_bootstrap(store: DemoStore, group: ProcessGroup) -> str:
+    """The peer that all others are given; its address."""
+    arguments = ["--json", "--host-maddr", LOCAL_MADDR, "--identity", str(store.identity("bootstrap"))]
+    child = await group.start("bootstrap", "discovery.cli", ["bootstrap", *arguments])
+    return str((await child.ready())["maddrs"][0])
+
+
+async def start_node(
+    config: DemoConfig, store: DemoStore, group: ProcessGroup, plan: NodePlan, bootstrap: str
+) -> dict[str, Any]:
+    """One node of the swarm; its ready event."""
+    child = await group.start(plan.name, "far_node.cli", _node_arguments(config, store, plan, bootstrap))
+    return await child.ready()
 
 
 def _node_arguments(config: DemoConfig, store: DemoStore, plan: NodePlan, bootstrap: str) -> list[str]:
@@ -89,7 +69,7 @@ def _node_arguments(config: DemoConfig, store: DemoStore, plan: NodePlan, bootst
         "--blocks": f"{first}:{end}",
         "--quantization": plan.quantization,
         "--identity": str(store.identity(plan.name)),
-        "--host-maddr": "/ip4/127.0.0.1/tcp/0",
+        "--host-maddr": LOCAL_MADDR,
         "--threads": "1",
     }
     return ["start", "--json", *(word for pair in options.items() for word in pair)]

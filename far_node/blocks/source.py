@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from far_node.errors import ModelNotFound, UnsafeWeights
+from far_node.errors import ModelNotFound, ModelUnsupported, UnsafeWeights
 
 BUNDLED_MODEL = "far-demo"
 _DIGEST_DOMAIN = b"far-mesh/model/v1\n"
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+_BLOCK_COUNT_NAMES = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack"}
 
 
@@ -48,6 +49,20 @@ def find_model(model: str, model_id: str | None = None) -> ModelSource:
     if not weights:
         raise UnsafeWeights(_no_safetensors(path), path=str(path))
     return ModelSource(model_id or name, path, _digest_of([path / "config.json", *weights]))
+
+
+def block_count_of(source: ModelSource) -> int:
+    """How many blocks the model has, read from its config.json alone, for those who need not load transformers.
+
+    Raises:
+        ModelUnsupported: the file does not say.
+    """
+    try:
+        config = json.loads((source.path / "config.json").read_text())
+        decoder = config.get("text_config", config)
+        return next(int(decoder[name]) for name in _BLOCK_COUNT_NAMES if name in decoder)
+    except (OSError, ValueError, TypeError, AttributeError, StopIteration):
+        raise ModelUnsupported(f"the config.json of {source.id} does not say how many layers there are") from None
 
 
 def _locate(model: str) -> tuple[Path, str]:
