@@ -87,14 +87,17 @@ class PassThrough(nn.Module):
 
 
 class _AbsentEmbedding(nn.Module):
-    """A node is never given token ids; what it embeds is replaced at its first block."""
+    """A node is never given token ids; what it embeds is replaced at its first block.
+
+    One vector that stretches to any number of positions: OPT asks with its whole attention mask.
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.size = size
 
     def forward(self, ids: Tensor, *_: Any, **__: Any) -> Tensor:
-        return torch.zeros(*ids.shape, self.size, device=ids.device)
+        return torch.zeros(*(1 for _ in ids.shape), self.size, device=ids.device)
 
 
 class _Absent(nn.Module):

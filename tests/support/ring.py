@@ -1,0 +1,197 @@
+"""A ring of real nodes in one process: real blocks, real handlers, a network of queues."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from discovery.dht.memory import MemoryNetwork, MemoryTransport
+from discovery.dht.peer import SwarmPeer
+from discovery.protocol.announcement import Announcement, Quantization, SignedAnnouncement, sign_announcement
+from discovery.protocol.messages import WireTensor
+from far_mesh.client import Mesh, MeshConfig, Swarm
+from far_mesh.route import RouteHop
+from far_mesh.session import MeshSession, SessionRequest
+from far_node.blocks.cut import ModelShape, read_config, shape_of
+from far_node.blocks.load import load_blocks
+from far_node.blocks.run import Blocks
+from far_node.blocks.source import ModelSource, find_model
+from far_node.blocks.wire import from_wire, to_wire
+from far_node.cache import CacheBudget
+from far_node.executor import Executor
+from far_node.handler import NodeHandler, Served
+from far_node.node import measure_cache
+from far_node.receipts import Signer
+from tests.support.documents import announcement, key_of, peer_of
+
+torch.set_num_threads(1)
+
+FAST = MeshConfig(step_timeout=20.0, open_timeout=10.0, close_timeout=5.0, open_attempts=2, view_age=0.0)
+
+
+@lru_cache(maxsize=64)
+def blocks_of(path: Path, first: int, end: int, quantization: Quantization = "none") -> Blocks:
+    """Blocks of a model, loaded once for all tests; calls on them come one after the other."""
+    return load_blocks(source_of(path), first, end, quantization=quantization)
+
+
+@lru_cache(maxsize=64)
+def source_of(path: Path) -> ModelSource:
+    """A model directory, identified once."""
+    return find_model(str(path))
+
+
+@dataclass
+class RingNode:
+    """One node."""
+
+    name: str
+    announcement: Announcement
+    transport: MemoryTransport
+    blocks: Blocks
+    executor: Executor
+    budget: CacheBudget
+    handler: NodeHandler
+
+    @property
+    def peer_id(self) -> str:
+        """Its peer id."""
+        return self.announcement.peer_id
+
+    async def until_free(self) -> None:
+        """Wait until no session is open here."""
+        async with asyncio.timeout(20):
+            while self.handler.open_sessions or self.budget.sessions:
+                await asyncio.sleep(0)
+
+
+@dataclass
+class MemoryBoard:
+    """A notice board without a DHT."""
+
+    signed: dict[str, SignedAnnouncement] = field(default_factory=dict)
+    reads: int = 0
+
+    async def nodes_of(self, model_digest: str) -> list[SignedAnnouncement]:
+        """As the real one."""
+        self.reads += 1
+        return [signed for signed in self.signed.values() if signed.announcement.model_digest == model_digest]
+
+
+@dataclass
+class MemoryPeer:
+    """What a client sees of its place in the swarm."""
+
+    transport: MemoryTransport
+    board: MemoryBoard
+
+
+class Ring:
+    """Nodes on a memory network, and a client's way in."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.source = path, source_of(path)
+        self.shape: ModelShape = shape_of(read_config(self.source))
+        self.network, self.board = MemoryNetwork(), MemoryBoard()
+        self.nodes: list[RingNode] = []
+        self.client = self.network.join(peer_of("client"))
+
+    async def add(
+        self,
+        first: int,
+        end: int,
+        *,
+        name: str | None = None,
+        quantization: Quantization = "none",
+        cache_bytes: int = 1 << 28,
+        max_sessions: int = 64,
+        blocks: Blocks | None = None,
+        **facts: Any,
+    ) -> RingNode:
+        """A node that serves ``[first, end)``."""
+        name = name or f"node{len(self.nodes)}"
+        served_blocks = blocks or await asyncio.to_thread(blocks_of, self.path, first, end, quantization)
+        about = announcement(
+            name,
+            model_digest=self.source.digest,
+            block_count=self.shape.block_count,
+            first_block=first,
+            end_block=end,
+            quantization=quantization,
+            maddrs=(),
+            **facts,
+        )
+        executor = Executor()
+        budget = CacheBudget(cache_bytes, await executor.run(lambda: measure_cache(served_blocks)), max_sessions)
+        transport = self.network.join(peer_of(name))
+        served = Served(about, served_blocks, self.shape.context_length, Signer(key_of(name), about))
+        handler = NodeHandler(transport, executor, budget, served)
+        await handler.start()
+        node = RingNode(name, about, transport, served_blocks, executor, budget, handler)
+        self.nodes.append(node)
+        self.board.signed[about.peer_id] = sign_announcement(about, key_of(name))
+        return node
+
+    @property
+    def route(self) -> tuple[RouteHop, ...]:
+        """All nodes with all their blocks, in the order they were added."""
+        return tuple(RouteHop(node.announcement, *node.announcement.blocks) for node in self.nodes)
+
+    def session(
+        self,
+        max_length: int = 64,
+        *,
+        rows: int = 1,
+        route: Sequence[RouteHop] = (),
+        left_padding: tuple[int, ...] = (),
+        price_units: int = 0,
+        config: MeshConfig = FAST,
+    ) -> MeshSession:
+        """A session that is not open yet."""
+        request = SessionRequest(self.source.digest, max_length, "float32", rows, price_units, left_padding)
+        return MeshSession(tuple(route) or self.route, request, config)
+
+    async def opened(self, max_length: int = 64, **options: Any) -> MeshSession:
+        """An open session."""
+        session = self.session(max_length, **options)
+        await session.open(self.client)
+        return session
+
+    async def mesh(self, config: MeshConfig = FAST) -> Mesh:
+        """The whole client over this network."""
+        peer = cast(SwarmPeer, MemoryPeer(self.client, self.board))
+        return await Mesh.over(Swarm(peer, cast(Any, None), config), str(self.path))
+
+    def random_hidden(self, positions: int, *, rows: int = 1, seed: int = 0) -> WireTensor:
+        """Hidden states to send."""
+        generator = torch.Generator().manual_seed(seed)
+        return to_wire(torch.randn(rows, positions, self.shape.hidden_size, generator=generator), "float32")
+
+    def tensor(self, wire: WireTensor) -> torch.Tensor:
+        """What came back, as a tensor."""
+        return from_wire(wire, torch.device("cpu"), torch.float32)
+
+    async def close(self) -> None:
+        """End all nodes."""
+        await asyncio.gather(*(node.transport.close() for node in self.nodes), self.client.close())
+        for node in self.nodes:
+            node.executor.close()
+
+
+@asynccontextmanager
+async def a_ring(path: Path, *ranges: tuple[int, int]) -> AsyncIterator[Ring]:
+    """A ring of nodes with these block ranges."""
+    ring = Ring(path)
+    try:
+        for first, end in ranges:
+            await ring.add(first, end)
+        yield ring
+    finally:
+        await ring.close()

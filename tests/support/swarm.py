@@ -1,0 +1,238 @@
+"""Real peers in processes of their own: started, listened to, and ended without fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from tests.support.documents import wallet_of
+
+READY_SECONDS = 90.0
+END_SECONDS = 20.0
+ANY_LOCAL_PORT = "/ip4/127.0.0.1/tcp/0"
+
+
+class DidNotStart(AssertionError):
+    """A process that should serve ended or said nothing; its output is in the message."""
+
+
+@dataclass
+class Process:
+    """A command of ours, its JSON lines and its log."""
+
+    name: str
+    popen: subprocess.Popen[bytes]
+    out: Path
+    err: Path
+    ready: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, name: str, arguments: Sequence[str], logs: Path) -> Self:
+        """Run ``python -m <arguments>`` in a session of its own, so that all it starts can be found and ended."""
+        out, err = logs / f"{name}.out", logs / f"{name}.err"
+        with out.open("wb") as stdout, err.open("wb") as stderr:
+            popen = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        return cls(name, popen, out, err)
+
+    @property
+    def peer_id(self) -> str:
+        """From the ready line."""
+        return str(self.ready["peer_id"])
+
+    @property
+    def maddr(self) -> str:
+        """The first address it can be reached at."""
+        return str(self.ready["maddrs"][0])
+
+    @property
+    def wallet(self) -> str:
+        """From the ready line of a node."""
+        return str(self.ready["wallet"])
+
+    def events(self) -> list[dict[str, Any]]:
+        """The JSON lines so far."""
+        lines = self.out.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
+
+    def wait_until_ready(self) -> Self:
+        """Wait for the ready line.
+
+        Raises:
+            DidNotStart: it ended before, or took too long.
+        """
+        deadline = time.monotonic() + READY_SECONDS
+        while not self.ready:
+            ended = self.popen.poll() is not None
+            self.ready = next((event for event in self.events() if event["event"] == "ready"), {})
+            if not self.ready and (ended or time.monotonic() > deadline):
+                raise DidNotStart(self.story())
+            time.sleep(0.02)
+        return self
+
+    def family(self) -> list[psutil.Process]:
+        """This process and all of its session: the p2p daemon too."""
+        mine = []
+        for process in psutil.process_iter():
+            try:
+                if os.getsid(process.pid) == self.popen.pid and process.status() != psutil.STATUS_ZOMBIE:
+                    mine.append(process)
+            except (psutil.Error, ProcessLookupError, PermissionError):
+                continue
+        return mine
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the process itself, not to its children."""
+        self.popen.send_signal(number)
+
+    def wait(self) -> int:
+        """Its exit status, once it has ended."""
+        return self.popen.wait(END_SECONDS)
+
+    def kill(self) -> None:
+        """End it as a power cut does, with all its children."""
+        for process in self.family():
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        self.popen.kill()
+        self.popen.wait(END_SECONDS)
+
+    def story(self) -> str:
+        """What it wrote, for the report of a failed test."""
+        out, err = self.out.read_text(errors="replace"), self.err.read_text(errors="replace")
+        return f"--- {self.name} (exit status {self.popen.poll()})\n{out[-2000:]}{err[-4000:]}"
+
+
+class Town:
+    """A bootstrap peer and the nodes that joined it. A context manager; nothing outlives it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.processes: list[Process] = []
+        self.nodes: list[Process] = []
+        self.bootstrap: Process
+
+    def __enter__(self) -> Self:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            self.bootstrap = self.start_bootstrap().wait_until_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def initial_peers(self) -> list[str]:
+        """What newcomers are told."""
+        return [self.bootstrap.maddr]
+
+    def start_bootstrap(self, *initial_peers: str) -> Process:
+        """A bootstrap peer that is not waited for."""
+        name = f"bootstrap{len(self.processes)}"
+        options = ["--json", "--host-maddr", ANY_LOCAL_PORT, "--identity", str(self.directory / f"{name}.id")]
+        for peer in initial_peers:
+            options += ["--initial-peers", peer]
+        return self._start(name, ["discovery.cli", "bootstrap", *options])
+
+    def start_node(
+        self, model: str | Path, blocks: tuple[int, int], *options: str, initial_peers: Sequence[str] = ()
+    ) -> Process:
+        """A node that is not waited for."""
+        name = f"node{len(self.processes)}"
+        arguments = ["--json", "--model", str(model), "--wallet", wallet_of(name), "--blocks", "{}:{}".format(*blocks)]
+        arguments += ["--host-maddr", ANY_LOCAL_PORT, "--identity", str(self.directory / f"{name}.id"), "--cpu-only"]
+        for peer in initial_peers or self.initial_peers:
+            arguments += ["--initial-peers", peer]
+        node = self._start(name, ["far_node.cli", "start", *arguments, "--threads", "1", *options])
+        self.nodes.append(node)
+        return node
+
+    def start_nodes(self, model: str | Path, *ranges: tuple[int, int]) -> list[Process]:
+        """Nodes for these block ranges, all of them ready."""
+        nodes = [self.start_node(model, blocks) for blocks in ranges]
+        for node in nodes:
+            node.wait_until_ready()
+        return nodes
+
+    def close(self) -> None:
+        """End everything that was started here; tell if something does not end by itself when asked to."""
+        for process in self.processes:
+            if process.popen.poll() is None:
+                process.send(signal.SIGTERM)
+        deadline = time.monotonic() + END_SECONDS
+        for process in self.processes:
+            try:
+                process.popen.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                continue
+            finally:
+                process.kill()
+
+    def story(self) -> str:
+        """What all of them wrote."""
+        return "\n".join(process.story() for process in self.processes)
+
+    def _start(self, name: str, arguments: Sequence[str]) -> Process:
+        process = Process.start(name, arguments, self.directory)
+        self.processes.append(process)
+        return process
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """Its JSON lines."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def run_command(*arguments: str, timeout: float = 60.0, **environment: str) -> Ended:
+    """Run ``python -m <arguments>`` to its end."""
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=os.environ | environment,
+        start_new_session=True,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@contextmanager
+def a_town(directory: Path) -> Iterator[Town]:
+    """A :class:`Town` whose logs are printed when what is done in it fails."""
+    with Town(directory) as town:
+        try:
+            yield town
+        except BaseException:
+            print(town.story())
+            raise
