@@ -230,37 +230,51 @@ class Generation:
     async def _tokens(self) -> AsyncIterator[Token]:
         model, options, progress = self._model, self._options, self._progress
         text, generator = TextStream(model.tokens, options.stop), new_generator(options)
-        position, hidden = 0, await model.embed(self._prompt_ids, 0)
+        hidden = await model.embed(self._prompt_ids, 0)
+        position = hidden.shape[1]
+        answer = self._send(hidden, 0)
         while True:
-            answer = await self._step(hidden, position)
-            position += hidden.shape[1]
-            token_id, hidden = await model.next_token(answer, position, options, generator)
+            # a reader who goes away must not tear a step in two: its nodes would sign receipts that do not fit
+            token_id, hidden = await model.next_token(await asyncio.shield(answer), position, options, generator)
+            self._note(token_id)
+            if not self._has_ended and not options.stop:
+                answer = self._send(hidden, position)  # the ring works while we turn the token into text
             token = Token(token_id, text.push(token_id))
-            self._note(token, text)
-            if progress.finish_reason != "stopped" or self._stop_asked:
-                rest = text.flush()
-                progress.text.append(rest)
-                progress.ended = time.monotonic()
-                yield Token(token.id, token.text + rest)
+            if text.stopped:
+                progress.finish_reason = "stop"
+            if self._has_ended:
+                yield self._last(token, text)
                 return
+            progress.text.append(token.text)
             yield token
             await self._tell_checkpoint()
+            if options.stop:  # a step that a stop string makes needless is not sent
+                answer = self._send(hidden, position)
+            position += 1
 
-    async def _step(self, hidden: torch.Tensor, position: int) -> WireTensor:
+    def _send(self, hidden: torch.Tensor, position: int) -> asyncio.Task[WireTensor]:
         wire = to_wire(hidden, self._session.asked.codec)
-        # a reader who goes away must not tear a step in two: its nodes would sign receipts that do not fit
         self._in_flight = asyncio.create_task(self._session.step(wire, position, keep=1))
-        return await asyncio.shield(self._in_flight)
+        return self._in_flight
 
-    def _note(self, token: Token, text: TextStream) -> None:
+    def _note(self, token_id: int) -> None:
         progress = self._progress
         progress.first_token_at = progress.first_token_at or time.monotonic()
-        progress.token_ids.append(token.id)
-        progress.text.append(token.text)
-        if token.id in self._model.tokens.end_ids or text.stopped:
+        progress.token_ids.append(token_id)
+        if token_id in self._model.tokens.end_ids:
             progress.finish_reason = "stop"
         elif len(progress.token_ids) >= self._options.max_tokens:
             progress.finish_reason = "length"
+
+    @property
+    def _has_ended(self) -> bool:
+        return self._stop_asked or self._progress.finish_reason != "stopped"
+
+    def _last(self, token: Token, text: TextStream) -> Token:
+        whole = Token(token.id, token.text + text.flush())
+        self._progress.text.append(whole.text)
+        self._progress.ended = time.monotonic()
+        return whole
 
     async def _tell_checkpoint(self) -> None:
         if self._on_checkpoint is None:

@@ -25,7 +25,7 @@ from far_mesh.model.ends import ModelEnds
 from far_mesh.opener import ModelFacts, SessionOpener, Swarm
 from far_mesh.session import MeshSession
 from far_node.blocks.cache import BlockCache
-from far_node.blocks.cut import client_class, find_stack, read_config, shape_of
+from far_node.blocks.cut import client_class, read_config, shape_of
 from far_node.blocks.load import load_client_model
 from far_node.blocks.source import find_model
 from far_node.blocks.wire import from_wire, to_wire
@@ -181,8 +181,7 @@ class DistributedModel(PreTrainedModel):
 
     def _connect(self, bridge: _Bridge) -> None:
         self._bridge = bridge
-        ModelEnds(self)  # teaches the stand-ins of this model what its layers return
-        stack = find_stack(self)
+        stack = ModelEnds(self).stack  # which has learnt what this model's layers return
         stack.layers[0] = _Ring(self, stack.layers[0])
         self.register_forward_pre_hook(_remember_cache, with_kwargs=True)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+from itertools import product
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ class _Reached(Exception):
 
 
 class ModelEnds:
-    """The ends of one model. Calls are serialised: a forward keeps its state in the seam."""
+    """The ends of one model. Calls are serialised: a forward keeps its state in the seam, the first of ``stack``."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model.eval()
@@ -52,7 +53,7 @@ class ModelEnds:
         assert isinstance(first, PassThrough)
         self._seam = _Seam(first)
         stack.layers[0] = self._seam
-        self._layers = stack.layers
+        self.stack = stack
         parameters = inspect.signature(model.forward).parameters
         self._takes_positions = "position_ids" in parameters
         self._keeps_last = "logits_to_keep" in parameters
@@ -93,10 +94,16 @@ class ModelEnds:
         return self._model(input_ids=ids, past_key_values=cache, use_cache=True, **arguments)
 
     def _learn_return_type(self) -> None:
-        """The loop of some decoders unpacks tuples. Nobody here can be asked, so try the plain form first."""
+        """The loop of some decoders unpacks tuples. Nobody here can be asked, so try the plain form first.
+
+        Blocks that only pass on cost time in each token (80 of them a good part of a millisecond), so all but the
+        seam are left out where the decoder's loop does not mind.
+        """
         hidden = self.embed(torch.zeros(1, 1, dtype=torch.long), 0)
-        for returns_tuple in (False, True):
-            for layer in self._layers:
+        seam_alone: list[nn.Module] = [self._seam]
+        for layers, returns_tuple in product((seam_alone, list(self.stack.layers)), (False, True)):
+            self.stack.replace_layers(layers)
+            for layer in layers:
                 setattr(layer, "returns_tuple", returns_tuple)  # noqa: B010  # nn.Module's own setter has no type for it
             try:
                 out = self.logits(hidden, 0)

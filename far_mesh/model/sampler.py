@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -26,10 +28,11 @@ def pick(logits: Tensor, options: GenerationOptions, generator: torch.Generator)
         NotADraw: the logits hold NaN, or nothing finite.
     """
     logits = logits.float()
-    if torch.isnan(logits).any() or not torch.isfinite(logits).any():
+    likeliest = int(logits.argmax())  # which is NaN if anything is
+    if not math.isfinite(float(logits[likeliest])):
         raise NotADraw("the answer of the swarm is not a number; a node computed nonsense")
     if options.temperature == 0.0:
-        return int(logits.argmax())
+        return likeliest
     probabilities = torch.softmax(logits / options.temperature, dim=-1)
     if options.top_p < 1.0:
         probabilities = _nucleus(probabilities, options.top_p)

@@ -110,7 +110,18 @@ class Stack:
     """The decoder stack of a model: the module that runs it, and the list of its layers."""
 
     owner: nn.Module
-    layers: nn.ModuleList
+    name: str
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The list as it is now."""
+        layers = getattr(self.owner, self.name)
+        assert isinstance(layers, nn.ModuleList)
+        return layers
+
+    def replace_layers(self, layers: Iterable[nn.Module]) -> None:
+        """Put other layers in."""
+        setattr(self.owner, self.name, nn.ModuleList(layers))
 
 
 def find_stack(model: PreTrainedModel) -> Stack:
@@ -126,7 +137,7 @@ def find_stack(model: PreTrainedModel) -> Stack:
             if isinstance(child, nn.ModuleList) and len(child) == count and "mtp" not in name:
                 depth = path.count(".")
                 if best is None or depth < best[0]:
-                    best = depth, Stack(module, child)
+                    best = depth, Stack(module, name)
     if best is None:
         raise ModelUnsupported(f"{type(model).__name__} has no list of {count} decoder layers to cut")
     return best[1]

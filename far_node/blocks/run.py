@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from far_node.blocks.cache import BlockCache
@@ -26,11 +27,9 @@ class Blocks:
         self._takes_positions = "position_ids" in inspect.signature(self._stack.owner.forward).parameters
         self._injected: Tensor | None = None
         self._captured: Tensor | None = None
-        self._selected = (first, end)
         self._held = {index: self._stack.layers[index] for index in range(first, end)}
-        for index, layer in self._held.items():
-            layer.register_forward_pre_hook(self._inject_at(index), with_kwargs=True)
-            layer.register_forward_hook(self._capture_at(index))
+        self._borders: list[RemovableHandle] = []
+        self._selected = (-1, -1)
         self._idle = {index: PassThrough(layer) for index, layer in self._held.items()}
         self._learn_return_type()
 
@@ -105,24 +104,21 @@ class Blocks:
             return
         for index, layer in self._held.items():
             self._stack.layers[index] = layer if first <= index < end else self._idle[index]
+        for hook in self._borders:
+            hook.remove()
+        self._borders = [
+            self._held[first].register_forward_pre_hook(self._inject, with_kwargs=True),
+            self._held[end - 1].register_forward_hook(self._capture),
+        ]
         self._selected = first, end
 
-    def _inject_at(self, index: int) -> Any:
-        def inject(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any] | None:
-            if self._injected is None or index != self._selected[0]:
-                return None
-            if "hidden_states" in kwargs:
-                return args, {**kwargs, "hidden_states": self._injected}
-            return (self._injected, *args[1:]), kwargs
+    def _inject(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+        if "hidden_states" in kwargs:
+            return args, {**kwargs, "hidden_states": self._injected}
+        return (self._injected, *args[1:]), kwargs
 
-        return inject
-
-    def _capture_at(self, index: int) -> Any:
-        def capture(_: nn.Module, __: Any, output: Any) -> None:
-            if index == self._selected[1] - 1:
-                self._captured = output[0] if isinstance(output, tuple | list) else output
-
-        return capture
+    def _capture(self, _: nn.Module, __: Any, output: Any) -> None:
+        self._captured = output[0] if isinstance(output, tuple | list) else output
 
     @torch.inference_mode()
     def _learn_return_type(self) -> None:
