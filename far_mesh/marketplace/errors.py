@@ -6,7 +6,7 @@ FarError
 ├─ PaymentRequired ─ InsufficientBalance · AllowanceTooLow                                                  402
 ├─ ModelUnknown · RequestUnknown · NotFound · MethodNotAllowed                                              404 405
 ├─ Conflict · BodyTooLarge · UnsupportedParameter · RateLimited                                             4xx
-└─ ChainUnavailable ─ SettlementDelayed · TransactionReverted · NotEnoughNodes · GenerationFailed           502 503
+└─ ChainUnavailable ─ SettlementDelayed · TransactionReverted · NotEnoughNodes · ShuttingDown · GenerationFailed 502 503
 """
 
 from __future__ import annotations
@@ -190,6 +190,14 @@ class NotEnoughNodes(FarError):
     """Fewer nodes are there than the model asks for."""
 
     code = "not_enough_nodes"
+    retry = True
+    status = 503
+
+
+class ShuttingDown(FarError):
+    """This gateway is about to stop."""
+
+    code = "shutting_down"
     retry = True
     status = 503
 

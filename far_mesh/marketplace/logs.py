@@ -49,7 +49,7 @@ def where_it_failed(error: BaseException) -> dict[str, Any]:
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     found: dict[str, Any] = {
         "error": f"{type(error).__module__}.{type(error).__qualname__}",
-        "stack": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+        "places": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
     }
     return found if cause is None else {**found, "cause": where_it_failed(cause)}
 

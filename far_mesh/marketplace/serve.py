@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 
 import uvicorn
+from fastapi import FastAPI
 
 from far_mesh.marketplace import logs
 from far_mesh.marketplace.app import OpenMeshes, create_app
@@ -15,7 +16,7 @@ from far_mesh.marketplace.inference.meshes import swarm_meshes
 from far_mesh.marketplace.settings import Settings
 
 BACKLOG = 2048
-GRACE_SECONDS = 35
+GRACE_SECONDS = 10
 
 
 OnReady = Callable[[], None]
@@ -40,33 +41,35 @@ async def serve(
     with listening(settings.host, settings.port) as door:
         # The rooms are opened here rather than by uvicorn, which would turn what is missing into a stack trace.
         async with app.router.lifespan_context(app):
-            await _server(app, on_ready).serve(sockets=[door])
+            await Server(app, on_ready).serve(sockets=[door])
 
 
-class _Server(uvicorn.Server):
-    """A server that says when it is up."""
+class Server(uvicorn.Server):
+    """Uvicorn, which says when it is up, and ends running answers before it waits for their connections to close."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: OnReady) -> None:
-        super().__init__(config)
+    def __init__(self, app: FastAPI, on_ready: OnReady = lambda: None, grace_seconds: int = GRACE_SECONDS) -> None:
+        self._app = app
         self._on_ready = on_ready
+        super().__init__(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                timeout_graceful_shutdown=grace_seconds,
+                server_header=False,
+            )
+        )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the doors."""
         await super().startup(sockets=sockets)
         self._on_ready()
 
-
-def _server(app: object, on_ready: OnReady) -> uvicorn.Server:
-    return _Server(
-        uvicorn.Config(
-            app,  # type: ignore[arg-type]
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            server_header=False,
-        ),
-        on_ready,
-    )
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Settle what is under way, then close the doors."""
+        await self._app.state.rooms.inference.close()
+        await super().shutdown(sockets)
 
 
 def listening(host: str, port: int) -> socket.socket:

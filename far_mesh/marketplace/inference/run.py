@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import structlog
@@ -24,7 +24,7 @@ from far_mesh.marketplace.inference.meshes import GenerationLike, MeshLike, Prov
 from far_mesh.marketplace.ledger.split import BPS
 from far_mesh.marketplace.logs import where_it_failed
 from far_mesh.marketplace.sessions import repository as sessions
-from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, Outcome
+from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, Outcome, Work
 from far_mesh.marketplace.settlement.requests import (
     Measured,
     activate_request,
@@ -87,6 +87,7 @@ class Run:
         self._limits = limits
         self._queue: asyncio.Queue[TokenLike | None] = asyncio.Queue(TOKENS_AHEAD)
         self._opened = asyncio.Event()
+        self._stop_asked = False
         self._reader_is_gone = False
         self._delivered = 0
         self._started = time.monotonic()
@@ -124,9 +125,13 @@ class Run:
         """
         return await asyncio.shield(self._task)
 
+    def stop(self) -> None:
+        """End after the present token. The reader gets what there is, and the bill for it."""
+        self._stop_asked = True
+
     def reader_left(self) -> None:
         """Nobody listens any more: stop, and settle for what was delivered."""
-        self._reader_is_gone = True
+        self._stop_asked = self._reader_is_gone = True
         while not self._queue.empty():
             self._queue.get_nowait()
 
@@ -141,8 +146,8 @@ class Run:
                 await self._refund(error.code)
                 raise
             except Exception as error:  # the edge of the task: a bug must not leave money held
-                log.error("request_broke", request_id=self.request_id, **where_it_failed(error))
                 await self._refund(FarError.code)
+                log.error("request_broke", request_id=self.request_id, **where_it_failed(error))
                 raise FarError("something went wrong on our side; nothing was charged") from None
         finally:
             self._opened.set()
@@ -196,7 +201,7 @@ class Run:
                 async for token in generation:
                     self._first_token = self._first_token or time.monotonic()
                     await self._hand_over(token)
-                    if self._reader_is_gone:
+                    if self._stop_asked:
                         return
         except TimeoutError:
             log.warning("generation_timed_out", request_id=self.request_id)
@@ -207,7 +212,7 @@ class Run:
 
     async def _keep_checkpoint(self, proven: ProvenWork) -> None:
         async with self._database.writing() as connection:
-            await sessions.keep_checkpoint(connection, self.request_id, work_of(proven, self._delivered))
+            await sessions.keep_checkpoint(connection, self.request_id, self._payable(proven, self._delivered))
 
     async def _close_quietly(self, generation: GenerationLike) -> None:
         """Let the nodes go. What they did is not charged, so what they say now does not matter."""
@@ -217,7 +222,7 @@ class Run:
             log.info("generation_not_closed", request_id=self.request_id, code=error.code)
 
     async def _capture(self, result: ResultLike) -> Answer:
-        work = work_of(result, self._delivered if self._reader_is_gone else None)
+        work = self._payable(result, self._delivered if self._reader_is_gone else None)
         measured = Measured(result.finish_reason, self._since_start(time.monotonic()), self._time_to_first_token())
 
         async def close() -> Outcome:
@@ -236,6 +241,13 @@ class Run:
             measured.time_to_first_token_ms,
             outcome,
         )
+
+    def _payable(self, proven: ProvenWork, completion_tokens: int | None) -> Work:
+        """Proven work without the shares of nodes that named a wallet nobody can be paid at: the escrow would refuse
+        the whole release, and the others would go unpaid with them."""
+        work = work_of(proven, completion_tokens)
+        shares = tuple(share for share in work.shares if share.wallet not in self._settlement.unpayable)
+        return replace(work, shares=shares)
 
     async def _refund(self, code: str) -> None:
         async def refund() -> bool:

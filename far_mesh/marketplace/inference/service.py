@@ -13,7 +13,7 @@ from discovery.protocol.ids import Wallet
 from far_mesh.config import GenerationOptions
 from far_mesh.errors import ContextLengthExceeded, NoRoute
 from far_mesh.marketplace.database import Database
-from far_mesh.marketplace.errors import ModelUnknown, NotEnoughNodes, RequestUnknown, UnsupportedParameter
+from far_mesh.marketplace.errors import ModelUnknown, NotEnoughNodes, RequestUnknown, ShuttingDown, UnsupportedParameter
 from far_mesh.marketplace.inference import repository
 from far_mesh.marketplace.inference.coverage import in_words, ready_ranges, uncovered
 from far_mesh.marketplace.inference.meshes import MeshLike, Prompt
@@ -27,7 +27,7 @@ from far_mesh.marketplace.settlement.schemas import Kind, Row
 from far_mesh.marketplace.settlement.service import Settlement
 
 TIERS = ("standard",)
-CLOSE_SECONDS = 30.0
+CLOSE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ class InferenceService:
         self._limits = limits
         self._default_max_tokens = default_max_tokens
         self._runs: set[Run] = set()
+        self._closing = False
 
     async def start(self, wallet: Wallet, request_id: str, wish: Wish) -> Run:
         """A run whose route stands and whose money is locked.
@@ -103,6 +104,8 @@ class InferenceService:
             InsufficientBalance, AllowanceTooLow, SettlementDelayed, FarError: after it was given back.
         """
         order = await self._order(wallet, request_id, wish)
+        if self._closing:
+            raise ShuttingDown("this gateway is about to stop; ask again, or ask another", retry_after=5.0)
         run = Run(order, self._database, self._settlement, self._gateway, self._limits)
         self._runs.add(run)
         run.task.add_done_callback(lambda task: self._forget(run, task))
@@ -119,10 +122,12 @@ class InferenceService:
             task.exception()  # the reader may be gone, and then nobody else asks for it
 
     async def close(self) -> None:
-        """Stop all runs where they are and settle for what was delivered."""
+        """Take no new requests, end those under way after their present token, and settle for what was delivered.
+        Those that do not end are cancelled; the next start recovers them."""
+        self._closing = True
         runs = list(self._runs)
         for run in runs:
-            run.reader_left()
+            run.stop()
         if runs:
             _, late = await asyncio.wait([run.task for run in runs], timeout=CLOSE_SECONDS)
             for task in late:

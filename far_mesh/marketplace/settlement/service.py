@@ -31,6 +31,7 @@ from far_mesh.marketplace.settlement.bell import Bell, either
 from far_mesh.marketplace.settlement.recovery import recover
 from far_mesh.marketplace.settlement.schemas import EFFECT, Kind, Row, RowStatus
 
+ZERO_ADDRESS = "0x" + "00" * 20
 LEASE = "settler"
 LEASE_LIFETIME = timedelta(seconds=15)
 LOOK_SECONDS = 0.25
@@ -49,6 +50,7 @@ class Settlement:
         self._lock_timeout = lock_timeout_seconds
         self.new_rows = Bell()
         self.finished_rows = Bell()
+        self.unpayable = frozenset({ZERO_ADDRESS, chain.escrow_address})
 
     async def locked(self, wallet: str, request_id: str) -> Escrow:
         """The escrow of a request, once its money is locked.

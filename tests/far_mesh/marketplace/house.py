@@ -29,7 +29,7 @@ from far_mesh.marketplace.inference.meshes import MeshLike
 from far_mesh.marketplace.ledger import repository as books
 from far_mesh.marketplace.ledger.schemas import Account as BookAccount
 from far_mesh.marketplace.ledger.schemas import Book
-from far_mesh.marketplace.serve import listening
+from far_mesh.marketplace.serve import Server, listening
 from far_mesh.marketplace.settings import Settings
 from far_mesh.marketplace.tables import accounts
 from tests.far_mesh.marketplace.doubles import MODEL, meshes_of
@@ -148,8 +148,7 @@ class House:
         await self._stack.enter_async_context(app.router.lifespan_context(app))
         self.rooms = app.state.rooms
         door = self._stack.enter_context(listening("127.0.0.1", 0))
-        config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=5)
-        server = uvicorn.Server(config)
+        server = Server(app, grace_seconds=2)
         serving = asyncio.create_task(server.serve(sockets=[door]))
         self._stack.push_async_callback(self._stop, server, serving)
         self.url = f"http://127.0.0.1:{door.getsockname()[1]}"

@@ -1,0 +1,55 @@
+"""Alive is not ready, and unready says why."""
+
+from __future__ import annotations
+
+import httpx
+
+from far_mesh.marketplace.chain.client import Chain
+from tests.far_mesh.marketplace.conftest import OpenHouse
+from tests.far_mesh.marketplace.doubles import NODES, MeshDouble
+
+
+def test_ready_when_everything_answers(open_house: OpenHouse) -> None:
+    house = open_house()
+    assert httpx.get(house.url + "/health").json() == {"status": "alive"}
+    answer = httpx.get(house.url + "/ready")
+    body = answer.json()
+    assert (answer.status_code, body["status"], body["reasons"]) == (200, "ready", [])
+    assert body["models"]["tiny"] == {"ok": True, "reason": None, "active_nodes": 3, "uncovered": []}
+    assert body["settlement"]["failed"] == 0
+
+
+def test_unready_names_the_blocks_that_nobody_serves(open_house: OpenHouse) -> None:
+    house = open_house(MeshDouble(serving=(NODES[0], NODES[2])))
+    answer = httpx.get(house.url + "/ready")
+    assert answer.status_code == 503
+    assert answer.json()["reasons"] == ["no node serves blocks 3-5 of tiny"]
+    assert answer.json()["models"]["tiny"]["uncovered"] == [[3, 6]]
+    assert httpx.get(house.url + "/health").status_code == 200
+
+
+def test_unready_when_the_chain_is_gone(open_house: OpenHouse) -> None:
+    house = open_house()
+    chain = house.rooms.chain
+    nowhere = Chain("http://127.0.0.1:9", chain.chain_id, chain.token_address, chain.escrow_address)
+    house.rooms.health._chain = nowhere
+    answer = httpx.get(house.url + "/ready")
+    assert (answer.status_code, answer.json()["chain"]["ok"]) == (503, False)
+    assert "chain does not answer" in answer.json()["reasons"][0]
+    house.loop.do(nowhere.close())
+
+
+def test_a_release_that_failed_is_shown(open_house: OpenHouse) -> None:
+    house = open_house()
+    user = house.user()
+    house.rooms.inference._settlement.unpayable = frozenset()
+
+    class Escrow(type(NODES[0])):  # type: ignore[misc]
+        wallet = house.rooms.chain.escrow_address
+
+    house.mesh.serving = (Escrow("escrow", (0, 8)),)  # type: ignore[attr-defined]
+    answer = user.generate().json()
+    assert user.settled(answer["request_id"])["settlement"]["status"] == "failed"
+    failures = httpx.get(house.url + "/ready").json()["settlement"]["failures"]
+    assert [(one["kind"], one["request_id"]) for one in failures] == [("release", answer["request_id"])]
+    assert "EscrowInvalidAddress" in failures[0]["reason"]

@@ -1,0 +1,110 @@
+"""One shape for every failure, whatever it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.far_mesh.marketplace.doubles import MODEL, MeshDouble
+from tests.far_mesh.marketplace.house import House, User
+
+PATH = "/api/inference/distributed/generate"
+
+
+class Broken(MeshDouble):
+    """A mesh with a bug."""
+
+    def encode(self, prompt: Any, *, raw: bool = False) -> list[int]:
+        raise RuntimeError(f"cannot encode {prompt}")
+
+
+@pytest.fixture(scope="module")
+def user(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
+    live, loop = request.getfixturevalue("live_chain"), request.getfixturevalue("loop_thread")
+    url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('http') / 'm.db'}"
+    settings = live.settings(database_url=url, max_body_bytes=2048)
+    with House(loop, live, settings, Broken()) as house:
+        yield house.user(deposit=0)
+
+
+def error(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    assert answer.status_code == status, answer.text
+    found: dict[str, Any] = answer.json()["error"]
+    assert set(found) == {"message", "type", "param", "code"}
+    assert found["code"] == code
+    assert answer.headers["x-request-id"].startswith("req_")
+    return found
+
+
+def test_an_unknown_path(user: User) -> None:
+    error(user.http.get("/nowhere"), 404, "not_found")
+
+
+def test_a_wrong_method(user: User) -> None:
+    error(user.http.get(PATH), 405, "method_not_allowed")
+
+
+@pytest.mark.parametrize("body", [b"{", b"[1]", b"\xff", b"null", b'"x"'])
+def test_a_body_that_is_not_ours(user: User, body: bytes) -> None:
+    error(user.http.post(PATH, content=body, headers={"content-type": "application/json"}), 400, "invalid_argument")
+
+
+def test_what_is_missing_is_named(user: User) -> None:
+    found = error(user.http.post(PATH, json={"model_id": MODEL}), 400, "invalid_argument")
+    assert (found["param"], found["type"]) == ("prompt", "invalid_request_error")
+    assert error(user.http.get("/api/auth/nonce"), 400, "invalid_argument")["param"] == "wallet_address"
+
+
+def test_what_was_sent_is_not_quoted_back(user: User) -> None:
+    answer = user.http.post(PATH, json={"model_id": MODEL, "prompt": "p", "max_tokens": "canary"})
+    assert "canary" not in answer.text
+
+
+def test_a_long_body_is_refused_by_its_announced_length(user: User) -> None:
+    error(user.http.post(PATH, json={"model_id": MODEL, "prompt": "x" * 4096}), 413, "body_too_large")
+
+
+def test_a_long_body_is_refused_while_it_comes(user: User) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(50):
+            yield b" " * 100
+
+    error(user.http.post(PATH, content=chunks()), 413, "body_too_large")
+
+
+def test_a_bug_is_an_internal_error_without_details(user: User) -> None:
+    found = error(user.http.post(PATH, json={"model_id": MODEL, "prompt": "canary"}), 500, "internal_error")
+    assert found["type"] == "server_error"
+    assert "canary" not in str(found)
+    assert "encode" not in str(found)
+
+
+def test_every_request_has_an_id_of_our_making(user: User) -> None:
+    answers = [user.http.get("/health", headers={"x-request-id": "mine"}) for _ in range(2)]
+    ids = {answer.headers["x-request-id"] for answer in answers}
+    assert len(ids) == 2
+    assert "mine" not in ids
+
+
+def test_login_over_http(user: User) -> None:
+    offer = user.http.post("/api/auth/nonce", json={"wallet_address": user.wallet}).json()
+    assert (offer["domain"], offer["uri"], offer["chain_id"]) == ("far.test", "https://far.test", 31337)
+    assert offer["nonce"] in offer["message"]
+    body = {"wallet_address": user.wallet, "message": offer["message"], "signature": "0x" + "00" * 65}
+    assert error(user.http.post("/api/auth/login", json=body), 401, "bad_signature")["type"] == "authentication_error"
+    error(user.http.get("/api/auth/nonce", params={"wallet_address": ""}), 400, "invalid_wallet")
+
+
+def test_balance_says_where_to_deposit(user: User) -> None:
+    balance = user.balance()
+    assert balance["wallet_address"] == user.wallet
+    assert balance["escrow_address"] == user.house.live.deployment.escrow
+    assert (balance["available_units"], balance["available_far"]) == (0, 0.0)
+
+
+def test_the_openapi_document_is_there(user: User) -> None:
+    paths = user.http.get("/openapi.json").json()["paths"]
+    assert {PATH, "/v1/chat/completions", "/api/account/balance", "/api/auth/login", "/ready"} <= set(paths)
