@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,9 @@ import torch
 
 from discovery.dht.memory import MemoryNetwork, MemoryTransport
 from discovery.dht.peer import SwarmPeer
+from discovery.dht.transport import Stream, StreamHandler
 from discovery.protocol.announcement import Announcement, Quantization, SignedAnnouncement, sign_announcement
+from discovery.protocol.errors import FarError
 from discovery.protocol.messages import WireTensor
 from far_mesh.client import Mesh, MeshConfig, Swarm
 from far_mesh.route import RouteHop
@@ -101,6 +103,7 @@ class Ring:
         self.shape: ModelShape = shape_of(read_config(self.source))
         self.network, self.board = MemoryNetwork(), MemoryBoard()
         self.nodes: list[RingNode] = []
+        self.crashes: list[Exception] = []  # what no stranger may cause
         self.client = self.network.join(peer_of("client"))
 
     async def add(
@@ -117,7 +120,8 @@ class Ring:
     ) -> RingNode:
         """A node that serves ``[first, end)``."""
         name = name or f"node{len(self.nodes)}"
-        served_blocks = blocks or await asyncio.to_thread(blocks_of, self.path, first, end, quantization)
+        if blocks is None:
+            blocks = await asyncio.to_thread(blocks_of, self.path, first, end, quantization)
         about = announcement(
             name,
             model_digest=self.source.digest,
@@ -129,15 +133,29 @@ class Ring:
             **facts,
         )
         executor = Executor()
-        budget = CacheBudget(cache_bytes, await executor.run(lambda: measure_cache(served_blocks)), max_sessions)
+        budget = CacheBudget(cache_bytes, await executor.run(partial(measure_cache, blocks)), max_sessions)
         transport = self.network.join(peer_of(name))
-        served = Served(about, served_blocks, self.shape.context_length, Signer(key_of(name), about))
+        served = Served(about, blocks, self.shape.context_length, Signer(key_of(name), about))
         handler = NodeHandler(transport, executor, budget, served)
         await handler.start()
-        node = RingNode(name, about, transport, served_blocks, executor, budget, handler)
+        for protocol, serve in transport.handlers.items():
+            transport.handlers[protocol] = self._watched(serve)
+        node = RingNode(name, about, transport, blocks, executor, budget, handler)
         self.nodes.append(node)
         self.board.signed[about.peer_id] = sign_announcement(about, key_of(name))
         return node
+
+    def _watched(self, serve: StreamHandler) -> StreamHandler:
+        async def watched(stream: Stream) -> None:
+            try:
+                await serve(stream)
+            except FarError:
+                raise
+            except Exception as bug:
+                self.crashes.append(bug)
+                raise
+
+        return watched
 
     @property
     def route(self) -> tuple[RouteHop, ...]:
@@ -195,3 +213,4 @@ async def a_ring(path: Path, *ranges: tuple[int, int]) -> AsyncIterator[Ring]:
         yield ring
     finally:
         await ring.close()
+    assert not ring.crashes, "a node met something that is no error of the family"
