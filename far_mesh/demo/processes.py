@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,8 +49,9 @@ class Child:
             raise ProcessFailed(f"{self.name} was not ready in {READY_SECONDS:.0f} s; see {self._log}") from None
 
     async def ended(self) -> None:
-        """Returns when the process has ended."""
+        """Returns when the process has ended and all it said was read."""
         await self._process.wait()
+        await asyncio.gather(self.reading, return_exceptions=True)
 
     def failure(self) -> FarError:
         """Why it ended, as far as it said."""
@@ -138,14 +139,14 @@ class ProcessGroup:
         self._children.append(child)
         return child
 
-    async def first_failure(self) -> FarError:
-        """Wait until any child ends by itself; why."""
+    async def failures(self) -> AsyncIterator[FarError]:
+        """Why children ended by themselves, one after the other, as they do."""
         waiting = {asyncio.create_task(child.ended()): child for child in self._children}
         try:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            child = waiting[done.pop()]
-            await asyncio.gather(child.reading, return_exceptions=True)
-            return child.failure()
+            while waiting:
+                done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield waiting.pop(task).failure()
         finally:
             for task in waiting:
                 task.cancel()

@@ -8,7 +8,7 @@ import json
 import signal
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from typing import Any
 
 import httpx
 from rich.console import Console
@@ -33,8 +33,6 @@ from far_mesh.marketplace.chain.client import Chain, Release
 from far_mesh.marketplace.chain.wallet import ChainWallet
 from far_mesh.marketplace.serve import listening
 from far_node.blocks.source import block_count_of, find_model
-
-T = TypeVar("T")
 
 
 class DoesNotAddUp(FarError):
@@ -84,13 +82,13 @@ async def _demo(config: DemoConfig, told: asyncio.Event, as_json: bool) -> None:
             http = await stack.enter_async_context(httpx.AsyncClient(timeout=120.0))
             user = DemoUser(town.gateway_url, store.secret("user"), http)
             balance = await _enter_market(user, chain, steps)
-        screen.print(f"[dim]{user.address} has {far(balance)} FAR in the escrow[/]\n")
-        result, release = await _unless_a_child_dies(town.group, _tell(config, town, user, chain, screen))
-        _show(result, release, screen, as_json)
-        told.set()
-        if not config.once:
-            screen.print(_invitation(town, user))
-            raise await town.group.first_failure()
+        screen.print(f"[dim]{user.address} has {far(balance)} FAR in the escrow[/]\n", soft_wrap=True)
+        story = _story(config, town, user, chain, screen, as_json)
+        if config.once:
+            await _unless_a_child_dies(town.group, story)
+            told.set()
+        else:
+            await _stay_up(town, user, story, told, screen)
 
 
 async def _build(
@@ -125,6 +123,31 @@ async def _enter_market(user: DemoUser, chain: Chain, steps: Steps) -> int:
     return await steps.show("paying 10 FAR into the escrow", user.pay_in(chain, bank, DEPOSIT_UNITS))
 
 
+async def _story(config: DemoConfig, town: Town, user: DemoUser, chain: Chain, screen: Console, as_json: bool) -> None:
+    result, release = await _tell(config, town, user, chain, screen)
+    _show(result, release, screen, as_json)
+
+
+async def _stay_up(
+    town: Town, user: DemoUser, story: Coroutine[Any, Any, None], told: asyncio.Event, screen: Console
+) -> None:
+    """The swarm outlives its marketplace, and the demo whatever ends in it: that is told, and the rest goes on."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_report_ends(town.group, screen))
+        try:
+            await story
+        except FarError as error:
+            screen.print(f"[red]the story ended early:[/] {error.message}")
+        told.set()
+        screen.print(_invitation(town, user), soft_wrap=True)
+
+
+async def _report_ends(group: ProcessGroup, screen: Console) -> None:
+    async for failure in group.failures():
+        screen.print(f"[red]{failure.message}[/]; the others go on", soft_wrap=True)
+    await asyncio.Event().wait()
+
+
 async def _tell(
     config: DemoConfig, town: Town, user: DemoUser, chain: Chain, screen: Console
 ) -> tuple[dict[str, Any], Release]:
@@ -149,10 +172,11 @@ async def _tell(
 
 def _show(result: dict[str, Any], release: Release, screen: Console, as_json: bool) -> None:
     screen.print(table(result, release))
-    screen.print(sum_line(result, release))
+    screen.print(sum_line(result, release), soft_wrap=True)
     screen.print(
         f"{result['completion_tokens']} tokens, first after {result['time_to_first_token_s']:.2f} s, "
-        f"then {result['tokens_per_s']:.1f}/s; release {result['chain']['release_tx']}"
+        f"then {result['tokens_per_s']:.1f}/s; release {result['chain']['release_tx']}",
+        soft_wrap=True,
     )
     if as_json:
         print(json.dumps(result), flush=True)
@@ -174,15 +198,19 @@ def _invitation(town: Town, user: DemoUser) -> str:
     )
 
 
-async def _unless_a_child_dies(group: ProcessGroup, work: Coroutine[Any, Any, T]) -> T:
+async def _unless_a_child_dies(group: ProcessGroup, work: Coroutine[Any, Any, None]) -> None:
     """Do the work; a process that ends meanwhile ends it with the reason."""
-    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(group.first_failure())
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(_first_failure(group))
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise watching.result()
+        if not working.done():
+            raise watching.result()
+        working.result()
     finally:
         for task in (working, watching):
             task.cancel()
         await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _first_failure(group: ProcessGroup) -> FarError:
+    return await anext(group.failures())

@@ -13,13 +13,14 @@ import httpx
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
-from discovery.protocol.errors import DeadlineExceeded, FarError, error_from_wire
+from discovery.protocol.errors import DeadlineExceeded, FarError, PeerUnavailable, error_from_wire
 from far_mesh.marketplace.chain.client import Chain
 from far_mesh.marketplace.chain.wallet import ChainWallet
 
 CREDIT_SECONDS = 30.0
 SETTLEMENT_SECONDS = 60.0
 _POLL_SECONDS = 0.1
+_UNSETTLED = ("locking", "locked", "releasing")
 
 
 @dataclass(frozen=True)
@@ -82,39 +83,49 @@ class DemoUser:
 
     async def settled(self, request_id: str) -> dict[str, Any]:
         """The request once its money was released on chain."""
-        async with asyncio.timeout(SETTLEMENT_SECONDS):
-            while True:
-                state = await self._call("GET", f"/api/inference/requests/{request_id}")
-                if state["settlement"]["status"] not in ("locking", "locked", "releasing"):
-                    return state
-                await asyncio.sleep(_POLL_SECONDS)
+        deadline = time.monotonic() + SETTLEMENT_SECONDS
+        while time.monotonic() < deadline:
+            state = await self._call("GET", f"/api/inference/requests/{request_id}")
+            if state["settlement"]["status"] not in _UNSETTLED:
+                return state
+            await asyncio.sleep(_POLL_SECONDS)
+        raise DeadlineExceeded(f"the money of {request_id} was not released in {SETTLEMENT_SECONDS:.0f} s")
 
     async def _until(self, enough: Callable[[int], bool]) -> int:
-        try:
-            async with asyncio.timeout(CREDIT_SECONDS):
-                while not enough(balance := await self.balance()):  # noqa: ASYNC110  # HTTP has no event for us
-                    await asyncio.sleep(_POLL_SECONDS)
+        deadline = time.monotonic() + CREDIT_SECONDS
+        while time.monotonic() < deadline:
+            if enough(balance := await self.balance()):
                 return balance
-        except TimeoutError:
-            raise DeadlineExceeded(f"the gateway did not see the deposit in {CREDIT_SECONDS:.0f} s") from None
+            await asyncio.sleep(_POLL_SECONDS)
+        raise DeadlineExceeded(f"the gateway did not see the deposit in {CREDIT_SECONDS:.0f} s")
 
     async def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        response = await self._http.request(method, self._base + path, json=body, headers=self._headers())
+        try:
+            response = await self._http.request(method, self._base + path, json=body, headers=self._headers())
+        except httpx.HTTPError as error:
+            raise _unreachable(error) from None
         answer: dict[str, Any] = response.json()
         if response.is_error:
             raise _error(answer["error"])
         return answer
 
     async def _events(self, path: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        async with self._http.stream("POST", self._base + path, json=body, headers=self._headers()) as response:
-            if response.is_error:
-                raise _error(json.loads(await response.aread())["error"])
-            async for line in response.aiter_lines():
-                if line.startswith("data:"):
-                    yield json.loads(line.removeprefix("data:"))
+        try:
+            async with self._http.stream("POST", self._base + path, json=body, headers=self._headers()) as response:
+                if response.is_error:
+                    raise _error(json.loads(await response.aread())["error"])
+                async for line in response.aiter_lines():
+                    if line.startswith("data:"):
+                        yield json.loads(line.removeprefix("data:"))
+        except httpx.HTTPError as error:
+            raise _unreachable(error) from None
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+
+def _unreachable(error: httpx.HTTPError) -> PeerUnavailable:
+    return PeerUnavailable(f"the gateway does not answer ({type(error).__name__})")
 
 
 def _error(said: dict[str, Any]) -> FarError:

@@ -78,9 +78,18 @@ class _Bridge:
             self._stop()
 
     def _stop(self) -> None:
+        self.wait(_cancel_the_rest())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _cancel_the_rest() -> None:
+    """What libraries left running; a loop must not be closed over it."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
 
 
 class RemoteCache(BlockCache):
