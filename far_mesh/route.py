@@ -52,7 +52,7 @@ def uncovered_ranges(nodes: Sequence[Announcement], block_count: int) -> list[tu
     gaps: list[tuple[int, int]] = []
     position = 0
     for node in sorted(nodes, key=lambda node: node.first_block):
-        if node.first_block > position:
+        if position < min(node.first_block, block_count):
             gaps.append((position, min(node.first_block, block_count)))
         position = max(position, node.end_block)
     if position < block_count:
