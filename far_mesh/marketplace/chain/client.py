@@ -20,7 +20,6 @@ from eth_utils.abi import event_abi_to_log_topic, function_abi_to_4byte_selector
 from eth_utils.crypto import keccak
 from web3 import AsyncHTTPProvider, AsyncWeb3
 from web3.contract import AsyncContract
-from web3.logs import DISCARD
 from web3.exceptions import (
     ContractLogicError,
     ProviderConnectionError,
@@ -28,6 +27,7 @@ from web3.exceptions import (
     TransactionNotFound,
     Web3RPCError,
 )
+from web3.logs import DISCARD
 from web3.types import TxParams
 
 from far_mesh.marketplace.chain.abi import artifact

@@ -47,10 +47,13 @@ async def test_there_is_no_column_for_what_was_said(database: Database) -> None:
 
 
 async def test_an_exception_undoes_the_whole_transaction(database: Database) -> None:
-    with pytest.raises(RuntimeError):
+    async def write_and_fail() -> None:
         async with database.writing() as connection:
             await add(connection, "a")
             raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await write_and_fail()
     async with database.reading() as connection:
         assert (await connection.execute(select(gateways))).all() == []
 

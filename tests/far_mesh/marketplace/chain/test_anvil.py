@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
@@ -41,7 +42,8 @@ async def test_a_stopped_chain_goes_on_where_it_was(tmp_path: Path) -> None:
 
 async def test_another_chain_gets_fresh_contracts(tmp_path: Path, live_chain: LiveChain) -> None:
     record = tmp_path / "deployment.json"
-    record.write_text('{"chain_id": 31337, "token": "0x%s", "escrow": "0x%s", "block": 1}' % ("11" * 20, "22" * 20))
+    known = {"chain_id": 31337, "token": "0x" + "11" * 20, "escrow": "0x" + "22" * 20, "block": 1}
+    record.write_text(json.dumps(known))
     fresh = await deploy(live_chain.rpc_url, CHAIN_ID, dev_key(5), address_of(SETTLER), record)
     assert fresh.escrow not in (live_chain.deployment.escrow, "0x" + "22" * 20)
     assert await deploy(live_chain.rpc_url, CHAIN_ID, dev_key(5), address_of(SETTLER), record) == fresh

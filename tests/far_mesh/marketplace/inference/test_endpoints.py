@@ -70,12 +70,7 @@ def check_paid_to_the_unit(user: User, answer: dict[str, Any], credits_before: d
 def test_a_plain_answer_is_paid_to_the_unit_on_chain(
     open_house: OpenHouse, kind: str, request: pytest.FixtureRequest
 ) -> None:
-    changes = {}
-    if kind == "postgresql":
-        server = request.getfixturevalue("postgresql")
-        server.psql("CREATE DATABASE far_house TEMPLATE far_template")
-        changes["database_url"] = server.get_uri("far_house").replace("postgresql://", "postgresql+asyncpg://")
-    user = open_house(**changes).user()
+    user = open_house(database_url=request.getfixturevalue(f"{kind}_url")).user()
     before = credits_of(user.house)
     answer = user.generate().json()
     assert answer["text"] == "".join(STORY)
@@ -131,7 +126,7 @@ def test_when_nobody_proved_anything_nothing_is_charged(open_house: OpenHouse) -
 
 def test_a_node_that_names_a_wallet_nobody_can_be_paid_at_does_not_rob_the_others(open_house: OpenHouse) -> None:
     class Zero(Node):
-        wallet = "0x" + "00" * 20  # type: ignore[assignment]
+        wallet = "0x" + "00" * 20
 
     user = open_house(MeshDouble(serving=(NODES[0], Zero("zero", (3, 6)), NODES[2]))).user()
     before = credits_of(user.house)

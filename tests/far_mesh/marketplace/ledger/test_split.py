@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from far_mesh.marketplace.ledger.split import BPS, divide, fee_on, price_of, settle
+from far_mesh.marketplace.ledger.split import BPS, Settlement, divide, fee_on, price_of, settle
 
 tokens = st.integers(0, 200_000)
 prices = st.integers(0, 10**12)
@@ -18,7 +20,7 @@ routes = st.lists(st.tuples(st.sampled_from([f"w{i}" for i in range(12)]), layer
 
 
 @st.composite
-def requests(draw: st.DrawFn) -> dict[str, object]:
+def requests(draw: st.DrawFn) -> dict[str, Any]:
     prompt, completion, prompt_price, completion_price = draw(tokens), draw(tokens), draw(prices), draw(prices)
     shares = draw(routes)
     price = price_of(prompt, completion, prompt_price, completion_price)
@@ -34,6 +36,10 @@ def requests(draw: st.DrawFn) -> dict[str, object]:
     }
 
 
+def settled(request: dict[str, Any]) -> Settlement[str]:
+    return settle(**request)
+
+
 @given(requests())
 @example(
     {
@@ -47,8 +53,8 @@ def requests(draw: st.DrawFn) -> dict[str, object]:
         "expected_token_layers": 1,
     }
 )
-def test_providers_fee_and_refund_are_what_was_held(request: dict[str, object]) -> None:
-    divided = settle(**request)  # type: ignore[arg-type]
+def test_providers_fee_and_refund_are_what_was_held(request: dict[str, Any]) -> None:
+    divided = settled(request)
     assert sum(amount for _, amount in divided.amounts) + divided.fee + divided.refund == request["held"]
     assert divided.refund >= 0
     assert divided.fee >= 0
@@ -56,24 +62,24 @@ def test_providers_fee_and_refund_are_what_was_held(request: dict[str, object]) 
 
 
 @given(requests())
-def test_the_user_never_pays_more_than_the_price_nor_than_was_held(request: dict[str, object]) -> None:
-    divided = settle(**request)  # type: ignore[arg-type]
+def test_the_user_never_pays_more_than_the_price_nor_than_was_held(request: dict[str, Any]) -> None:
+    divided = settled(request)
     names = ("prompt_tokens", "completion_tokens", "prompt_price", "completion_price")
-    assert divided.cost <= price_of(*(int(request[name]) for name in names))  # type: ignore[call-overload]
-    assert divided.cost == divided.paid + divided.fee <= int(request["held"])  # type: ignore[call-overload]
+    assert divided.cost <= price_of(*(int(request[name]) for name in names))
+    assert divided.cost == divided.paid + divided.fee <= int(request["held"])
 
 
 @given(requests(), st.randoms())
-def test_the_order_of_the_route_changes_nothing(request: dict[str, object], shuffler: random.Random) -> None:
-    shares = list(request["shares"])  # type: ignore[call-overload]
+def test_the_order_of_the_route_changes_nothing(request: dict[str, Any], shuffler: random.Random) -> None:
+    shares = list(request["shares"])
     shuffler.shuffle(shares)
-    assert settle(**request) == settle(**{**request, "shares": shares})  # type: ignore[arg-type]
+    assert settled(request) == settled({**request, "shares": shares})
 
 
 @given(requests())
-def test_the_fee_is_what_the_contract_computes_from_the_amounts(request: dict[str, object]) -> None:
-    divided = settle(**request)  # type: ignore[arg-type]
-    fee_bps = int(request["fee_bps"])  # type: ignore[call-overload]
+def test_the_fee_is_what_the_contract_computes_from_the_amounts(request: dict[str, Any]) -> None:
+    divided = settled(request)
+    fee_bps = int(request["fee_bps"])
     wei = divided.paid * 10**9 * fee_bps // (BPS - fee_bps)
     assert divided.fee * 10**9 == wei - wei % 10**9
 
@@ -88,16 +94,16 @@ def test_parts_are_exact_and_within_one_unit_of_fair(total: int, weights: list[i
 @given(st.integers(0, 10**12), st.lists(layers, min_size=2, max_size=10).filter(any))
 def test_more_work_is_never_paid_less(total: int, weights: list[int]) -> None:
     paid = sorted(zip(weights, divide(total, weights), strict=True))
-    for (less, small), (more, large) in zip(paid, paid[1:], strict=False):
+    for (less, small), (more, large) in pairwise(paid):
         assert small <= large or less == more
 
 
 @given(requests())
-def test_what_nobody_proved_goes_back_to_the_user_and_not_to_the_others(request: dict[str, object]) -> None:
-    shares = list(request["shares"])  # type: ignore[call-overload]
-    alone = dict(settle(**request).amounts)  # type: ignore[arg-type]
-    more = int(request["expected_token_layers"]) + 10**6  # type: ignore[call-overload]
-    with_unproven = dict(settle(**{**request, "expected_token_layers": more}).amounts)  # type: ignore[arg-type]
+def test_what_nobody_proved_goes_back_to_the_user_and_not_to_the_others(request: dict[str, Any]) -> None:
+    shares = list(request["shares"])
+    alone = dict(settled(request).amounts)
+    more = int(request["expected_token_layers"]) + 10**6
+    with_unproven = dict(settled({**request, "expected_token_layers": more}).amounts)
     assert all(with_unproven.get(payee, 0) <= alone.get(payee, 0) + 1 for payee, _ in shares)
 
 
@@ -109,7 +115,7 @@ def test_the_worked_example() -> None:
 
 
 def test_without_proof_everything_is_refunded() -> None:
-    divided = settle(1_000, 5, 5, 1, 1, 2_000, [], 80)
+    divided: Settlement[str] = settle(1_000, 5, 5, 1, 1, 2_000, [], 80)
     assert (divided.amounts, divided.fee, divided.refund) == ((), 0, 1_000)
 
 

@@ -15,8 +15,8 @@ from typing import Any
 from far_mesh.marketplace.app import Rooms, open_rooms
 from far_mesh.marketplace.inference.run import Run
 from far_mesh.marketplace.inference.service import Wish
+from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.settings import Settings
-from far_mesh.marketplace.settlement import requests
 from far_mesh.marketplace.settlement.schemas import Kind
 from far_mesh.marketplace.settlement.service import Settler
 from tests.far_mesh.marketplace.doubles import MODEL, MeshDouble, Node, meshes_of
@@ -70,7 +70,7 @@ def of(kind: Kind) -> Callable[..., bool]:
 
 
 STEPS: dict[str, Callable[[], None]] = {
-    "inside the transaction that holds": lambda: after(requests.sessions, "add"),
+    "inside the transaction that holds": lambda: after(sessions, "add"),
     "held": lambda: after(Run, "_hold"),
     "lock signed and not sent": lambda: before(Settler, "_offer", of(Kind.LOCK)),
     "lock sent and not followed up": lambda: after(Settler, "_offer", of(Kind.LOCK)),
@@ -81,12 +81,12 @@ STEPS: dict[str, Callable[[], None]] = {
     "first checkpoint": lambda: after(Run, "_keep_checkpoint"),
     "all tokens delivered": lambda: after(Run, "_pass_tokens_on"),
     "receipts in, nothing captured": lambda: before(Run, "_capture"),
-    "inside the transaction that captures": lambda: after(requests.sessions, "add_contributions"),
+    "inside the transaction that captures": lambda: after(sessions, "add_contributions"),
     "captured": lambda: after(Run, "_capture"),
     "release signed and not sent": lambda: before(Settler, "_offer", of(Kind.RELEASE)),
     "release sent and not followed up": lambda: after(Settler, "_offer", of(Kind.RELEASE)),
     "release mined and not confirmed": lambda: before(Settler, "_confirm", of(Kind.RELEASE)),
-    "inside the transaction that confirms": lambda: after(requests.sessions, "mark_paid"),
+    "inside the transaction that confirms": lambda: after(sessions, "mark_paid"),
     "release confirmed": lambda: after(Settler, "_confirm", of(Kind.RELEASE)),
 }
 
