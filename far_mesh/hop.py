@@ -27,7 +27,10 @@ log = structlog.get_logger(__name__)
 
 
 class Hop:
-    """Opens a session at a node, listens to it, asks for its last receipt. Results and failures go to the callbacks."""
+    """Opens a session at a node, listens to it, asks for its last receipt.
+
+    Results and failures go to the callbacks; a result that ``on_result`` refuses with an error is the node's failure.
+    """
 
     def __init__(
         self, route: RouteHop, on_result: Callable[[Step], None], on_failure: Callable[[str, FarError], None]

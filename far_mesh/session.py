@@ -34,6 +34,14 @@ class SessionRequest:
     left_padding: tuple[int, ...] = ()
 
 
+class _Answer:
+    """A result that is waited for, and the shape it must have."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self.given: asyncio.Future[WireTensor] = asyncio.get_running_loop().create_future()
+
+
 class MeshSession:
     """Steps go in, results come out in order; several may be in flight. Ends with :meth:`finish`."""
 
@@ -41,10 +49,11 @@ class MeshSession:
         self.route, self._request, self._config = route, request, config
         session_id, nonce = new_session_id(), secrets.token_bytes(NONCE_BYTES)
         self.asked = Asked(session_id, nonce, request.model_digest, request.codec, request.price_units)
-        self._hops = [Hop(hop, self._take_result, self._take_failure) for hop in route]
+        takers = [self._refuse_result] * (len(route) - 1) + [self._take_result]
+        self._hops = [Hop(hop, taker, self._take_failure) for hop, taker in zip(route, takers, strict=True)]
         self._sent = self._received = first_root(session_id)
         self._roots: dict[int, Roots] = {}
-        self._waiting: dict[int, asyncio.Future[WireTensor]] = {}
+        self._waiting: dict[int, _Answer] = {}
         self._results = 0
         self._checked_steps = 0
         self._positions_after: list[int] = []
@@ -101,15 +110,15 @@ class MeshSession:
             raise self._error
         index = len(self._positions_after)
         self._positions_after.append(self._positions_sent() + hidden.shape[0] * hidden.shape[1])
-        answer: asyncio.Future[WireTensor] = asyncio.get_running_loop().create_future()
-        self._waiting[index] = answer
+        rows_sent, positions, size = hidden.shape
+        answer = self._waiting[index] = _Answer((rows_sent, keep or positions, size))
         self._sent = extend_root(self._sent, start_position, hidden.shape, hidden.dtype, hidden.data)
         self._roots[index + 1] = Roots(self._sent.hex(), "", self._positions_after[-1])
         step = Step(index, start_position, hidden, keep, rows)
         try:
             async with asyncio.timeout(self._config.step_timeout):
                 await self._hops[0].send(step)
-                return await answer
+                return await answer.given
         except TimeoutError:
             raise self._fail(DeadlineExceeded(f"no answer in {self._config.step_timeout} s")) from None
         finally:
@@ -157,16 +166,19 @@ class MeshSession:
         )
 
     def _take_result(self, step: Step) -> None:
-        answer = self._waiting.get(step.index)
-        if step.index != self._results or answer is None or answer.done():
-            self._fail(ProtocolViolation("a result came that nobody waits for"))
-            return
+        answer, given = self._waiting.get(step.index), step.hidden
+        if step.index != self._results or answer is None or answer.given.done():
+            raise ProtocolViolation("a result came that nobody waits for")
+        if given.shape != answer.shape:
+            raise ProtocolViolation(f"a result of shape {given.shape} came where {answer.shape} is due")
         self._results += 1
-        given = step.hidden
         self._received = extend_root(self._received, step.start_position, given.shape, given.dtype, given.data)
         own = self._roots[self._results]
         self._roots[self._results] = Roots(own.sent, self._received.hex(), own.positions)
-        answer.set_result(given)
+        answer.given.set_result(given)
+
+    def _refuse_result(self, step: Step) -> None:
+        raise ProtocolViolation("a result came from a node that is not the last of the route")
 
     def _take_failure(self, peer_id: str, error: FarError) -> None:
         self._fail(error)
@@ -176,6 +188,6 @@ class MeshSession:
         if self._error is None:
             self._error = error
             for answer in self._waiting.values():
-                if not answer.done():
-                    answer.set_exception(error)
+                if not answer.given.done():
+                    answer.given.set_exception(error)
         return self._error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -17,7 +17,8 @@ from discovery.dht.peer import SwarmPeer
 from discovery.dht.transport import Stream, StreamHandler
 from discovery.protocol.announcement import Announcement, Quantization, SignedAnnouncement, sign_announcement
 from discovery.protocol.errors import FarError
-from discovery.protocol.messages import WireTensor
+from discovery.protocol.ids import PeerId
+from discovery.protocol.messages import SESSION_PROTOCOL, Message, WireTensor, decode, encode
 from far_mesh.client import Mesh, MeshConfig, Swarm
 from far_mesh.route import RouteHop
 from far_mesh.session import MeshSession, SessionRequest
@@ -72,6 +73,29 @@ class RingNode:
         async with asyncio.timeout(20):
             while self.handler.open_sessions or self.budget.sessions:
                 await asyncio.sleep(0)
+
+
+@dataclass
+class _ChangedStream:
+    """A stream whose outgoing messages a liar changes."""
+
+    stream: Stream
+    change: Callable[[Message], Message | None]
+
+    @property
+    def peer_id(self) -> PeerId:
+        return self.stream.peer_id
+
+    async def send(self, frame: bytes) -> None:
+        message = self.change(decode(frame))
+        if message is not None:
+            await self.stream.send(encode(message))
+
+    async def receive(self) -> bytes | None:
+        return await self.stream.receive()
+
+    async def close(self) -> None:
+        await self.stream.close()
 
 
 @dataclass
@@ -144,6 +168,15 @@ class Ring:
         self.nodes.append(node)
         self.board.signed[about.peer_id] = sign_announcement(about, key_of(name))
         return node
+
+    def corrupt(self, node: RingNode, change: Callable[[Message], Message | None]) -> None:
+        """From now on what ``node`` tells its clients goes through ``change``; None is not sent at all."""
+        honest = node.transport.handlers[SESSION_PROTOCOL]
+
+        async def serve(stream: Stream) -> None:
+            await honest(_ChangedStream(stream, change))
+
+        node.transport.handlers[SESSION_PROTOCOL] = serve
 
     def _watched(self, serve: StreamHandler) -> StreamHandler:
         async def watched(stream: Stream) -> None:
