@@ -202,9 +202,11 @@ class Chain:
             return await self._web3.eth.block_number
 
     async def genesis_hash(self) -> str:
-        """What tells this chain from another with the same id."""
+        """What tells this chain from another with the same id: the hash of block 1.
+
+        Not of block 0: anvil makes a new one at each start, and its state file keeps them all."""
         async with _reachable():
-            block = await self._web3.eth.get_block(0)
+            block = await self._web3.eth.get_block(1)
         return str(block["hash"].to_0x_hex())
 
     async def transaction_count(self, wallet: str) -> int:

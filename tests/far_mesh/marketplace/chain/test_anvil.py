@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from pathlib import Path
@@ -38,6 +39,19 @@ async def test_a_stopped_chain_goes_on_where_it_was(tmp_path: Path) -> None:
     await anvil.stop()
     with pytest.raises(ChainUnavailable):
         await deploy(anvil.rpc_url, CHAIN_ID, dev_key(0), settler, record)
+
+
+async def test_a_chain_is_the_same_chain_after_every_start(tmp_path: Path) -> None:
+    names = set()
+    for _ in range(5):
+        anvil = await Anvil.start(tmp_path / "state.json")
+        found = await deploy(anvil.rpc_url, CHAIN_ID, dev_key(0), address_of(SETTLER), tmp_path / "deployment.json")
+        chain = Chain(anvil.rpc_url, CHAIN_ID, found.token, found.escrow)
+        names.add(await chain.genesis_hash())
+        await chain.close()
+        await anvil.stop()
+        await asyncio.sleep(1.05)  # anvil's first block is named by the second it was made in
+    assert len(names) == 1
 
 
 async def test_another_chain_gets_fresh_contracts(tmp_path: Path, live_chain: LiveChain) -> None:
