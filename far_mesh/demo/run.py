@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import os
 import signal
+import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -88,7 +91,7 @@ async def _demo(config: DemoConfig, told: asyncio.Event, as_json: bool) -> None:
             await _unless_a_child_dies(town.group, story)
             told.set()
         else:
-            await _stay_up(town, user, story, told, screen)
+            await _stay_up(config, town, user, story, told, screen)
 
 
 async def _build(
@@ -129,7 +132,12 @@ async def _story(config: DemoConfig, town: Town, user: DemoUser, chain: Chain, s
 
 
 async def _stay_up(
-    town: Town, user: DemoUser, story: Coroutine[Any, Any, None], told: asyncio.Event, screen: Console
+    config: DemoConfig,
+    town: Town,
+    user: DemoUser,
+    story: Coroutine[Any, Any, None],
+    told: asyncio.Event,
+    screen: Console,
 ) -> None:
     """The swarm outlives its marketplace, and the demo whatever ends in it: that is told, and the rest goes on."""
     async with asyncio.TaskGroup() as tasks:
@@ -139,7 +147,7 @@ async def _stay_up(
         except FarError as error:
             screen.print(f"[red]the story ended early:[/] {error.message}")
         told.set()
-        screen.print(_invitation(town, user), soft_wrap=True)
+        screen.print(_invitation(config, town, user), soft_wrap=True)
 
 
 async def _report_ends(group: ProcessGroup, screen: Console) -> None:
@@ -184,7 +192,9 @@ def _show(result: dict[str, Any], release: Release, screen: Console, as_json: bo
         raise DoesNotAddUp("paid + fee + refund is not what was held, or the chain says something else")
 
 
-def _invitation(town: Town, user: DemoUser) -> str:
+def _invitation(config: DemoConfig, town: Town, user: DemoUser) -> str:
+    program = Path(sys.executable).with_name("far-mesh")
+    command = os.path.relpath(program) if program.exists() else program.name
     return (
         f"\nThe gateway stays up at {town.gateway_url} until Ctrl-C. Try it:\n\n"
         f"  export FAR_TOKEN={user.token}\n"
@@ -194,7 +204,7 @@ def _invitation(town: Town, user: DemoUser) -> str:
         f'"content": "What is the capital of Japan?"}}]}}\'\n\n'
         f"  OPENAI_BASE_URL={town.gateway_url}/v1 OPENAI_API_KEY=$FAR_TOKEN python your_openai_program.py\n\n"
         f"Or ask the swarm itself, without the marketplace:\n\n"
-        f"  far-mesh generate --model {town.model_id} --prompt 'Hello!' \\\n    --initial-peers {town.bootstrap}\n"
+        f"  {command} generate --model {config.model} --prompt 'Hello!' \\\n    --initial-peers {town.bootstrap}\n"
     )
 
 
