@@ -18,7 +18,7 @@ from discovery.protocol.errors import FarError, error_from_wire
 STOP_SECONDS = 10.0
 READY_SECONDS = 120.0
 _PR_SET_PDEATHSIG = 1
-_TAIL_LINES = 3
+_LAST_WORDS_SECONDS = 1.0
 
 
 class ProcessFailed(FarError):
@@ -49,9 +49,9 @@ class Child:
             raise ProcessFailed(f"{self.name} was not ready in {READY_SECONDS:.0f} s; see {self._log}") from None
 
     async def ended(self) -> None:
-        """Returns when the process has ended and all it said was read."""
+        """Returns when the process has ended and what it said was read."""
         await self._process.wait()
-        await asyncio.gather(self.reading, return_exceptions=True)
+        await asyncio.wait({self.reading}, timeout=_LAST_WORDS_SECONDS)  # a grandchild may hold the pipe for long
 
     def failure(self) -> FarError:
         """Why it ended, as far as it said."""

@@ -1,0 +1,188 @@
+"""`far-mesh demo` as a newcomer runs it: real processes, a real chain."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.swarm, pytest.mark.timeout(300)]
+
+STORY = "Once upon a time, there was a brave rabbit named"
+
+
+def demo(data_dir: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "far_mesh.cli", "demo", "--data-dir", str(data_dir), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def processes_of(data_dir: Path) -> list[str]:
+    """Command lines of what still runs for this data directory."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            line = " ".join(process.cmdline())
+            alive = process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            continue
+        if alive and str(data_dir) in line and process.pid != os.getpid() and "pytest" not in line:
+            found.append(line)
+    return found
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def result(data_dir: Path) -> dict[str, Any]:
+    ended = demo(data_dir, "--once", "--json", "--port", free_port())
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    shown: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return shown
+
+
+def test_it_tells_a_story_and_says_who_told_it(result: dict[str, Any]) -> None:
+    assert result["text"].startswith(STORY)
+    assert result["text"].endswith("The end.")
+    assert [node["blocks"] for node in result["nodes"]] == [[0, 3], [3, 6], [6, 8]]
+    assert [node["quantization"] for node in result["nodes"]] == ["none", "int8", "none"]
+    assert len({node["wallet"] for node in result["nodes"]}) == 3
+    assert len({node["peer_id"] for node in result["nodes"]}) == 3
+
+
+def test_every_unit_is_accounted_for_and_the_chain_paid_it(result: dict[str, Any]) -> None:
+    paid = [node["paid_units"] for node in result["nodes"]]
+    assert all(units > 0 for units in paid)
+    assert sum(paid) + result["fee_units"] + result["refund_units"] == result["held_units"]
+    assert [node["paid_wei"] for node in result["nodes"]] == [units * 10**9 for units in paid]
+
+
+def test_work_is_counted_by_positions_and_blocks(result: dict[str, Any]) -> None:
+    positions = result["prompt_tokens"] + result["completion_tokens"] - 1
+    sizes = [end - first for first, end in (node["blocks"] for node in result["nodes"])]
+    assert [node["token_layers"] for node in result["nodes"]] == [positions * size for size in sizes]
+
+
+def test_nothing_is_left_running(result: dict[str, Any], data_dir: Path) -> None:
+    assert result
+    assert processes_of(data_dir) == []
+
+
+def test_a_second_run_works_on_the_same_chain_and_other_options(result: dict[str, Any], data_dir: Path) -> None:
+    ended = demo(
+        data_dir, "--once", "--json", "--port", free_port(), "--nodes", "2", "--max-tokens", "5", "--prompt", "Hello!"
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    again = json.loads(ended.stdout.splitlines()[-1])
+    assert again["completion_tokens"] <= 5
+    assert [node["blocks"] for node in again["nodes"]] == [[0, 4], [4, 8]]
+    assert again["chain"]["escrow"] == result["chain"]["escrow"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--model", "no/such/model"], "no model at 'no/such/model'"),
+        (["--nodes", "9"], "8 blocks, too few for --nodes 9"),
+        (["--max-tokens", "0"], "--max-tokens must be at least 1"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_sentence(tmp_path: Path, options: list[str], said: str) -> None:
+    ended = demo(tmp_path, "--once", *options, "--port", free_port())
+    assert ended.returncode == 1
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr + ended.stdout
+
+
+def test_a_port_in_use_is_said_before_anything_is_started(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ended = demo(tmp_path, "--once", "--port", str(taken.getsockname()[1]))
+    assert ended.returncode == 1
+    assert "cannot listen on 127.0.0.1" in ended.stderr
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_node_that_dies_at_start_ends_everything_with_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "identities").mkdir()
+    (tmp_path / "identities" / "node-2").write_bytes(b"not a key")
+    ended = demo(tmp_path, "--once", "--port", free_port())
+    assert ended.returncode == 1
+    assert "node-2" in ended.stderr
+    assert "identity" in ended.stderr
+    assert "Traceback" not in ended.stderr + ended.stdout
+    assert processes_of(tmp_path) == []
+
+
+@pytest.fixture
+def standing(tmp_path: Path) -> Iterator[psutil.Popen]:
+    """A demo that stays up."""
+    command = [sys.executable, "-m", "far_mesh.cli", "demo", "--data-dir", str(tmp_path), "--port", free_port()]
+    with (tmp_path / "screen").open("wb") as screen:
+        process = psutil.Popen(command, stdout=screen, stderr=subprocess.STDOUT)
+    try:
+        _wait_for(tmp_path / "screen", "stays up at", process)
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+        assert processes_of(tmp_path) == []
+
+
+def _wait_for(file: Path, text: str, process: psutil.Popen) -> None:
+    deadline = time.monotonic() + 180
+    while text not in file.read_text(errors="replace"):
+        assert process.is_running(), file.read_text(errors="replace")
+        assert time.monotonic() < deadline, file.read_text(errors="replace")
+        time.sleep(0.1)
+
+
+def test_a_swarm_keeps_answering_when_its_marketplace_is_killed(standing: psutil.Popen, tmp_path: Path) -> None:
+    """N7. The answer is the same as undisturbed, and the demo tells of the death and goes on."""
+    bootstrap = json.loads((tmp_path / "logs" / "bootstrap.log").read_text().splitlines()[0])["maddrs"][0]
+    undisturbed = list(_tokens_of(_generate(bootstrap)))
+    asking = _generate(bootstrap)
+    tokens = _tokens_of(asking)
+    begun = [next(tokens) for _ in range(10)]
+    gateway = next(child for child in standing.children() if "serve" in child.cmdline())
+    gateway.kill()
+    rest = list(tokens)
+    assert rest[-1]["event"] == "done"
+    assert len(rest) > 40, "the marketplace should die in mid-story"
+    assert [token.get("id") for token in begun + rest] == [token.get("id") for token in undisturbed]
+    _wait_for(tmp_path / "screen", "gateway ended by itself", standing)
+    assert standing.is_running()
+
+
+def _generate(bootstrap: str) -> subprocess.Popen[str]:
+    prompt = "Tell me a story about a brave rabbit."
+    command = ["far_mesh.cli", "generate", "--json", "--model", "far-demo", "--prompt", prompt]
+    return subprocess.Popen(
+        [sys.executable, "-m", *command, "--initial-peers", bootstrap], stdout=subprocess.PIPE, text=True
+    )
+
+
+def _tokens_of(asking: subprocess.Popen[str]) -> Iterator[dict[str, Any]]:
+    assert asking.stdout is not None
+    for line in asking.stdout:
+        yield json.loads(line)
+    assert asking.wait(60) == 0
