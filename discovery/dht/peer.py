@@ -154,6 +154,8 @@ async def _start_daemon(identity: Identity, config: PeerConfig) -> P2P:
             **options,
         )
     except P2PDaemonError as error:
+        if "bootstrap peers" in str(error):
+            raise _no_peer_answered(config) from None
         raise PeerUnavailable(f"the p2p daemon did not start: {error}") from None
 
 
@@ -170,5 +172,9 @@ async def _join_dht(p2p: P2P, config: PeerConfig) -> DHTNode:
                 strict=False,
             )
     except (RuntimeError, TimeoutError):
-        peers = ", ".join(config.initial_peers)
-        raise PeerUnavailable(f"no initial peer answered ({peers}); is the bootstrap peer running?") from None
+        raise _no_peer_answered(config) from None
+
+
+def _no_peer_answered(config: PeerConfig) -> PeerUnavailable:
+    peers = ", ".join(config.initial_peers)
+    return PeerUnavailable(f"no initial peer answered ({peers}); is the bootstrap peer running?")
