@@ -106,8 +106,9 @@ class Case:
 @pytest.fixture
 async def case(live_chain: LiveChain, sqlite_url: str, nodes: tuple[Node, ...], request: pytest.FixtureRequest) -> Any:
     chain, database = live_chain.connect(), Database(sqlite_url)
+    first_block = await chain.block_number() + 1
     wallet = address_of(await new_user(chain, DEPOSIT))
-    watching = DepositWatcher(database, chain, confirmations=0, first_block=0, poll_seconds=1)
+    watching = DepositWatcher(database, chain, confirmations=0, first_block=first_block, poll_seconds=1)
     await watching.open()
     while await watching.look():
         pass
