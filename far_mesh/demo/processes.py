@@ -30,11 +30,12 @@ class ProcessFailed(FarError):
 class Child:
     """One process: its ready event, its log, its end."""
 
-    def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
-        self.name, self._process, self._log = name, process, log
+    def __init__(self, name: str, process: asyncio.subprocess.Process, said: asyncio.StreamReader, log: Path) -> None:
+        self.name, self._process, self._said, self._log = name, process, said, log
         self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._last_error: dict[str, Any] | None = None
-        self.reading = asyncio.create_task(self._read())
+        self._reading = asyncio.create_task(self._read())
+        self._watching = asyncio.create_task(self._watch())
 
     async def ready(self) -> dict[str, Any]:
         """Its first ``ready`` event.
@@ -50,8 +51,7 @@ class Child:
 
     async def ended(self) -> None:
         """Returns when the process has ended and what it said was read."""
-        await self._process.wait()
-        await asyncio.wait({self.reading}, timeout=_LAST_WORDS_SECONDS)  # a grandchild may hold the pipe for long
+        await asyncio.wait({self._watching})
 
     def failure(self) -> FarError:
         """Why it ended, as far as it said."""
@@ -72,20 +72,22 @@ class Child:
                 self._kill_group()
                 await self._process.wait()
         self._kill_group()  # what it may have left behind
-        await asyncio.gather(self.reading, return_exceptions=True)
+        await asyncio.gather(self._reading, self._watching, return_exceptions=True)
 
     def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     async def _read(self) -> None:
-        assert self._process.stdout is not None
         with self._log.open("ab") as log:
-            async for line in self._process.stdout:
+            async for line in self._said:
                 log.write(line)
                 log.flush()
                 self._note(line)
+
+    async def _watch(self) -> None:
         await self._process.wait()
+        await asyncio.wait({self._reading}, timeout=_LAST_WORDS_SECONDS)  # a grandchild may hold the pipe for long
         if not self._ready.done():
             self._ready.set_exception(self.failure())
             self._ready.exception()  # read by nobody when the demo is ending anyway
@@ -123,19 +125,18 @@ class ProcessGroup:
         """Start ``python -m module arguments…``, which tells of itself in JSON lines; its output goes to a log."""
         log = self._log_dir / f"{name}.log"
         log.write_bytes(b"")
-        errors: IO[bytes] = log.open("ab")
-        with errors:
+        said, mouth = await _pipe()
+        with mouth, log.open("ab") as errors:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", module, *arguments),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
+                stdout=mouth,
                 stderr=errors,
                 env={**os.environ, **env},
                 start_new_session=True,  # Ctrl-C is for the demo, which ends them in order
                 preexec_fn=_die_with_parent,
-                limit=2**20,
             )
-        child = Child(name, process, log)
+        child = Child(name, process, said, log)
         self._children.append(child)
         return child
 
@@ -150,6 +151,15 @@ class ProcessGroup:
         finally:
             for task in waiting:
                 task.cancel()
+
+
+async def _pipe() -> tuple[asyncio.StreamReader, IO[bytes]]:
+    """A pipe of our own: asyncio's does not let a process end while a grandchild holds it."""
+    read_end, write_end = os.pipe()
+    reader = asyncio.StreamReader(limit=2**20)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(read_end, "rb"))
+    return reader, os.fdopen(write_end, "wb")
 
 
 def _die_with_parent() -> None:
