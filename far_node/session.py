@@ -60,7 +60,7 @@ class NodeSession:
                 await self._hand_on(step, given)
                 await self._issue_interim_receipt()
             except FarError as error:
-                await self.fail(Failure.of(error))
+                await self.fail(Failure.of(error, error.facts.get("peer_id")))  # who: the successor, where it is lost
 
     async def fail(self, failure: Failure) -> None:
         """Tell the client, and take no more steps."""

@@ -30,6 +30,7 @@ class MemoryStream:
         self._broken = False
         self._ended = False
         self._closed = False
+        self.other: MemoryStream | None = None
 
     @property
     def peer_id(self) -> PeerId:
@@ -62,10 +63,12 @@ class MemoryStream:
             self._inbox.put_nowait(_END)
 
     def cut(self) -> None:
-        """Break it as a lost machine does."""
+        """Break it as a lost machine does: what was sent before may still be read, nothing more can be sent."""
+        for side in (self, self.other):
+            if side is not None:
+                side._closed = True
+                side._inbox.put_nowait(_CUT)
         self._broken = True
-        self._inbox.put_nowait(_CUT)
-        self._outbox.put_nowait(_CUT)
 
 
 class MemoryTransport:
@@ -92,6 +95,7 @@ class MemoryTransport:
         back: asyncio.Queue[object] = asyncio.Queue()
         ours = MemoryStream(address.peer_id, back, forth)
         theirs = MemoryStream(self._peer_id, forth, back)
+        ours.other, theirs.other = theirs, ours
         self.streams.append(ours)
         remote.streams.append(theirs)
         task = asyncio.create_task(remote._run(remote.handlers[protocol], theirs))

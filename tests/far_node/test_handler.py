@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from discovery.dht.transport import Channel
+from discovery.dht.transport import Channel, Stream
 from discovery.protocol.errors import FarError
 from discovery.protocol.ids import PeerId, new_session_id
 from discovery.protocol.messages import (
@@ -359,6 +359,21 @@ class TestLinks:
         assert (failure.code, failure.peer_id) == ("protocol_violation", ring.nodes[0].peer_id)
         await control.close()
         await node.until_free()
+
+    async def test_a_successor_lost_on_the_way_is_blamed_by_name(self, ring: Ring) -> None:
+        async def listen(stream: Stream) -> None:
+            while await stream.receive() is not None:
+                continue
+
+        successor = ring.network.join(peer_of("successor"))
+        await successor.serve(LINK_PROTOCOL, listen)
+        control = await opened(ring, ring.nodes[0], next=PeerAddress(successor.peer_id))
+        ring.network.cut(successor.peer_id)
+        await control.send(Step(0, 0, ring.random_hidden(1)))
+        failure = await control.receive()
+        assert isinstance(failure, Failure)
+        assert (failure.code, failure.retry, failure.peer_id) == ("peer_unavailable", True, successor.peer_id)
+        await control.close()
 
     async def test_a_predecessor_that_is_lost_is_reported_by_name(self, ring: Ring) -> None:
         session = await ring.opened()

@@ -167,6 +167,17 @@ async def test_the_loss_of_a_peer_ends_what_waits_for_it(pair: Pair) -> None:
     assert failure.value.facts["peer_id"] == pair.address.peer_id
 
 
+async def test_what_is_sent_to_a_lost_peer_fails_soon(pair: Pair) -> None:
+    await pair.there.serve(ECHO, _echo)
+    stream = await pair.here.open(pair.address, ECHO)
+    await stream.send(b"one")
+    assert await stream.receive() == b"one"
+    await pair.lose()
+    with pytest.raises(PeerUnavailable) as failure:
+        await _send_until_noticed(stream)
+    assert failure.value.facts["peer_id"] == pair.address.peer_id
+
+
 async def _until_the_end(stream: Stream) -> str:
     try:
         while await stream.receive() is not None:
