@@ -69,7 +69,8 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
         InvalidSetting: a setting means nothing.
     """
     settings.require("chain_rpc_url", "token_address", "escrow_address", "models")
-    settings.jwt_key(), settings.settler_key()
+    settings.jwt_key()
+    settings.settler_key()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

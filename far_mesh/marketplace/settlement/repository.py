@@ -166,6 +166,13 @@ async def take_lease(connection: AsyncConnection, name: str, gateway: Gateway, l
     return (await connection.execute(update(leases).where(leases.c.name == name, free).values(**values))).rowcount == 1
 
 
+async def lease_left(connection: AsyncConnection, name: str, gateway: Gateway) -> timedelta:
+    """For how long this life of this gateway holds the lease; nothing when somebody else does."""
+    mine = (leases.c.name == name) & (leases.c.incarnation == gateway.incarnation)
+    expires = (await connection.execute(select(leases.c.expires_at).where(mine))).scalar_one_or_none()
+    return timedelta(0) if expires is None else expires - now()
+
+
 async def holds_lease(connection: AsyncConnection, name: str, gateway: Gateway) -> bool:
     """Whether this life of this gateway holds the lease now."""
     mine = (leases.c.name == name) & (leases.c.incarnation == gateway.incarnation) & (leases.c.expires_at > now())

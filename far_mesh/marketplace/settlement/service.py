@@ -127,14 +127,21 @@ class Settler:
     async def settle(self) -> bool:
         """One round: what became of what was sent, then what is to be sent. Whether this process may do it at all."""
         async with self._one_at_a_time:
-            async with self._database.writing() as connection:
-                if not await repository.take_lease(connection, LEASE, self._gateway, LEASE_LIFETIME):
-                    return False
+            if not await self._leads():
+                return False
             await self._follow_up()
             if await self._send_new():
                 await self._follow_up()
             self._rounds += 1
             return True
+
+    async def _leads(self) -> bool:
+        """Whether this gateway holds the lease. It is renewed when half of it is over: most rounds write nothing."""
+        async with self._database.reading() as connection:
+            if await repository.lease_left(connection, LEASE, self._gateway) > LEASE_LIFETIME / 2:
+                return True
+        async with self._database.writing() as connection:
+            return await repository.take_lease(connection, LEASE, self._gateway, LEASE_LIFETIME)
 
     async def drain(self) -> None:
         """Settle until nothing is waiting that this process could settle."""

@@ -173,9 +173,9 @@ async def test_the_books_cannot_be_changed_afterwards(database: Database, table:
         assert (await connection.execute(select(func.count()).select_from(postings))).scalar_one() == 1
 
 
-async def test_postgresql_refuses_to_truncate_the_books_too(postgresql: object, database: Database) -> None:
-    if database.is_sqlite:
-        pytest.skip("SQLite has no TRUNCATE")
+async def test_postgresql_refuses_to_truncate_the_books_too(postgresql_url: str) -> None:
+    database = Database(postgresql_url)
     with pytest.raises(DBAPIError, match="append-only"):
         async with database.writing() as connection:
             await connection.execute(text("TRUNCATE entries"))
+    await database.close()
