@@ -10,6 +10,8 @@ from torch import Tensor
 from far_mesh.config import GenerationOptions
 from far_mesh.errors import NotADraw
 
+_COLDEST = 1e-6  # below, a division overflows; all but the likeliest are out of reach there anyway
+
 
 def new_generator(options: GenerationOptions) -> torch.Generator:
     """The source of chance of one generation; the same seed gives the same draws."""
@@ -33,7 +35,8 @@ def pick(logits: Tensor, options: GenerationOptions, generator: torch.Generator)
         raise NotADraw("the answer of the swarm is not a number; a node computed nonsense")
     if options.temperature == 0.0:
         return likeliest
-    probabilities = torch.softmax(logits / options.temperature, dim=-1)
+    warmth = max(options.temperature, _COLDEST)
+    probabilities = torch.softmax((logits - logits[likeliest]) / warmth, dim=-1)
     if options.top_p < 1.0:
         probabilities = _nucleus(probabilities, options.top_p)
     return int(torch.multinomial(probabilities, 1, generator=generator))

@@ -131,10 +131,10 @@ class TextStream:
         if self.stopped:
             return ""
         text = self._held + text
-        ends = [position for word in self._stop if (position := text.find(word)) >= 0]
-        if ends:
+        found = [(start + len(word), start) for word in self._stop if (start := text.find(word)) >= 0]
+        if found:  # the one that is complete first counts, however the text was cut into tokens
             self.stopped, self._held = True, ""
-            return text[: min(ends)]
+            return text[: min(found)[1]]
         keep = max((_overlap(text, word) for word in self._stop), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
