@@ -66,7 +66,7 @@ class Tokens:
                 return []
             if self.has_chat_template and not raw:
                 return self._chat([{"role": "user", "content": prompt}])
-            return list(self._tokenizer(prompt)["input_ids"])
+            return self._tokenized(prompt)
         ids = [item for item in prompt if isinstance(item, int)]
         messages = [dict(item) for item in prompt if not isinstance(item, int)]
         if ids and messages:
@@ -89,7 +89,14 @@ class Tokens:
             raise InvalidArgument(
                 f"the model's chat template refuses the messages: {error}", param="messages"
             ) from None
-        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._tokenized(text, add_special_tokens=False)
+
+    def _tokenized(self, text: str, **options: bool) -> list[int]:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidArgument("the prompt is not Unicode text: it holds half a character", param="prompt") from None
+        return list(self._tokenizer(text, **options)["input_ids"])
 
 
 class TextStream:

@@ -165,6 +165,12 @@ class TestEncode:
         with pytest.raises(InvalidArgument, match="not both"):
             tokens.encode(mixed)
 
+    @pytest.mark.parametrize("raw", [False, True])
+    @pytest.mark.parametrize("text", ["\ud800", "half a \udfff", "\udcff from a terminal"])
+    def test_half_a_character_is_no_text(self, tokens: Tokens, text: str, raw: bool) -> None:
+        with pytest.raises(InvalidArgument, match="half a character"):
+            tokens.encode(text, raw=raw)
+
     def test_special_words_in_a_prompt_are_text_and_nothing_breaks(self, tokens: Tokens) -> None:
         for text in ("<|user|>", "<|endoftext|>", "{{ 7 * 7 }}", "{% raw %}", "\x00\ufeff", "\ud7ff"):
             assert tokens.encode(text)
