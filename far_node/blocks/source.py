@@ -106,7 +106,7 @@ def _digest_of(files: list[Path]) -> str:
 
 
 class _DigestCache:
-    """SHA-256 of files by path, size and time, so that a 140 GB model is not read again at each start."""
+    """SHA-256 of files by path, size and times, so that a 140 GB model is not read again at each start."""
 
     def __init__(self) -> None:
         base = os.environ.get("FAR_CACHE_DIR") or Path.home() / ".cache" / "far-mesh"
@@ -136,7 +136,8 @@ class _DigestCache:
     def sha256(self, file: Path) -> str:
         """Hexadecimal SHA-256 of a file."""
         status = file.stat()
-        key = f"{file.resolve()}:{status.st_size}:{status.st_mtime_ns}"
+        # the time of change as well: a file can be replaced by one that was given the same age
+        key = f"{file.resolve()}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
         if key not in self._known:
             with file.open("rb") as opened:
                 self._known[key] = hashlib.file_digest(opened, "sha256").hexdigest()

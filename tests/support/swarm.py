@@ -215,8 +215,17 @@ class Ended:
 
 def run_command(*arguments: str, timeout: float = 60.0, **environment: str) -> Ended:
     """Run ``python -m <arguments>`` to its end."""
+    return _run(["-m", *arguments], timeout, environment)
+
+
+def run_python(program: str, *arguments: str, timeout: float = 60.0, **environment: str) -> Ended:
+    """Run a few lines of Python to their end, in a process of their own."""
+    return _run(["-c", program, *arguments], timeout, environment)
+
+
+def _run(arguments: Sequence[str], timeout: float, environment: dict[str, str]) -> Ended:
     done = subprocess.run(
-        [sys.executable, "-m", *arguments],
+        [sys.executable, *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
