@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
@@ -29,6 +28,7 @@ from far_mesh.session import MeshSession
 from far_node.blocks.cut import read_config, shape_of
 from far_node.blocks.load import load_client_model
 from far_node.blocks.source import ModelSource, find_model
+from far_node.blocks.thread import ComputeThread
 from far_node.blocks.wire import from_wire, to_wire
 
 _UNBOUNDED_CONTEXT = 2**20  # for models whose config names no limit
@@ -321,7 +321,7 @@ class _ClientModel:
 
     def __init__(self, facts: ModelFacts, tokens: Tokens, ends: ModelEnds) -> None:
         self.facts, self.tokens, self._ends = facts, tokens, ends
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-ends")
+        self._thread = ComputeThread("model-ends")
 
     @classmethod
     async def load(cls, model: str, model_id: str | None = None) -> _ClientModel:
@@ -334,11 +334,10 @@ class _ClientModel:
         return cls(model_facts(source, config), Tokens.load(source, config), ModelEnds(load_client_model(source)))
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.close()
 
     async def embed(self, ids: Sequence[int], start: int) -> torch.Tensor:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, lambda: self._ends.embed(torch.tensor([list(ids)]), start))
+        return await self._thread.run(lambda: self._ends.embed(torch.tensor([list(ids)]), start))
 
     async def next_token(
         self, answer: WireTensor, position: int, options: GenerationOptions, generator: torch.Generator
@@ -350,7 +349,7 @@ class _ClientModel:
             token_id = pick(self._ends.logits(hidden, position - 1)[0, -1], options, generator)
             return token_id, self._ends.embed(torch.tensor([[token_id]]), position)
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await self._thread.run(work)
 
 
 def model_facts(source: ModelSource, config: PreTrainedConfig) -> ModelFacts:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
 
+from far_node.blocks.thread import ComputeThread
 from far_node.errors import Busy
 
 T = TypeVar("T")
@@ -20,7 +19,7 @@ class Executor:
     """Runs calls on the compute thread in the order they come."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
+        self._thread = ComputeThread("compute")
 
     async def run(self, call: Callable[[], T]) -> T:
         """Wait for ``call`` to run on the compute thread.
@@ -29,10 +28,10 @@ class Executor:
             Busy: the device is out of memory.
         """
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+            return await self._thread.run(call)
         except (torch.OutOfMemoryError, MemoryError):
             raise Busy("the device is out of memory", retry_after=_OUT_OF_MEMORY_RETRY_SECONDS) from None
 
     def close(self) -> None:
         """Wait for the call in progress and end the thread."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._thread.close()
