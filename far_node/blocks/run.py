@@ -31,6 +31,8 @@ class Blocks:
         self._borders: list[RemovableHandle] = []
         self._selected = (-1, -1)
         self._idle = {index: PassThrough(layer) for index, layer in self._held.items()}
+        # now, while all that is held is in the stack: a call that runs a part of it takes the rest out
+        self._parameter_count, self._parameter_bytes = int(model.num_parameters()), int(model.get_memory_footprint())
         self._learn_return_type()
 
     @property
@@ -50,11 +52,11 @@ class Blocks:
 
     def parameter_count(self) -> int:
         """Parameters this process holds; a packed 4-bit weight counts each of its values."""
-        return int(self._model.num_parameters())
+        return self._parameter_count
 
     def parameter_bytes(self) -> int:
         """Memory of the parameters and buffers."""
-        return int(self._model.get_memory_footprint())
+        return self._parameter_bytes
 
     def new_cache(self) -> BlockCache:
         """An empty cache for a session."""

@@ -235,3 +235,6 @@ def test_a_piece_holds_the_parameters_of_its_layers_and_no_others(both: tuple[Pr
         expected = sum(p.numel() for layer in layers[span.first : span.end] for p in layer.parameters())
         assert span.parameter_count() == expected
         assert span.parameter_bytes() >= expected * 4
+        held = span.parameter_count(), span.parameter_bytes()
+        span.run(torch.zeros(1, 1, span.hidden_size), span.new_cache(), span.first, span.first + 1)
+        assert (span.parameter_count(), span.parameter_bytes()) == held, "what does not run is held all the same"
