@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import fcntl
+import functools
+import signal
 import socket
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -23,6 +28,9 @@ from discovery.protocol.errors import InvalidArgument, InvalidIdentity, PeerUnav
 from discovery.protocol.ids import PeerId, check_peer_id
 
 LOCAL_MADDR = "/ip4/127.0.0.1/tcp/0"
+LEAVE_SECONDS = 2.0
+_PR_SET_PDEATHSIG = 1
+_spawn = asyncio.subprocess.create_subprocess_exec
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,10 @@ class SwarmPeer:
     async def close(self) -> None:
         """Leave the swarm and end the daemon."""
         await self.transport.close()
-        await self._dht.shutdown()
+        # when the daemon is gone already, hivemind would wait for its answer for ever
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_SECONDS):
+                await self._dht.shutdown()
         await self._p2p.shutdown()
         if self._lock is not None:
             self._lock.close()
@@ -142,21 +153,44 @@ def _lock_identity(identity: Identity) -> IO[bytes]:
 async def _start_daemon(identity: Identity, config: PeerConfig) -> P2P:
     options: dict[str, Any] = {"announce_maddrs": list(config.announce_maddrs)} if config.announce_maddrs else {}
     try:
-        return await P2P.create(
-            initial_peers=list(config.initial_peers) or None,
-            host_maddrs=list(config.host_maddrs),
-            identity_path=str(identity.path),
-            dht_mode="client" if config.is_client else "server",
-            auto_nat=config.map_ports,
-            nat_port_map=config.map_ports,
-            check_if_identity_free=False,  # costs a second daemon; our lock guards this machine
-            startup_timeout=60,
-            **options,
-        )
+        with _daemon_of_our_own():
+            return await P2P.create(
+                initial_peers=list(config.initial_peers) or None,
+                host_maddrs=list(config.host_maddrs),
+                identity_path=str(identity.path),
+                dht_mode="client" if config.is_client else "server",
+                auto_nat=config.map_ports,
+                nat_port_map=config.map_ports,
+                check_if_identity_free=False,  # costs a second daemon; our lock guards this machine
+                startup_timeout=60,
+                **options,
+            )
     except P2PDaemonError as error:
         if "bootstrap peers" in str(error):
             raise _no_peer_answered(config) from None
         raise PeerUnavailable(f"the p2p daemon did not start: {error}") from None
+
+
+@contextlib.contextmanager
+def _daemon_of_our_own() -> Iterator[None]:
+    """The daemon that hivemind starts in here is spared the Ctrl-C of our terminal, and ends when we do.
+
+    Otherwise it would be gone before we can say goodbye through it. hivemind spawns it before it first waits, so two
+    peers that start side by side do not get into each other's way.
+    """
+    asyncio.subprocess.create_subprocess_exec = functools.partial(
+        _spawn, start_new_session=True, preexec_fn=_die_with_parent
+    )
+    try:
+        yield
+    finally:
+        asyncio.subprocess.create_subprocess_exec = _spawn
+
+
+def _die_with_parent() -> None:
+    """Linux: even if we are killed with SIGKILL, the daemon gets SIGTERM."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 async def _join_dht(p2p: P2P, config: PeerConfig) -> DHTNode:
