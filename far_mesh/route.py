@@ -34,7 +34,7 @@ def plan_route(nodes: Iterable[Announcement], block_count: int, excluded: Collec
     Raises:
         NoRoute: some blocks have no node; the message and ``facts["uncovered"]`` name them.
     """
-    usable = [node for node in nodes if node.state == "ready" and node.peer_id not in excluded]
+    usable = [node for node in takes_sessions(nodes) if node.peer_id not in excluded]
     hops: list[RouteHop] = []
     position = 0
     while position < block_count:
@@ -45,6 +45,11 @@ def plan_route(nodes: Iterable[Announcement], block_count: int, excluded: Collec
         hops.append(RouteHop(best, position, min(best.end_block, block_count)))
         position = hops[-1].end_block
     return tuple(hops)
+
+
+def takes_sessions(nodes: Iterable[Announcement]) -> list[Announcement]:
+    """Those that take new sessions: who is leaving does not."""
+    return [node for node in nodes if node.state == "ready"]
 
 
 def uncovered_ranges(nodes: Sequence[Announcement], block_count: int) -> list[tuple[int, int]]:
@@ -61,5 +66,9 @@ def uncovered_ranges(nodes: Sequence[Announcement], block_count: int) -> list[tu
 
 
 def _no_route(uncovered: list[tuple[int, int]]) -> NoRoute:
-    ranges = ", ".join(f"{first}:{end}" for first, end in uncovered)
-    return NoRoute(f"no live node serves blocks {ranges}", uncovered=uncovered, retry_after=5.0)
+    return NoRoute(f"no live node serves blocks {in_words(uncovered)}", uncovered=uncovered, retry_after=5.0)
+
+
+def in_words(ranges: Iterable[tuple[int, int]]) -> str:
+    """``3:6, 8:10``, end exclusive, as ``--blocks`` is written."""
+    return ", ".join(f"{first}:{end}" for first, end in ranges)

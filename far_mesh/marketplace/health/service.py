@@ -9,9 +9,9 @@ from far_mesh.marketplace.chain.client import Chain
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import DatabaseUnavailable
 from far_mesh.marketplace.health.schemas import FailedRow, ModelReadiness, PartState, Readiness, SettlementReadiness
-from far_mesh.marketplace.inference.coverage import in_words
 from far_mesh.marketplace.inference.service import InferenceService, ModelState
 from far_mesh.marketplace.settlement import repository as outbox
+from far_mesh.route import in_words
 
 
 class HealthService:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from discovery.protocol.announcement import SignedAnnouncement
+from discovery.protocol.announcement import Announcement, SignedAnnouncement
 from discovery.protocol.errors import InvalidArgument
 from discovery.protocol.ids import Wallet
 from far_mesh.config import GenerationOptions
@@ -15,7 +15,6 @@ from far_mesh.errors import ContextLengthExceeded, NoRoute
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import ModelUnknown, NotEnoughNodes, RequestUnknown, ShuttingDown, UnsupportedParameter
 from far_mesh.marketplace.inference import repository
-from far_mesh.marketplace.inference.coverage import in_words, ready_ranges, uncovered
 from far_mesh.marketplace.inference.meshes import MeshLike, Prompt
 from far_mesh.marketplace.inference.run import Answer, Limits, Order, Run
 from far_mesh.marketplace.ledger.split import price_of
@@ -25,6 +24,7 @@ from far_mesh.marketplace.settings import ModelOffer
 from far_mesh.marketplace.settlement import repository as outbox
 from far_mesh.marketplace.settlement.schemas import Kind, Row
 from far_mesh.marketplace.settlement.service import Settlement
+from far_mesh.route import in_words, takes_sessions, uncovered_ranges
 
 TIERS = ("standard",)
 CLOSE_SECONDS = 20.0
@@ -209,22 +209,26 @@ class InferenceService:
         return GenerationOptions(max_tokens, wish.temperature, wish.top_p, wish.seed, wish.stop)
 
     async def _state(self, on_sale: OnSale) -> ModelState:
-        ranges = ready_ranges(await on_sale.mesh.nodes())
+        nodes = _ready(await on_sale.mesh.nodes())
         async with self._database.reading() as connection:
             latency = await repository.average_latency_ms(connection, on_sale.offer.model_id)
-        return ModelState(on_sale, len(ranges), uncovered(on_sale.mesh.block_count, ranges), latency)
+        return ModelState(on_sale, len(nodes), uncovered_ranges(nodes, on_sale.mesh.block_count), latency)
 
 
 def _check_route(on_sale: OnSale, nodes: Sequence[SignedAnnouncement]) -> None:
-    ranges = ready_ranges(nodes)
-    if gaps := uncovered(on_sale.mesh.block_count, ranges):
+    ready = _ready(nodes)
+    if gaps := uncovered_ranges(ready, on_sale.mesh.block_count):
         raise NoRoute(
             f"no node serves blocks {in_words(gaps)} of {on_sale.offer.model_id} now; try again in a while",
             uncovered=gaps,
             retry_after=10.0,
         )
-    if len(ranges) < on_sale.offer.min_nodes:
+    if len(ready) < on_sale.offer.min_nodes:
         raise NotEnoughNodes(
-            f"{on_sale.offer.model_id} waits for {on_sale.offer.min_nodes} nodes; there are {len(ranges)}",
+            f"{on_sale.offer.model_id} waits for {on_sale.offer.min_nodes} nodes; there are {len(ready)}",
             retry_after=10.0,
         )
+
+
+def _ready(nodes: Sequence[SignedAnnouncement]) -> list[Announcement]:
+    return takes_sessions(node.announcement for node in nodes)

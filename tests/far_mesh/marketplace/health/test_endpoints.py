@@ -23,7 +23,7 @@ def test_unready_names_the_blocks_that_nobody_serves(open_house: OpenHouse) -> N
     house = open_house(MeshDouble(serving=(NODES[0], NODES[2])))
     answer = httpx.get(house.url + "/ready")
     assert answer.status_code == 503
-    assert answer.json()["reasons"] == ["no node serves blocks 3-5 of tiny"]
+    assert answer.json()["reasons"] == ["no node serves blocks 3:6 of tiny"]
     assert answer.json()["models"]["tiny"]["uncovered"] == [[3, 6]]
     assert httpx.get(house.url + "/health").status_code == 200
 

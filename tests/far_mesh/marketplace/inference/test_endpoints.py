@@ -229,7 +229,7 @@ def test_no_node_for_a_range_is_named_and_no_money_moves(open_house: OpenHouse) 
     answer = user.generate()
     error = error_of(answer, 503)
     assert error["code"] == "no_route"
-    assert "3-5" in error["message"]
+    assert "3:6" in error["message"]
     assert int(answer.headers["retry-after"]) >= 1
     assert nothing_moved(user)
 
@@ -245,7 +245,7 @@ def test_too_few_nodes_are_counted(open_house: OpenHouse) -> None:
 
 
 def test_a_route_that_falls_at_the_last_moment_is_a_full_refund(open_house: OpenHouse) -> None:
-    mesh = MeshDouble(refuse_to_open=NoRoute("no node serves blocks 3-5", uncovered=[(3, 6)], retry_after=3))
+    mesh = MeshDouble(refuse_to_open=NoRoute("no node serves blocks 3:6", uncovered=[(3, 6)], retry_after=3))
     user = open_house(mesh).user()
     answer = user.generate()
     assert error_of(answer, 503)["code"] == "no_route"
