@@ -44,7 +44,9 @@ class Announcer:
                 self._task = asyncio.create_task(self._renew())
                 return
             await asyncio.sleep(_RETRY_SECONDS)
-        raise PeerUnavailable("no DHT peer took the announcement; is this machine's clock right?")
+        raise PeerUnavailable(
+            "no DHT peer took the announcement: is the clock of this machine right, and --prefix that of the swarm?"
+        )
 
     async def stop(self) -> None:
         """Say that we are leaving."""
