@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from tests.support.documents import wallet_of
 
 READY_SECONDS = 90.0
 END_SECONDS = 20.0
+_MARK = "FAR_TEST_PROCESS"
 ANY_LOCAL_PORT = "/ip4/127.0.0.1/tcp/0"
 
 
@@ -33,13 +35,15 @@ class Process:
 
     name: str
     popen: subprocess.Popen[bytes]
+    mark: str
     out: Path
     err: Path
     ready: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def start(cls, name: str, arguments: Sequence[str], logs: Path) -> Self:
-        """Run ``python -m <arguments>`` in a session of its own, so that all it starts can be found and ended."""
+        """Run ``python -m <arguments>``, marked so that all it starts can be found and ended."""
+        mark = secrets.token_hex(16)
         out, err = logs / f"{name}.out", logs / f"{name}.err"
         with out.open("wb") as stdout, err.open("wb") as stderr:
             popen = subprocess.Popen(
@@ -47,9 +51,10 @@ class Process:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
+                env=os.environ | {_MARK: mark},
                 start_new_session=True,
             )
-        return cls(name, popen, out, err)
+        return cls(name, popen, mark, out, err)
 
     @property
     def peer_id(self) -> str:
@@ -87,13 +92,13 @@ class Process:
         return self
 
     def family(self) -> list[psutil.Process]:
-        """This process and all of its session: the p2p daemon too."""
+        """This process and all that it started, the p2p daemon too, whoever their parent is by now."""
         mine = []
         for process in psutil.process_iter():
             try:
-                if os.getsid(process.pid) == self.popen.pid and process.status() != psutil.STATUS_ZOMBIE:
+                if process.environ().get(_MARK) == self.mark and process.status() != psutil.STATUS_ZOMBIE:
                     mine.append(process)
-            except (psutil.Error, ProcessLookupError, PermissionError):
+            except (psutil.Error, OSError):  # not ours, or gone
                 continue
         return mine
 
