@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from discovery.dht.keys import DEFAULT_PREFIX
-from discovery.protocol.announcement import Dtype, Quantization
+from discovery.protocol.announcement import MAX_MODEL_ID_LENGTH, Dtype, Quantization
 from discovery.protocol.errors import InvalidArgument
 from discovery.protocol.ids import Wallet
 
@@ -41,6 +41,8 @@ class NodeConfig:
     def __post_init__(self) -> None:
         if not self.initial_peers:
             raise InvalidArgument("a node needs --initial-peers: the address of a bootstrap peer of its swarm")
+        if self.model_id is not None and not 1 <= len(self.model_id) <= MAX_MODEL_ID_LENGTH:
+            raise InvalidArgument(f"--model-id takes 1 to {MAX_MODEL_ID_LENGTH} characters")
         if self.threads is not None and self.threads < 1:
             raise InvalidArgument("--threads must be at least 1")
         if self.cache_bytes <= 0 or self.max_sessions <= 0:
@@ -53,7 +55,7 @@ def parse_blocks(text: str) -> tuple[int, int]:
     Raises:
         InvalidArgument: not of this form, or empty.
     """
-    match = re.fullmatch(r"(\d{1,4}):(\d{1,4})", text.strip())
+    match = re.fullmatch(r"([0-9]{1,4}):([0-9]{1,4})", text.strip())
     if not match or int(match[1]) >= int(match[2]):
         raise InvalidArgument(f"--blocks {text!r} is not a range a:b with a < b, such as 0:8")
     return int(match[1]), int(match[2])
@@ -67,7 +69,7 @@ def parse_public_address(text: str) -> str:
     """
     if text.startswith("/"):
         return text
-    match = re.fullmatch(r"((?:\d{1,3}\.){3}\d{1,3}):(\d{1,5})", text)
+    match = re.fullmatch(r"((?:[0-9]{1,3}\.){3}[0-9]{1,3}):([0-9]{1,5})", text)
     if not match:
         raise InvalidArgument(f"--public-addr {text!r} is neither IP:PORT nor a multiaddr")
     return f"/ip4/{match[1]}/tcp/{match[2]}"

@@ -12,7 +12,7 @@ import torch
 from discovery import __version__
 from discovery.dht.identity import Identity, load_identity
 from discovery.dht.peer import PeerConfig, SwarmPeer, bare_maddr
-from discovery.protocol.announcement import LIFETIME_SECONDS, Announcement, Dtype
+from discovery.protocol.announcement import LIFETIME_SECONDS, MAX_MADDRS, Announcement, Dtype
 from discovery.protocol.errors import InvalidArgument
 from far_node.announcer import Announcer
 from far_node.blocks.cut import ModelShape, read_config, shape_of
@@ -148,7 +148,7 @@ def _announcement(config: NodeConfig, identity: Identity, loaded: _Loaded, maddr
         end_block=loaded.blocks.end,
         quantization=config.quantization,
         dtype=dtypes[loaded.blocks.dtype],
-        maddrs=tuple(bare_maddr(maddr) for maddr in maddrs),
+        maddrs=tuple(bare_maddr(maddr) for maddr in maddrs[:MAX_MADDRS]),
         software=f"far-mesh/{__version__}",
         issued_at=now,
         expires_at=now + LIFETIME_SECONDS,

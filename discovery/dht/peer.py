@@ -73,6 +73,8 @@ class SwarmPeer:
         """
         for maddr in config.initial_peers:
             _check_peer_maddr(maddr)
+        for maddr in config.announce_maddrs:
+            _check_public_maddr(maddr)
         for maddr in config.host_maddrs:
             _check_port_is_free(_parse_maddr(maddr))
         lock = _lock_identity(identity)
@@ -125,6 +127,12 @@ def _check_peer_maddr(text: str) -> None:
     maddr = _parse_maddr(text)
     if "p2p" not in maddr:
         raise InvalidArgument(f"the initial peer {text} names no peer id; it should end in /p2p/12D3KooW…")
+
+
+def _check_public_maddr(text: str) -> None:
+    maddr = _parse_maddr(text)
+    if any(transport in maddr and maddr[transport] == "0" for transport in ("tcp", "udp")):
+        raise InvalidArgument(f"the public address {text} names port 0; name the port that others reach")
 
 
 def _check_port_is_free(maddr: Multiaddr) -> None:

@@ -22,6 +22,8 @@ LIFETIME_SECONDS = 120
 RENEW_SECONDS = 30
 MAX_LIFETIME_SECONDS = 24 * 3600
 CLOCK_SKEW_SECONDS = 60
+MAX_MODEL_ID_LENGTH = 256
+MAX_MADDRS = 16
 
 Quantization = Literal["none", "int8", "nf4"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -37,14 +39,14 @@ class Announcement(Body):
     version: Literal[1] = 1
     peer_id: str
     wallet: str
-    model_id: Annotated[str, Field(min_length=1, max_length=256)]
+    model_id: Annotated[str, Field(min_length=1, max_length=MAX_MODEL_ID_LENGTH)]
     model_digest: Digest
     block_count: Annotated[int, Field(ge=1, le=4096)]
     first_block: Annotated[int, Field(ge=0)]
     end_block: Annotated[int, Field(ge=1)]
     quantization: Quantization
     dtype: Dtype
-    maddrs: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=16)]
+    maddrs: Annotated[tuple[Annotated[str, Field(max_length=256)], ...], Field(max_length=MAX_MADDRS)]
     software: Annotated[str, Field(max_length=64)]
     state: State = "ready"
     issued_at: Annotated[int, Field(ge=0)]
