@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import psutil
+import typer
+from typer.testing import CliRunner
 
 from tests.support.documents import wallet_of
 
@@ -221,6 +223,12 @@ class Ended:
 def run_command(*arguments: str, timeout: float = 60.0, **environment: str) -> Ended:
     """Run ``python -m <arguments>`` to its end."""
     return _run(["-m", *arguments], timeout, environment)
+
+
+def run_here(app: typer.Typer, *arguments: str) -> Ended:
+    """Run a command in this process, where all it imports is there already. Its log settings must be switched off."""
+    done = CliRunner().invoke(app, arguments)
+    return Ended(done.exit_code, done.stdout, done.stderr)
 
 
 def run_python(program: str, *arguments: str, timeout: float = 60.0, **environment: str) -> Ended:

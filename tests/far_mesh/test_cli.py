@@ -1,0 +1,80 @@
+"""``far-mesh generate``: one clear sentence and an exit code for everything that cannot be asked."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+import far_mesh.cli
+from discovery.protocol.errors import FarError
+from tests.support.documents import peer_of
+from tests.support.swarm import run_python
+
+NOBODY = f"/ip4/127.0.0.1/tcp/9/p2p/{peer_of('nobody')}"
+
+
+@pytest.fixture(autouse=True)
+def logs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command sets up the logs of its process, which here is that of all tests."""
+    monkeypatch.setattr(far_mesh.cli, "quiet_libraries", lambda: None)
+
+
+def refused(code: str, words: str, **changes: str) -> None:
+    options = {"model": "far-demo", "prompt": "hello", "initial-peers": NOBODY} | changes
+    arguments = ["generate", *(word for name, value in options.items() for word in (f"--{name}", value))]
+    plain = CliRunner().invoke(far_mesh.cli.app, arguments)
+    assert (plain.exit_code, plain.stdout) == (1, "")
+    (line,) = plain.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+    told = CliRunner().invoke(far_mesh.cli.app, [*arguments, "--json"])
+    assert (told.exit_code, told.stderr) == (1, "")
+    event = json.loads(told.stdout)
+    assert (event["event"], event["code"], event["retry"]) == ("error", code, FarError._by_code[code].retry)
+    assert words in event["message"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("max-tokens", "0", "max_tokens must be at least 1"),
+        ("max-tokens", "-3", "max_tokens must be at least 1"),
+        ("temperature", "3", "temperature must be from 0 to 2"),
+        ("temperature", "nan", "temperature must be from 0 to 2"),
+        ("top-p", "0", "top_p must be above 0"),
+        ("seed", str(2**64), "seed must fit in 64 bits"),
+        ("stop", "", "stop takes up to 16 strings"),
+        ("initial-peers", "nonsense", "not a multiaddr"),
+        ("initial-peers", "/ip4/127.0.0.1/tcp/31337", "names no peer id"),
+    ],
+)
+def test_an_option_that_means_nothing(option: str, value: str, words: str) -> None:
+    refused("invalid_argument", words, **{option: value})
+
+
+def test_a_bootstrap_peer_that_is_not_running() -> None:
+    refused("peer_unavailable", "is the bootstrap peer running?")
+
+
+@pytest.mark.parametrize("arguments", [["generate"], ["generate", "--max-tokens", "many"], ["generat"]])
+def test_a_usage_error_has_exit_code_2(arguments: list[str]) -> None:
+    ended = CliRunner().invoke(far_mesh.cli.app, arguments)
+    assert ended.exit_code == 2
+    assert "Usage" in ended.output
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = """
+import sys
+from typer.testing import CliRunner
+import far_mesh.cli
+for arguments in (["--help"], ["generate", "--help"]):
+    ended = CliRunner().invoke(far_mesh.cli.app, arguments)
+    assert ended.exit_code == 0 and "Usage" in ended.output
+heavy = {"torch", "transformers", "hivemind", "numpy", "web3", "fastapi"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    ended = run_python(program)
+    assert ended.status == 0, ended.err
