@@ -232,13 +232,13 @@ class Generation:
         text, generator = TextStream(model.tokens, options.stop), new_generator(options)
         hidden = await model.embed(self._prompt_ids, 0)
         position = hidden.shape[1]
-        answer = self._send(hidden, 0)
+        answer = await self._send(hidden, 0)
         while True:
             # a reader who goes away must not tear a step in two: its nodes would sign receipts that do not fit
             token_id, hidden = await model.next_token(await asyncio.shield(answer), position, options, generator)
             self._note(token_id)
             if not self._has_ended and not options.stop:
-                answer = self._send(hidden, position)  # the ring works while we turn the token into text
+                answer = await self._send(hidden, position)  # the ring works while we turn the token into text
             token = Token(token_id, text.push(token_id))
             if text.stopped:
                 progress.finish_reason = "stop"
@@ -249,12 +249,14 @@ class Generation:
             yield token
             await self._tell_checkpoint()
             if options.stop:  # a step that a stop string makes needless is not sent
-                answer = self._send(hidden, position)
+                answer = await self._send(hidden, position)
             position += 1
 
-    def _send(self, hidden: torch.Tensor, position: int) -> asyncio.Task[WireTensor]:
+    async def _send(self, hidden: torch.Tensor, position: int) -> asyncio.Task[WireTensor]:
+        """Start a step; its bytes are on their way when this returns, its answer is not there yet."""
         wire = to_wire(hidden, self._session.asked.codec)
         self._in_flight = asyncio.create_task(self._session.step(wire, position, keep=1))
+        await asyncio.sleep(0)
         return self._in_flight
 
     def _note(self, token_id: int) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -47,7 +48,7 @@ def read_config(source: ModelSource) -> PreTrainedConfig:
     """
     try:
         config = AutoConfig.from_pretrained(source.path, trust_remote_code=False)
-    except (ValueError, KeyError, OSError, TypeError) as error:
+    except (ValueError, KeyError, OSError, TypeError, AttributeError, StrictDataclassError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelUnsupported(f"the config of {source.id} cannot be used: {reason}") from None
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:

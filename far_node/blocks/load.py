@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -33,7 +33,7 @@ def load_blocks(
 
     Raises:
         InvalidArgument: the range is not within the model.
-        ModelUnsupported: the architecture cannot be cut.
+        ModelUnsupported: the architecture cannot be cut, or weights of these blocks are missing or damaged.
     """
     config = read_config(source)
     count = shape_of(config).block_count
@@ -42,12 +42,11 @@ def load_blocks(
     torch_dtype = TORCH_DTYPES[dtype]
     quantized = quantization_config(quantization, torch_dtype)
     options: dict[str, Any] = {"quantization_config": quantized, "device_map": {"": device}} if quantized else {}
+    model = _from_pretrained(node_class(config, first, end), source, config, dtype=torch_dtype, **options)
     try:
-        model = _from_pretrained(node_class(config, first, end), source, config, dtype=torch_dtype, **options)
         return Blocks(model if quantized else model.to(device), first, end)
     except _CANNOT_BUILD as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelUnsupported(f"{source.id} ({config.model_type}) cannot be cut into blocks: {reason}") from error
+        raise _unsupported(source, config, error) from error
 
 
 def load_client_model(
@@ -59,7 +58,7 @@ def load_client_model(
         model_class: what to make of it, where it is more than :func:`~far_node.blocks.cut.client_class`.
 
     Raises:
-        ModelUnsupported: the architecture cannot be cut.
+        ModelUnsupported: the architecture cannot be cut, or weights of the ends are missing or damaged.
     """
     config = read_config(source)
     wanted = model_class or client_class(config)
@@ -74,16 +73,24 @@ def _from_pretrained(
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        model: PreTrainedModel = model_class.from_pretrained(
-            source.path, config=config, use_safetensors=True, local_files_only=True, **options
+        model, report = model_class.from_pretrained(
+            source.path,
+            config=config,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            **options,
         )
+    except (*_CANNOT_BUILD, SafetensorError, OSError) as error:
+        raise _unsupported(source, config, error) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
-    _refuse_unread_weights(model, source)
-    return model
+    if report["missing_keys"]:  # transformers would go on with random numbers in their place
+        raise ModelUnsupported(f"{source.id} lacks the weights {', '.join(sorted(report['missing_keys'])[:3])}")
+    loaded: PreTrainedModel = model
+    return loaded
 
 
-def _refuse_unread_weights(model: PreTrainedModel, source: ModelSource) -> None:
-    unread = [name for name, parameter in model.named_parameters() if parameter.device == torch.device("meta")]
-    if unread:
-        raise ModelUnsupported(f"{source.id} lacks the weights {', '.join(unread[:3])}")
+def _unsupported(source: ModelSource, config: PreTrainedConfig, error: Exception) -> ModelUnsupported:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return ModelUnsupported(f"{source.id} ({config.model_type}) cannot be cut into blocks: {reason}")
