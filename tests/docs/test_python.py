@@ -1,0 +1,76 @@
+"""The Python in the documents compiles, and what it imports, calls and reads is there."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from far_mesh.config import GenerationOptions, MeshConfig
+from tests.docs.pages import PAGES, ROOT, Block, bare, blocks, name_of
+
+OURS = ("discovery", "far_node", "far_mesh")
+EXAMPLES = [block for page in PAGES for block in blocks(page, "python")]
+
+
+def test_there_are_examples() -> None:
+    assert {name_of(block.page) for block in EXAMPLES} >= {"README.md", "docs/developers.md", "docs/providers.md"}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda block: name_of(block.page))
+def test_examples_compile_and_import_what_exists(example: Block) -> None:
+    tree = ast.parse(example.text)
+    compile(tree, name_of(example.page), "exec")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                assert importlib.util.find_spec(alias.name), alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None
+            assert importlib.util.find_spec(node.module), node.module
+            if node.module.split(".")[0] in OURS:
+                module = importlib.import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda block: name_of(block.page))
+def test_examples_call_methods_and_options_that_exist(example: Block) -> None:
+    tree = ast.parse(example.text)
+    used: dict[str, type] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in OURS:
+            module = importlib.import_module(node.module or "")
+            used |= {alias.name: getattr(module, alias.name) for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in used:
+            kind = used[node.func.id]
+            if dataclasses.is_dataclass(kind):
+                names = {field.name for field in dataclasses.fields(kind)}
+                assert {keyword.arg for keyword in node.keywords} <= names, ast.unparse(node)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in used:
+            assert hasattr(used[node.value.id], node.attr), ast.unparse(node)
+
+
+@pytest.mark.parametrize(
+    ("kind", "first_row"), [(GenerationOptions, "`max_tokens`"), (MeshConfig, "`prefix`")], ids=lambda value: str(value)
+)
+def test_tables_of_options_are_those_of_the_code(kind: type[GenerationOptions | MeshConfig], first_row: str) -> None:
+    documented = {bare(row[0]): row[1] for row in _table_after(ROOT / "docs/developers.md", f"`{kind.__name__}`")}
+    expected = {
+        field.name: "needed" if field.default is dataclasses.MISSING else str(field.default)
+        for field in dataclasses.fields(kind)
+    }
+    assert documented == expected
+    assert first_row.strip("`") == next(iter(documented))
+
+
+def _table_after(page: Path, words: str) -> list[list[str]]:
+    lines = page.read_text().splitlines()
+    (start,) = (index for index, line in enumerate(lines) if line.startswith((f"{words}:", f"{words},")))
+    body = lines[start + 4 :]
+    rows = body[: next(index for index, line in enumerate(body) if not line.startswith("|"))]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]

@@ -1,0 +1,84 @@
+"""The tables of settings say what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from far_mesh.marketplace.app import create_app
+from far_mesh.marketplace.errors import MissingSetting
+from far_mesh.marketplace.inference.meshes import swarm_meshes
+from far_mesh.marketplace.settings import PREFIX, ModelOffer, Settings
+from tests.docs.pages import PAGES, ROOT, bare, name_of, table
+
+OPERATORS = ROOT / "docs" / "operators.md"
+NEEDED = "**needed**"
+ENOUGH: dict[str, Any] = {
+    "chain_rpc_url": "http://127.0.0.1:8545",
+    "token_address": "0x" + "11" * 20,
+    "escrow_address": "0x" + "22" * 20,
+    "settler_private_key": SecretStr("0x" + "33" * 32),
+    "jwt_secret": SecretStr("x" * 32),
+    "models": (ModelOffer(model="far-demo", completion_price_units=1),),
+    "initial_peers": ("/ip4/127.0.0.1/tcp/31337",),
+}
+
+
+def documented(header: str) -> dict[str, str]:
+    return {bare(row[0]): row[1] for row in table(OPERATORS, header)}
+
+
+def check_default(said: str, field: FieldInfo, name: str) -> None:
+    if said == NEEDED:
+        assert field.is_required() or not field.default, name
+    elif field.default in ("", None, ()):
+        assert said.startswith("derived: "), name
+    else:
+        assert said == str(field.default), name
+
+
+@pytest.mark.parametrize(
+    ("header", "kind", "prefix"),
+    [("| variable | default", Settings, PREFIX), ("| field | default", ModelOffer, "")],
+    ids=["settings", "models on sale"],
+)
+def test_every_setting_is_in_the_table_with_its_default(header: str, kind: type[BaseModel], prefix: str) -> None:
+    said = documented(header)
+    fields = {prefix + (name.upper() if prefix else name): field for name, field in kind.model_fields.items()}
+    assert set(said) == set(fields)
+    for name, field in fields.items():
+        check_default(said[name], field, name)
+
+
+def test_what_is_needed_is_missed() -> None:
+    needed = {name for name, said in documented("| variable | default").items() if said == NEEDED}
+    assert needed == {PREFIX + name.upper() for name in ENOUGH}
+    create_app(Settings(**ENOUGH))
+    for name in ENOUGH.keys() - {"initial_peers"}:
+        with pytest.raises(MissingSetting, match=PREFIX + name.upper()):
+            create_app(Settings(**{key: value for key, value in ENOUGH.items() if key != name}))
+
+
+async def test_initial_peers_are_missed() -> None:
+    with pytest.raises(MissingSetting, match="FAR_INITIAL_PEERS"):
+        async with swarm_meshes(Settings(**{**ENOUGH, "initial_peers": ()})):
+            pass
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_no_page_speaks_of_a_variable_that_nobody_reads(page: Path) -> None:
+    text = page.read_text()
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {"FAR_ANVIL", "FAR_CACHE_DIR"}
+    for other in ("FAR_ANVIL", "FAR_CACHE_DIR"):
+        assert any(other in file.read_text() for folder in ("far_node", "far_mesh") for file in _code(folder))
+    shell = set(re.findall(r"(?:export |\s)(FAR_\w+)=", (ROOT / "README.md").read_text()))
+    assert set(re.findall(r"\bFAR_[A-Z_]+\b", text)) <= known | shell
+
+
+def _code(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
