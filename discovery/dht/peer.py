@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import functools
-import signal
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
@@ -19,6 +16,7 @@ from hivemind.p2p import P2P
 from hivemind.p2p.p2p_daemon_bindings.control import P2PDaemonError
 from hivemind.utils.multiaddr import Multiaddr
 
+from discovery.children import die_with_parent
 from discovery.dht.board import Board
 from discovery.dht.identity import Identity
 from discovery.dht.keys import DEFAULT_PREFIX
@@ -29,7 +27,6 @@ from discovery.protocol.ids import PeerId, check_peer_id
 
 LOCAL_MADDR = "/ip4/127.0.0.1/tcp/0"
 LEAVE_SECONDS = 2.0
-_PR_SET_PDEATHSIG = 1
 _spawn = asyncio.subprocess.create_subprocess_exec
 
 
@@ -187,18 +184,12 @@ def _daemon_of_our_own() -> Iterator[None]:
     peers that start side by side do not get into each other's way.
     """
     asyncio.subprocess.create_subprocess_exec = functools.partial(
-        _spawn, start_new_session=True, preexec_fn=_die_with_parent
+        _spawn, start_new_session=True, preexec_fn=die_with_parent
     )
     try:
         yield
     finally:
         asyncio.subprocess.create_subprocess_exec = _spawn
-
-
-def _die_with_parent() -> None:
-    """Linux: even if we are killed with SIGKILL, the daemon gets SIGTERM."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 async def _join_dht(p2p: P2P, config: PeerConfig) -> DHTNode:

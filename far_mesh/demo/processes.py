@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -13,11 +12,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from discovery.children import die_with_parent
 from discovery.protocol.errors import FarError, error_from_wire
 
 STOP_SECONDS = 10.0
 READY_SECONDS = 120.0
-_PR_SET_PDEATHSIG = 1
 _LAST_WORDS_SECONDS = 1.0
 
 
@@ -134,7 +133,7 @@ class ProcessGroup:
                 stderr=errors,
                 env={**os.environ, **env},
                 start_new_session=True,  # Ctrl-C is for the demo, which ends them in order
-                preexec_fn=_die_with_parent,
+                preexec_fn=die_with_parent,
             )
         child = Child(name, process, said, log)
         self._children.append(child)
@@ -160,9 +159,3 @@ async def _pipe() -> tuple[asyncio.StreamReader, IO[bytes]]:
     protocol = asyncio.StreamReaderProtocol(reader)
     await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(read_end, "rb"))
     return reader, os.fdopen(write_end, "wb")
-
-
-def _die_with_parent() -> None:
-    """Linux: even if the demo is killed with SIGKILL, its children get SIGTERM."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

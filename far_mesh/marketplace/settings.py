@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from discovery.dht.keys import DEFAULT_PREFIX
 from far_mesh.marketplace.errors import InvalidSetting, MissingSetting
 
 PREFIX = "FAR_"
@@ -72,6 +73,7 @@ class Settings(BaseSettings):
     nonce_seconds: Annotated[int, Field(ge=10)] = 300
 
     initial_peers: tuple[str, ...] = ()
+    dht_prefix: Annotated[str, Field(min_length=1, max_length=64)] = DEFAULT_PREFIX
     models: tuple[ModelOffer, ...] = ()
     default_max_tokens: Annotated[int, Field(ge=1)] = 256
     generation_seconds: Annotated[int, Field(ge=1)] = 1500

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from discovery.protocol.announcement import SignedAnnouncement
-from far_mesh.config import GenerationOptions
+from far_mesh.config import GenerationOptions, MeshConfig
 from far_mesh.marketplace.sessions.schemas import Share, Work
 from far_mesh.marketplace.settings import Settings
 
@@ -95,7 +95,7 @@ async def swarm_meshes(settings: Settings) -> AsyncIterator[Mapping[str, MeshLik
     from far_mesh.client import Mesh, Swarm  # torch and hivemind come along: only for those who serve
 
     async with AsyncExitStack() as stack:
-        swarm = await Swarm.join(settings.initial_peers)
+        swarm = await Swarm.join(settings.initial_peers, MeshConfig(prefix=settings.dht_prefix))
         stack.push_async_callback(swarm.close)
         meshes: dict[str, MeshLike] = {}
         for offer in settings.models:

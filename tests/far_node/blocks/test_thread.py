@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 
@@ -21,7 +22,7 @@ async def test_calls_run_one_after_the_other_in_a_thread_of_their_own() -> None:
         assert threading.current_thread().name == "test"
         return number * number
 
-    results = await asyncio.gather(*(thread.run(lambda n=n: call(n)) for n in range(20)))  # type: ignore[misc]
+    results = await asyncio.gather(*(thread.run(partial(call, number)) for number in range(20)))
     thread.close()
     assert results == [number * number for number in range(20)]
     assert order == list(range(20))
