@@ -66,4 +66,9 @@ class Announcer:
         # the DHT keeps the record that expires last, so each of ours must outlive the one before
         expires = self._last_expiry = max(now + lifetime, self._last_expiry + 1)
         fresh = self._announcement.model_copy(update={"state": state, "issued_at": now, "expires_at": expires})
-        return await self._board.publish(sign_announcement(fresh, self._key))
+        signed = sign_announcement(fresh, self._key)
+        try:
+            return await self._board.publish(signed)
+        except Exception as error:  # whatever the DHT has met: a node that serves must go on saying so
+            log.warning("announcement_failed", reason=f"{type(error).__name__}: {error}")
+            return False
