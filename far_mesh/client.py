@@ -298,6 +298,8 @@ class Generation:
             if self._result is None:
                 if self._in_flight is not None:
                     await asyncio.wait([self._in_flight])
+                    if not self._in_flight.cancelled():
+                        self._in_flight.exception()  # taken note of: whoever still reads is told by the stream
                 self._result = self._conclude(await self._session.finish())
         return self._result
 

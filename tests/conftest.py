@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
 
 # before torch and transformers are imported, here or in a child process
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -12,9 +17,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["FAR_CACHE_DIR"] = tempfile.mkdtemp(prefix="far-test-cache-")
-
-import pytest
-from hypothesis import HealthCheck, settings
+atexit.register(shutil.rmtree, os.environ["FAR_CACHE_DIR"], ignore_errors=True)
 
 settings.register_profile(
     "far",

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from discovery.protocol import mesh_pb2 as pb
 from discovery.protocol.announcement import Dtype
-from discovery.protocol.errors import FarError, InvalidIdentity, ProtocolViolation, error_from_wire
+from discovery.protocol.errors import FarError, InvalidArgument, InvalidIdentity, ProtocolViolation, error_from_wire
 from discovery.protocol.ids import SESSION_ID_BYTES, PeerId, SessionId, check_peer_id
 
 SESSION_PROTOCOL = "/far-mesh/session/1"
@@ -153,7 +153,11 @@ Message = Open | Opened | Link | Step | Close | ReceiptIssued | Failure | InfoRe
 
 
 def encode(message: Message) -> bytes:
-    """One frame's bytes."""
+    """One frame's bytes.
+
+    Raises:
+        InvalidArgument: they are more than a frame may have.
+    """
     match message:
         case Step():
             hidden = message.hidden
@@ -189,7 +193,12 @@ def encode(message: Message) -> bytes:
             envelope = pb.Envelope(info_request=pb.InfoRequest())
         case NodeInfo():
             envelope = pb.Envelope(node_info=pb.NodeInfo(**{name: getattr(message, name) for name in _INFO_FIELDS}))
-    return envelope.SerializeToString()
+    frame: bytes = envelope.SerializeToString()
+    if len(frame) > MAX_FRAME_BYTES:
+        raise InvalidArgument(
+            f"a message of {len(frame)} bytes is longer than the {MAX_FRAME_BYTES} of a frame: send fewer positions"
+        )
+    return frame
 
 
 def decode(data: bytes) -> Message:

@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -247,14 +246,3 @@ def _run(arguments: Sequence[str], timeout: float, environment: dict[str, str]) 
         start_new_session=True,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
-
-
-@contextmanager
-def a_town(directory: Path) -> Iterator[Town]:
-    """A :class:`Town` whose logs are printed when what is done in it fails."""
-    with Town(directory) as town:
-        try:
-            yield town
-        except BaseException:
-            print(town.story())
-            raise

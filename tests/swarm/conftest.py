@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,24 @@ import pytest
 from far_mesh.client import Mesh
 from far_mesh.opener import Swarm
 from tests.support.models import BUNDLED_VOCABULARY, make_model, with_bundled_tokenizer
-from tests.support.swarm import Process, Town, a_town
+from tests.support.swarm import Process, Town
 
 DEMO_SPANS = ((0, 3), (2, 5), (5, 8))
 """Uneven, and the second is used in part: a route takes 3:5 of it."""
 
 GPT2_SPANS = ((0, 1), (1, 4), (4, 6))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails shows what the processes wrote."""
+    report = yield
+    if report.failed and isinstance(item, pytest.Function):
+        for argument in item.funcargs.values():
+            town = argument.town if isinstance(argument, RealSwarm) else argument
+            if isinstance(town, Town):
+                report.sections.append(("what the processes wrote", town.story()))
+    return report
 
 
 @dataclass(frozen=True)
@@ -51,7 +63,7 @@ def gpt2_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def real_swarm(tmp_path_factory: pytest.TempPathFactory, gpt2_model: Path) -> Iterator[RealSwarm]:
-    with a_town(tmp_path_factory.mktemp("town")) as town:
+    with Town(tmp_path_factory.mktemp("town")) as town:
         demo = [town.start_node("far-demo", blocks) for blocks in DEMO_SPANS]
         gpt2 = [town.start_node(gpt2_model, blocks) for blocks in GPT2_SPANS]
         for node in (*demo, *gpt2):

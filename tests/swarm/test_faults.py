@@ -16,7 +16,7 @@ from far_mesh.client import Generation, Mesh
 from far_mesh.config import GenerationOptions, MeshConfig
 from far_mesh.errors import NoRoute
 from tests.support.models import BUNDLED_VOCABULARY, greedy, make_model, whole_model, with_bundled_tokenizer
-from tests.support.swarm import Process, Town, a_town
+from tests.support.swarm import Process, Town
 
 pytestmark = pytest.mark.swarm
 
@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def town(tmp_path: Path, model: Path) -> Iterator[Town]:
     """A town of its own, to be broken."""
-    with a_town(tmp_path / "town") as town:
+    with Town(tmp_path / "town") as town:
         town.start_nodes(model, (0, 2), (2, 6))
         yield town
 
@@ -141,7 +141,7 @@ async def test_a_node_that_is_told_to_go_in_the_middle_of_a_text_goes(town: Town
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_bootstrap_peer_leaves_no_process_behind(tmp_path: Path, number: signal.Signals) -> None:
-    with a_town(tmp_path / "town") as town:
+    with Town(tmp_path / "town") as town:
         family = town.bootstrap.family()
         assert len(family) >= 2
         town.bootstrap.send(number)
@@ -153,7 +153,7 @@ def test_a_bootstrap_peer_leaves_no_process_behind(tmp_path: Path, number: signa
 
 
 def test_a_node_that_is_stopped_while_it_starts_leaves_no_process_behind(tmp_path: Path, model: Path) -> None:
-    with a_town(tmp_path / "town") as town:
+    with Town(tmp_path / "town") as town:
         node = town.start_node(model, (0, 6))
         while not any("p2pd" in process.name() for process in node.family()):
             assert node.popen.poll() is None
@@ -184,7 +184,7 @@ def test_a_test_that_fails_leaves_no_process_behind(tmp_path: Path) -> None:
         family.extend(town.bootstrap.family())
         raise LookupError("a test failed")
 
-    with pytest.raises(LookupError), a_town(tmp_path / "town") as town:
+    with pytest.raises(LookupError), Town(tmp_path / "town") as town:
         fail(town)
     assert family
     assert dead(*family)

@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from discovery.protocol import mesh_pb2 as pb
-from discovery.protocol.errors import ProtocolViolation
+from discovery.protocol import messages as messages_module
+from discovery.protocol.errors import InvalidArgument, ProtocolViolation
 from discovery.protocol.messages import (
     MAX_BATCH,
     MAX_POSITIONS,
     Failure,
     Message,
     Open,
+    ReceiptIssued,
     Step,
     decode,
     encode,
@@ -165,6 +167,13 @@ def test_an_opening_out_of_its_ranges_is_refused(changes: dict[str, object], rea
     }
     assert isinstance(decode(pb.Envelope(open=pb.Open(**fields)).SerializeToString()), Open)  # type: ignore[arg-type]
     _refused(pb.Envelope(open=pb.Open(**fields | changes)), reason)  # type: ignore[arg-type]
+
+
+def test_a_message_longer_than_a_frame_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages_module, "MAX_FRAME_BYTES", 1000)
+    assert len(encode(ReceiptIssued(b"x" * 900))) <= 1000
+    with pytest.raises(InvalidArgument, match="longer than the 1000 of a frame"):
+        encode(ReceiptIssued(b"x" * 1000))
 
 
 def test_a_link_needs_a_session_id() -> None:
