@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import openai
 import psutil
 import pytest
 
@@ -133,44 +136,76 @@ def test_a_node_that_dies_at_start_ends_everything_with_one_sentence(tmp_path: P
     assert processes_of(tmp_path) == []
 
 
-@pytest.fixture
-def standing(tmp_path: Path) -> Iterator[psutil.Popen]:
+@dataclass(frozen=True)
+class Standing:
     """A demo that stays up."""
-    command = [sys.executable, "-m", "far_mesh.cli", "demo", "--data-dir", str(tmp_path), "--port", free_port()]
-    with (tmp_path / "screen").open("wb") as screen:
-        process = psutil.Popen(command, stdout=screen, stderr=subprocess.STDOUT)
+
+    process: psutil.Popen
+    directory: Path
+
+    def screen(self) -> str:
+        return (self.directory / "screen").read_text(errors="replace")
+
+    def wait_for(self, text: str) -> None:
+        deadline = time.monotonic() + 180
+        while text not in self.screen():
+            assert self.process.is_running(), self.screen()
+            assert time.monotonic() < deadline, self.screen()
+            time.sleep(0.1)
+
+    def shown(self, pattern: str) -> str:
+        found = re.search(pattern, self.screen())
+        assert found, self.screen()
+        return found[1]
+
+
+@pytest.fixture(scope="module")
+def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standing]:
+    directory = tmp_path_factory.mktemp("standing")
+    command = [sys.executable, "-m", "far_mesh.cli", "demo", "--data-dir", str(directory), "--port", free_port()]
+    with (directory / "screen").open("wb") as screen:
+        demo = Standing(psutil.Popen(command, stdout=screen, stderr=subprocess.STDOUT), directory)
     try:
-        _wait_for(tmp_path / "screen", "stays up at", process)
-        yield process
+        demo.wait_for("far-mesh generate")
+        yield demo
     finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
-        assert processes_of(tmp_path) == []
+        demo.process.send_signal(signal.SIGINT)
+        demo.process.wait(60)
+        assert processes_of(directory) == []
 
 
-def _wait_for(file: Path, text: str, process: psutil.Popen) -> None:
-    deadline = time.monotonic() + 180
-    while text not in file.read_text(errors="replace"):
-        assert process.is_running(), file.read_text(errors="replace")
-        assert time.monotonic() < deadline, file.read_text(errors="replace")
-        time.sleep(0.1)
+def test_the_unmodified_openai_client_talks_to_it_with_what_it_printed(standing: Standing) -> None:
+    url = standing.shown(r"stays up at (http://\S+)")
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key=standing.shown(r"FAR_TOKEN=(\S+)"))
+    messages: Any = [{"role": "user", "content": "What is the capital of Japan?"}]
+    whole = client.chat.completions.create(model="far-demo", messages=messages, temperature=0, max_tokens=30)
+    assert whole.choices[0].message.content == "The capital of Japan is Tokyo."
+    assert whole.choices[0].finish_reason == "stop"
+    stream = client.chat.completions.create(
+        model="far-demo", messages=messages, temperature=0, max_tokens=30, stream=True
+    )
+    pieces = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]
+    assert "".join(pieces) == "The capital of Japan is Tokyo."
+    assert len(pieces) > 3
+    with pytest.raises(openai.NotFoundError, match="no-such-model"):
+        client.chat.completions.create(model="no-such-model", messages=messages)
 
 
-def test_a_swarm_keeps_answering_when_its_marketplace_is_killed(standing: psutil.Popen, tmp_path: Path) -> None:
+def test_a_swarm_keeps_answering_when_its_marketplace_is_killed(standing: Standing) -> None:
     """N7. The answer is the same as undisturbed, and the demo tells of the death and goes on."""
-    bootstrap = json.loads((tmp_path / "logs" / "bootstrap.log").read_text().splitlines()[0])["maddrs"][0]
+    bootstrap = standing.shown(r"--initial-peers (/ip4/\S+)")
     undisturbed = list(_tokens_of(_generate(bootstrap)))
     asking = _generate(bootstrap)
     tokens = _tokens_of(asking)
     begun = [next(tokens) for _ in range(10)]
-    gateway = next(child for child in standing.children() if "serve" in child.cmdline())
+    gateway = next(child for child in standing.process.children() if "serve" in child.cmdline())
     gateway.kill()
     rest = list(tokens)
     assert rest[-1]["event"] == "done"
     assert len(rest) > 40, "the marketplace should die in mid-story"
     assert [token.get("id") for token in begun + rest] == [token.get("id") for token in undisturbed]
-    _wait_for(tmp_path / "screen", "gateway ended by itself", standing)
-    assert standing.is_running()
+    standing.wait_for("gateway ended by itself")
+    assert standing.process.is_running()
 
 
 def _generate(bootstrap: str) -> subprocess.Popen[str]:
