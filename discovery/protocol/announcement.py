@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from discovery.protocol.errors import AnnouncementInvalid, FarError
 from discovery.protocol.ids import PeerId, check_peer_id, check_wallet
-from discovery.protocol.signed import Body, SignedDocument, read_document, sign_document
+from discovery.protocol.signed import Body, SignedDocument, read_body, sign_document
 
 DOMAIN = "far-mesh/announcement/v1"
 LIFETIME_SECONDS = 120
@@ -37,7 +37,6 @@ class Announcement(Body):
     """A node serves blocks ``[first_block, end_block)`` of the model whose weights have ``model_digest``."""
 
     version: Literal[1] = 1
-    peer_id: str
     wallet: str
     model_id: Annotated[str, Field(min_length=1, max_length=MAX_MODEL_ID_LENGTH)]
     model_digest: Digest
@@ -113,14 +112,4 @@ def read_announcement(data: bytes) -> SignedAnnouncement:
     Raises:
         AnnouncementInvalid: with the first thing that is wrong.
     """
-    document = read_document(data, DOMAIN, AnnouncementInvalid)
-    try:
-        announcement = Announcement.model_validate_json(document.body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise AnnouncementInvalid(f"the announcement of {document.signer} is malformed: {first['msg']}") from None
-    if announcement.peer_id != document.signer:
-        raise AnnouncementInvalid(
-            f"{document.signer} signed an announcement about {announcement.peer_id}", signer=document.signer
-        )
-    return SignedAnnouncement(announcement, document)
+    return SignedAnnouncement(*read_body(data, Announcement, DOMAIN, AnnouncementInvalid))

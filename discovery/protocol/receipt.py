@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from discovery.protocol.announcement import Digest, Dtype, Quantization
 from discovery.protocol.errors import FarError, ReceiptInvalid
 from discovery.protocol.ids import PeerId, SessionId, check_peer_id, check_wallet
-from discovery.protocol.signed import Body, SignedDocument, read_document, sign_document
+from discovery.protocol.signed import Body, SignedDocument, read_body, sign_document
 
 DOMAIN = "far-mesh/receipt/v1"
 ROOT_DOMAIN = b"far-mesh/root/v1"
@@ -38,7 +38,6 @@ class Receipt(Body):
     version: Literal[1] = 1
     session_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    peer_id: str
     wallet: str
     model_digest: Digest
     first_block: Count
@@ -100,15 +99,7 @@ def read_receipt(data: bytes) -> SignedReceipt:
     Raises:
         ReceiptInvalid: with the first thing that is wrong.
     """
-    document = read_document(data, DOMAIN, ReceiptInvalid)
-    try:
-        receipt = Receipt.model_validate_json(document.body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise ReceiptInvalid(f"the receipt of {document.signer} is malformed: {first['msg']}") from None
-    if receipt.peer_id != document.signer:
-        raise ReceiptInvalid(f"{document.signer} signed a receipt of {receipt.peer_id}", signer=document.signer)
-    return SignedReceipt(receipt, document)
+    return SignedReceipt(*read_body(data, Receipt, DOMAIN, ReceiptInvalid))
 
 
 def first_root(session_id: SessionId) -> bytes:

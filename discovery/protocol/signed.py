@@ -10,21 +10,25 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from discovery.protocol.errors import FarError
 from discovery.protocol.ids import PeerId, peer_id_of, sign, signature_is_valid
 
 MAX_DOCUMENT_BYTES = 16 * 1024
 
+BodyT = TypeVar("BodyT", bound="Body")
+
 
 class Body(BaseModel):
-    """Base of what is signed: frozen, strict, and open to fields of later versions."""
+    """Base of what a peer signs about itself: frozen, strict, and open to fields of later versions."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+    peer_id: str
 
 
 @dataclass(frozen=True)
@@ -66,3 +70,21 @@ def read_document(data: bytes, domain: str, error: type[FarError]) -> SignedDocu
     if not signature_is_valid(signer, domain, body.encode(), signature):
         raise error(f"the signature is not that of {signer}", signer=signer)
     return SignedDocument(body, PeerId(signer), signature)
+
+
+def read_body(data: bytes, kind: type[BodyT], domain: str, error: type[FarError]) -> tuple[BodyT, SignedDocument]:
+    """A stranger's bytes as a ``kind`` about its signer, and the document that proves it.
+
+    Raises:
+        error: with the first thing that is wrong: signature, shape or owner.
+    """
+    document = read_document(data, domain, error)
+    name = kind.__name__.lower()
+    try:
+        body = kind.model_validate_json(document.body)
+    except ValidationError as wrong:
+        first = wrong.errors(include_url=False, include_input=False)[0]
+        raise error(f"the {name} of {document.signer} is malformed: {first['msg']}") from None
+    if body.peer_id != document.signer:
+        raise error(f"{document.signer} signed the {name} of {body.peer_id}", signer=document.signer)
+    return body, document

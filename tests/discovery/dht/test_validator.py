@@ -80,8 +80,8 @@ def test_an_announcement_under_the_name_of_another_peer_is_refused(good: SignedA
 
 def test_an_announcement_signed_by_another_key_is_refused() -> None:
     forged = forged_announcement("forger", announcement("node"))
-    refused(record(forged), "signed an announcement about")
-    refused(record(forged, subkey=peer_of("forger")), "signed an announcement about")
+    refused(record(forged), "signed the announcement of")
+    refused(record(forged, subkey=peer_of("forger")), "signed the announcement of")
 
 
 def test_an_announcement_changed_on_its_way_is_refused(good: SignedAnnouncement) -> None:

@@ -53,7 +53,7 @@ def test_a_node_signs_about_itself_only() -> None:
 
 
 def test_an_announcement_about_another_peer_is_refused() -> None:
-    with pytest.raises(AnnouncementInvalid, match="signed an announcement about"):
+    with pytest.raises(AnnouncementInvalid, match="signed the announcement of"):
         read_announcement(forged_announcement("forger", announcement("victim")))
 
 

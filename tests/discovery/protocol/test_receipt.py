@@ -78,7 +78,7 @@ def _another(value: Any) -> Any:
 
 
 def test_a_receipt_signed_by_another_peer_is_refused() -> None:
-    with pytest.raises(ReceiptInvalid, match="signed a receipt of"):
+    with pytest.raises(ReceiptInvalid, match="signed the receipt of"):
         read_receipt(sign_receipt(receipt("victim"), key_of("forger")).to_bytes())
 
 
