@@ -42,6 +42,13 @@ class BadPosition(FarError):
     status = 400
 
 
+class ComputeFailed(FarError):
+    """The node's own computation broke. That is a bug or a broken device, so the same step is not tried again."""
+
+    code = "compute_failed"
+    status = 502
+
+
 class ModelNotFound(FarError):
     """No such directory and no such model on the hub."""
 

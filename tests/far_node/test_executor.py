@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from far_node.errors import Busy
+from far_node.errors import BadPosition, Busy, ComputeFailed
 from far_node.executor import Executor
 
 
@@ -44,8 +44,22 @@ async def test_a_device_without_memory_is_busy(trouble: Exception) -> None:
     executor.close()
 
 
-async def test_a_bug_is_no_peers_failure() -> None:
+async def test_a_bug_has_a_type_of_its_own_which_nobody_retries() -> None:
     executor = Executor()
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ComputeFailed, match="its log says why") as failure:
         await executor.run(lambda: 1 // 0)
+    assert not failure.value.retry
+    assert "zero" not in failure.value.message, "what broke inside is for the node's own log"
+    assert await executor.run(lambda: "on it goes") == "on it goes"
+    executor.close()
+
+
+async def test_errors_of_our_family_pass_as_they_are() -> None:
+    executor = Executor()
+
+    def call() -> None:
+        raise BadPosition("not there")
+
+    with pytest.raises(BadPosition, match="not there"):
+        await executor.run(call)
     executor.close()
