@@ -33,7 +33,7 @@ class Hop:
     """
 
     def __init__(
-        self, route: RouteHop, on_result: Callable[[Step], None], on_failure: Callable[[str, FarError], None]
+        self, route: RouteHop, on_result: Callable[[Step], None], on_failure: Callable[[FarError], object]
     ) -> None:
         self.route = route
         self.receipts: dict[int, SignedReceipt] = {}
@@ -118,9 +118,8 @@ class Hop:
 
     def _report(self, error: FarError, peer_id: str | None = None) -> None:
         if not self._closing:
-            blamed = peer_id or self.route.node.peer_id
-            error.facts.setdefault("peer_id", blamed)
-            self._on_failure(blamed, error)
+            error.facts.setdefault("peer_id", peer_id or self.route.node.peer_id)
+            self._on_failure(error)
 
 
 def address_of(route: RouteHop) -> PeerAddress:

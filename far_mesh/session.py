@@ -50,7 +50,7 @@ class MeshSession:
         session_id, nonce = new_session_id(), secrets.token_bytes(NONCE_BYTES)
         self.asked = Asked(session_id, nonce, request.model_digest, request.codec, request.price_units)
         takers = [self._refuse_result] * (len(route) - 1) + [self._take_result]
-        self._hops = [Hop(hop, taker, self._take_failure) for hop, taker in zip(route, takers, strict=True)]
+        self._hops = [Hop(hop, taker, self._fail) for hop, taker in zip(route, takers, strict=True)]
         self._sent = self._received = first_root(session_id)
         self._roots: dict[int, Roots] = {}
         self._waiting: dict[int, _Answer] = {}
@@ -67,7 +67,7 @@ class MeshSession:
     @property
     def expected_token_layers(self) -> int:
         """What all nodes together have done if all did what they should."""
-        return self.positions * sum(hop.end_block - hop.first_block for hop in self.route)
+        return self.positions * self._blocks
 
     async def open(self, transport: Transport) -> None:
         """Open at all nodes at once.
@@ -134,7 +134,7 @@ class MeshSession:
 
     def token_layers_at_checkpoint(self) -> int:
         """Like :attr:`expected_token_layers`, at the last checkpoint."""
-        return self._positions_after[self._checked_steps - 1] * sum(h.end_block - h.first_block for h in self.route)
+        return self._positions_after[self._checked_steps - 1] * self._blocks
 
     async def finish(self) -> Verified:
         """Close at all nodes, collect their last receipts and verify them."""
@@ -144,6 +144,10 @@ class MeshSession:
     async def abandon(self) -> None:
         """Close all streams; no receipts."""
         await asyncio.gather(*(hop.abandon() for hop in self._hops))
+
+    @property
+    def _blocks(self) -> int:
+        return sum(hop.end_block - hop.first_block for hop in self.route)
 
     def _positions_sent(self) -> int:
         return self._positions_after[-1] if self._positions_after else 0
@@ -179,9 +183,6 @@ class MeshSession:
 
     def _refuse_result(self, step: Step) -> None:
         raise ProtocolViolation("a result came from a node that is not the last of the route")
-
-    def _take_failure(self, peer_id: str, error: FarError) -> None:
-        self._fail(error)
 
     def _fail(self, error: FarError) -> FarError:
         """The first failure ends the session; later ones are its echoes."""

@@ -23,7 +23,7 @@ from discovery.dht.keys import DEFAULT_PREFIX
 from discovery.dht.p2p import P2PTransport
 from discovery.dht.validator import AnnouncementValidator
 from discovery.protocol.errors import InvalidArgument, InvalidIdentity, PeerUnavailable
-from discovery.protocol.ids import PeerId, check_peer_id
+from discovery.protocol.ids import PeerId
 
 LOCAL_MADDR = "/ip4/127.0.0.1/tcp/0"
 LEAVE_SECONDS = 2.0
@@ -101,11 +101,6 @@ class SwarmPeer:
         await self._p2p.shutdown()
         if self._lock is not None:
             self._lock.close()
-
-
-def peer_id_of_maddr(maddr: str) -> PeerId:
-    """The peer id at the end of ``…/p2p/<peer id>``."""
-    return check_peer_id(maddr.rpartition("/p2p/")[2])
 
 
 def bare_maddr(maddr: str) -> str:

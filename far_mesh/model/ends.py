@@ -54,9 +54,7 @@ class ModelEnds:
         self._seam = _Seam(first)
         stack.layers[0] = self._seam
         self.stack = stack
-        parameters = inspect.signature(model.forward).parameters
-        self._takes_positions = "position_ids" in parameters
-        self._keeps_last = "logits_to_keep" in parameters
+        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._lock = threading.Lock()
         self._learn_return_type()
 

@@ -36,7 +36,6 @@ from far_mesh.marketplace.errors import ChainMismatch, ChainUnavailable, Transac
 
 TIMEOUT_SECONDS = 20.0
 GAS_MARGIN_PERCENT = 125
-MAX_PROVIDERS = 100
 _UNREACHABLE = (aiohttp.ClientError, TimeoutError, ProviderConnectionError, RequestTimedOut, OSError)
 
 
