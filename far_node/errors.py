@@ -68,3 +68,10 @@ class UnsafeWeights(FarError):
 
     code = "unsafe_weights"
     status = 400
+
+
+class DoesNotFit(FarError):
+    """This machine has not the memory for what was asked. ``facts`` say how much is needed and free."""
+
+    code = "does_not_fit"
+    status = 507
