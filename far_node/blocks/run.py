@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel
 
 from far_node.blocks.cache import BlockCache
 from far_node.blocks.cut import PassThrough, find_stack, shape_of
+from far_node.blocks.slots import SlotCache, SlotRows, batching_obstacle
 
 
 class Blocks:
@@ -33,6 +35,8 @@ class Blocks:
         self._idle = {index: PassThrough(layer) for index, layer in self._held.items()}
         # now, while all that is held is in the stack: a call that runs a part of it takes the rest out
         self._parameter_count, self._parameter_bytes = int(model.num_parameters()), int(model.get_memory_footprint())
+        self.one_by_one = batching_obstacle(model.config)
+        self._slots = None if self.one_by_one else SlotCache(model.config, first, end)
         self._learn_return_type()
 
     @property
@@ -58,8 +62,13 @@ class Blocks:
         """Memory of the parameters and buffers."""
         return self._parameter_bytes
 
+    @property
+    def has_recurrent_state(self) -> bool:
+        """Whether sessions keep a state that cannot go back, and that has no columns to take a part of."""
+        return self._slots is not None and self._slots.has_recurrent_state
+
     def new_cache(self) -> BlockCache:
-        """An empty cache for a session."""
+        """An empty cache for a session that runs alone."""
         return BlockCache(self._model.config, self.first, self.end)
 
     @torch.inference_mode()
@@ -77,21 +86,50 @@ class Blocks:
             The hidden states after block ``end - 1``, same shape.
         """
         self._select(first, end)
+        rows, count, _ = hidden.shape
+        positions = torch.arange(cache.length, cache.length + count, device=hidden.device).expand(rows, -1)
+        captured = self._forward(hidden, cache, self._arguments(positions, left_padding))
+        cache.advance(count)
+        return captured
+
+    @torch.inference_mode()
+    def run_together(
+        self, parts: Sequence[tuple[Tensor, SlotRows]], first: int, end: int, left_padding: tuple[int, ...] = ()
+    ) -> list[Tensor]:
+        """Run blocks ``[first, end)`` on the next positions of several sessions in one pass.
+
+        Args:
+            parts: hidden states (rows, positions, hidden size) with the same count of positions each, and the
+                session's rows, which are advanced by it.
+            left_padding: for each row, how many positions at its start are padding; for one session alone.
+
+        Returns:
+            For each part the hidden states after block ``end - 1``, same shape.
+        """
+        assert self._slots is not None, "this model's sessions run one by one"
+        self._select(first, end)
+        # neighbours in a slab next to each other: then nothing has to be copied together
+        order = sorted(range(len(parts)), key=lambda index: (id(parts[index][1].slab), parts[index][1].first))
+        hidden = parts[0][0] if len(parts) == 1 else torch.cat([parts[index][0] for index in order])
+        places = [parts[index][1] for index in order]
+        positions = self._slots.begin(places, hidden.shape[1], hidden.device, first, end)
+        captured = self._forward(hidden, self._slots, self._arguments(positions, left_padding))
+        self._slots.finish()
+        outputs = captured.split([place.count for place in places])
+        return [output for _, output in sorted(zip(order, outputs, strict=True), key=lambda pair: pair[0])]
+
+    def _forward(self, hidden: Tensor, cache: Any, arguments: dict[str, Any]) -> Tensor:
         self._injected, self._captured = hidden, None
-        arguments = self._arguments(hidden, cache, left_padding)
         self._stack.owner(inputs_embeds=self._carrier(hidden), past_key_values=cache, use_cache=True, **arguments)
-        cache.advance(hidden.shape[1])
         captured, self._injected, self._captured = self._captured, None, None
         assert captured is not None
         return captured
 
-    def _arguments(self, hidden: Tensor, cache: BlockCache, left_padding: tuple[int, ...]) -> dict[str, Any]:
-        rows, count, _ = hidden.shape
-        positions = torch.arange(cache.length, cache.length + count, device=hidden.device).expand(rows, -1)
+    def _arguments(self, positions: Tensor, left_padding: tuple[int, ...]) -> dict[str, Any]:
         if not left_padding or not any(left_padding):
             return {"position_ids": positions} if self._takes_positions else {}
-        padding = torch.tensor(left_padding, device=hidden.device)[:, None]
-        seen = torch.arange(cache.length + count, device=hidden.device)[None]
+        padding = torch.tensor(left_padding, device=positions.device)[:, None]
+        seen = torch.arange(int(positions[0, -1]) + 1, device=positions.device)[None]
         arguments: dict[str, Any] = {"attention_mask": (seen >= padding).long()}
         if self._takes_positions:
             arguments["position_ids"] = (positions - padding).clamp(min=0)
