@@ -105,6 +105,13 @@ class RemoteError(FarError):
     status = 502
 
 
+class WeightsDamaged(FarError):
+    """A weight file that is not what its manifest says, or whose header is malformed. It is never used."""
+
+    code = "weights_damaged"
+    status = 502
+
+
 def error_from_wire(code: str, message: str, retry_after: float | None = None) -> FarError:
     """The error a peer reported, as the class of its code; :class:`RemoteError` for an unknown code."""
     facts: dict[str, Any] = {} if retry_after is None else {"retry_after": retry_after}
