@@ -12,7 +12,7 @@ import structlog
 from hivemind.dht.node import DHTNode
 from hivemind.utils import DHTExpiration, ValueWithExpiration
 
-from discovery.dht.keys import all_nodes_key, keys_of, model_key, node_key
+from discovery.dht.keys import all_nodes_key, model_key, node_key, places_of
 from discovery.protocol.announcement import SignedAnnouncement, read_announcement
 from discovery.protocol.errors import AnnouncementInvalid
 
@@ -27,35 +27,38 @@ class Board:
 
     async def publish(self, signed: SignedAnnouncement) -> bool:
         """Pin an announcement until it expires; whether any DHT peer took it under every key."""
-        keys = keys_of(self._prefix, signed.announcement)
-        value, expires = signed.to_bytes(), DHTExpiration(signed.announcement.expires_at)
+        places = places_of(self._prefix, signed.announcement)
         stored = await self._node.store_many(
-            keys=list(keys), values=[value] * len(keys), expiration_time=expires, subkeys=[signed.peer_id] * len(keys)
+            keys=list(places),
+            subkeys=list(places.values()),
+            values=[signed.to_bytes()] * len(places),
+            expiration_time=DHTExpiration(signed.announcement.expires_at),
         )
         return all(bool(ok) for ok in stored.values())
 
     async def nodes_of(self, model_digest: str) -> list[SignedAnnouncement]:
         """Live announcements of the nodes that serve a model."""
-        found = await self._read(model_key(self._prefix, model_digest))
-        return [signed for signed in found if signed.announcement.model_digest == model_digest]
+        return await self._read(model_key(self._prefix, model_digest))
 
-    async def node(self, peer_id: str) -> SignedAnnouncement | None:
-        """The live announcement of one node, or None."""
-        found = await self._read(node_key(self._prefix, peer_id))
-        return next((signed for signed in found if signed.peer_id == peer_id), None)
+    async def node(self, peer_id: str) -> list[SignedAnnouncement]:
+        """Live announcements of one node, one for each model it serves."""
+        return await self._read(node_key(self._prefix, peer_id))
 
     async def all_nodes(self) -> list[SignedAnnouncement]:
-        """Live announcements of all nodes."""
+        """Live announcements of all nodes, one for each model that one serves."""
         return await self._read(all_nodes_key(self._prefix))
 
     async def _read(self, key: str) -> list[SignedAnnouncement]:
         found = await self._node.get(key, latest=True)
         if found is None or not isinstance(found.value, dict):
             return []
-        return list(_live_announcements(found.value.items()))
+        live = _live_announcements(found.value.items())
+        return [signed for subkey, signed in live if places_of(self._prefix, signed.announcement).get(key) == subkey]
 
 
-def _live_announcements(items: Iterable[tuple[object, ValueWithExpiration]]) -> Iterable[SignedAnnouncement]:
+def _live_announcements(
+    items: Iterable[tuple[object, ValueWithExpiration]],
+) -> Iterable[tuple[object, SignedAnnouncement]]:
     for subkey, item in items:
         try:
             if not isinstance(item.value, bytes):
@@ -64,5 +67,5 @@ def _live_announcements(items: Iterable[tuple[object, ValueWithExpiration]]) -> 
         except AnnouncementInvalid as error:
             log.warning("announcement_skipped", subkey=str(subkey)[:64], reason=error.message)
             continue
-        if signed.peer_id == subkey and signed.announcement.is_live():
-            yield signed
+        if signed.announcement.is_live():
+            yield subkey, signed

@@ -25,10 +25,14 @@ def all_nodes_key(prefix: str) -> str:
     return f"{prefix}/1/nodes"
 
 
-def keys_of(prefix: str, announcement: Announcement) -> tuple[str, ...]:
-    """The keys an announcement is stored under, and the only ones it is accepted under."""
-    return (
-        model_key(prefix, announcement.model_digest),
-        node_key(prefix, announcement.peer_id),
-        all_nodes_key(prefix),
-    )
+def places_of(prefix: str, announcement: Announcement) -> dict[str, str]:
+    """The keys an announcement is stored under, each with its subkey, and the only places it is accepted at.
+
+    A node that serves several models has an announcement for each, so where they meet the subkey names the model too.
+    """
+    peer_id, model_digest = announcement.peer_id, announcement.model_digest
+    return {
+        model_key(prefix, model_digest): peer_id,
+        node_key(prefix, peer_id): f"{peer_id}/{model_digest}",
+        all_nodes_key(prefix): f"{peer_id}/{model_digest}",
+    }

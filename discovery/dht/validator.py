@@ -10,7 +10,7 @@ import msgpack
 from hivemind.dht.routing import DHTID
 from hivemind.dht.validation import DHTRecord, RecordValidatorBase
 
-from discovery.dht.keys import keys_of
+from discovery.dht.keys import places_of
 from discovery.protocol.announcement import read_announcement
 from discovery.protocol.errors import AnnouncementInvalid
 from discovery.protocol.signed import MAX_DOCUMENT_BYTES
@@ -19,7 +19,7 @@ _EXPIRY_SLACK_SECONDS = 1.0
 
 
 class AnnouncementValidator(RecordValidatorBase):
-    """Accepts a record when its announcement is signed by the peer in its subkey and stands under its own key."""
+    """Accepts a record when its announcement is signed by the peer it is about, and stands in a place of its own."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -40,15 +40,15 @@ class AnnouncementValidator(RecordValidatorBase):
         """
         subkey, value = _unpack(record.subkey), _unpack(record.value)
         if not isinstance(subkey, str) or not isinstance(value, bytes):
-            raise AnnouncementInvalid("a record of this DHT maps a peer id to a signed announcement")
+            raise AnnouncementInvalid("a record of this DHT maps a name to a signed announcement")
         announcement = read_announcement(value).announcement
-        if subkey != announcement.peer_id:
-            raise AnnouncementInvalid(f"{announcement.peer_id} announced itself under the name of {subkey}")
-        own_keys = {DHTID.generate(key).to_bytes() for key in keys_of(self._prefix, announcement)}
-        if record.key not in own_keys:
-            raise AnnouncementInvalid(f"the announcement of {subkey} stands under a key that is not its own")
+        places = {DHTID.generate(key).to_bytes(): name for key, name in places_of(self._prefix, announcement).items()}
+        if record.key not in places:
+            raise AnnouncementInvalid(f"the announcement of {announcement.peer_id} stands under a key not its own")
+        if subkey != places[record.key]:
+            raise AnnouncementInvalid(f"{announcement.peer_id} announced itself under the name of {subkey[:160]}")
         if record.expiration_time > announcement.expires_at + _EXPIRY_SLACK_SECONDS:
-            raise AnnouncementInvalid(f"the record of {subkey} would outlive its announcement")
+            raise AnnouncementInvalid(f"the record of {announcement.peer_id} would outlive its announcement")
 
 
 def _unpack(data: bytes) -> object:

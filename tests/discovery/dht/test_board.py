@@ -67,9 +67,22 @@ async def test_what_one_publishes_the_others_read(honest: list[DHTNode]) -> None
     for board in boards:
         assert _by_peer(await board.nodes_of(DIGEST)) == _by_peer(signed)
         assert _by_peer(await board.all_nodes()) == _by_peer(signed)
-        assert await board.node(peer_of("b")) == signed[1]
-        assert await board.node(peer_of("nobody")) is None
+        assert await board.node(peer_of("b")) == [signed[1]]
+        assert await board.node(peer_of("nobody")) == []
         assert await board.nodes_of(OTHER_DIGEST) == []
+
+
+async def test_a_node_that_serves_two_models_is_found_with_both(honest: list[DHTNode]) -> None:
+    writer, reader = Board(honest[1], PREFIX), Board(honest[2], PREFIX)
+    now = int(time.time())
+    for digest in (DIGEST, OTHER_DIGEST):  # they end at the same time, and neither replaces the other
+        assert await writer.publish(signed_announcement("a", model_digest=digest, expires_at=now + 50))
+    both = {DIGEST, OTHER_DIGEST}
+    assert {signed.announcement.model_digest for signed in await reader.node(peer_of("a"))} == both
+    assert {signed.announcement.model_digest for signed in await reader.all_nodes()} == both
+    assert await writer.publish(signed_announcement("a", state="leaving", expires_at=now + 60))
+    states = {signed.announcement.model_digest: signed.announcement.state for signed in await reader.all_nodes()}
+    assert states == {DIGEST: "leaving", OTHER_DIGEST: "ready"}
 
 
 async def test_a_later_announcement_replaces_the_one_before(honest: list[DHTNode]) -> None:
@@ -127,11 +140,12 @@ async def test_honest_peers_do_not_store_a_forgery(honest: list[DHTNode]) -> Non
     try:
         board = Board(honest[2], PREFIX)
         await board.publish(signed_announcement("witness"))
+        witness = {peer_of("witness"), f"{peer_of('witness')}/{DIGEST}"}
         for kind, (key, subkey, value, seconds) in _forgeries().items():
             await liar.store(key, value, time.time() + seconds, subkey=subkey)
-            assert _subkeys_kept_at(honest, key) <= {peer_of("witness")}, kind
+            assert _subkeys_kept_at(honest, key) <= witness, kind
             assert _by_peer(await board.all_nodes()) == {peer_of("witness")}, kind
-            assert await board.node(peer_of("victim")) is None, kind
+            assert await board.node(peer_of("victim")) == [], kind
     finally:
         await liar.shutdown()
 
@@ -160,7 +174,7 @@ async def test_a_reader_skips_a_forgery_that_careless_peers_stored(careless: lis
         assert _by_peer(await board.nodes_of(DIGEST)) == {peer_of("witness")}, kind
         assert _by_peer(await board.all_nodes()) == {peer_of("witness")}, kind
         assert await board.nodes_of(OTHER_DIGEST) == [], kind
-        assert await board.node(peer_of("node")) is None, kind
+        assert await board.node(peer_of("node")) == [], kind
 
 
 async def test_a_reader_skips_what_has_expired(careless: list[DHTNode]) -> None:

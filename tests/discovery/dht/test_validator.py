@@ -12,7 +12,7 @@ from hivemind.dht.validation import DHTRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from discovery.dht.keys import all_nodes_key, keys_of, model_key, node_key
+from discovery.dht.keys import all_nodes_key, model_key, node_key, places_of
 from discovery.dht.validator import AnnouncementValidator
 from discovery.protocol.announcement import SignedAnnouncement
 from discovery.protocol.errors import AnnouncementInvalid
@@ -52,11 +52,17 @@ def good() -> SignedAnnouncement:
     return signed_announcement()
 
 
-def test_an_honest_announcement_is_accepted_under_its_three_keys(good: SignedAnnouncement) -> None:
-    keys = keys_of(PREFIX, good.announcement)
-    assert len(set(keys)) == 3
-    for key in keys:
-        assert VALIDATOR.validate(record(good.to_bytes(), key=key)), key
+def test_an_honest_announcement_is_accepted_in_its_three_places(good: SignedAnnouncement) -> None:
+    places = places_of(PREFIX, good.announcement)
+    assert len(places) == 3
+    for key, subkey in places.items():
+        assert VALIDATOR.validate(record(good.to_bytes(), key=key, subkey=subkey)), key
+
+
+def test_an_announcement_under_the_name_of_another_model_is_refused(good: SignedAnnouncement) -> None:
+    for key in (node_key(PREFIX, peer_of("node")), all_nodes_key(PREFIX)):
+        for subkey in (peer_of("node"), f"{peer_of('node')}/{OTHER_DIGEST}", f"{peer_of('victim')}/{DIGEST}"):
+            refused(record(good.to_bytes(), key=key, subkey=subkey), "under the name of")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +110,7 @@ def test_a_subkey_that_is_no_peer_id_is_refused(good: SignedAnnouncement, subkey
 
 @pytest.mark.parametrize("value", [None, 1, "text", [], {}, {"body": "x"}, b"", b"garbage"], ids=repr)
 def test_a_value_that_is_no_announcement_is_refused(value: object) -> None:
-    refused(record(value), "maps a peer id|not a signed document")
+    refused(record(value), "maps a name|not a signed document")
 
 
 def test_a_record_without_a_subkey_is_refused(good: SignedAnnouncement) -> None:
