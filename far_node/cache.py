@@ -1,13 +1,15 @@
-"""How much attention cache is promised to whom: admit, free, refuse. Counts only; the tensors grow in the sessions."""
+"""How much attention cache is promised to whom, and where: admit, free, refuse. Counts only; the tensors follow."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from discovery.protocol.ids import SessionId
-from far_node.errors import Busy
+from far_node.blocks.slots import Slab
+from far_node.errors import Busy, OutOfCache
 
 RETRY_SECONDS = 2.0
+_SMALLEST_CAPACITY = 64
 
 
 @dataclass(frozen=True)
@@ -22,44 +24,109 @@ class CacheCost:
         return rows * blocks * (self.fixed_bytes + positions * self.position_bytes)
 
 
+@dataclass(frozen=True)
+class Lease:
+    """Rows of a slab that belong to one session: ``count`` of them from ``first`` on."""
+
+    slab: Slab
+    first: int
+    count: int
+
+    @property
+    def end(self) -> int:
+        """The row after the last."""
+        return self.first + self.count
+
+
+@dataclass(eq=False)
+class _Shelf:
+    """Slabs are for one range of blocks and one capacity, so that sessions of one kind stand side by side."""
+
+    slab: Slab
+    span: tuple[int, int]
+    leases: dict[SessionId, Lease]
+
+    def gap(self, rows: int) -> int | None:
+        """The first row of the first free stretch that is long enough."""
+        at = 0
+        for lease in sorted(self.leases.values(), key=lambda lease: lease.first):
+            if lease.first - at >= rows:
+                return at
+            at = lease.end
+        return at if at + rows <= self.slab.max_rows else None
+
+
+def capacity_class(positions: int, longest: int | None) -> int:
+    """Positions a slab's rows have for sessions of up to ``positions``: 64, 96, 128, 192, … or the model's context."""
+    size = _SMALLEST_CAPACITY
+    while size < positions:
+        size = size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+    return size if longest is None else max(positions, min(size, longest))
+
+
 class CacheBudget:
     """A session is admitted with all it may ever need, so no session runs out half way."""
 
-    def __init__(self, capacity_bytes: int, cost: CacheCost, max_sessions: int) -> None:
-        self.capacity_bytes, self._cost, self._max_sessions = capacity_bytes, cost, max_sessions
-        self._promised: dict[SessionId, int] = {}
+    def __init__(
+        self, capacity_bytes: int, cost: CacheCost, *, rows_together: int = 16, longest: int | None = None
+    ) -> None:
+        self.capacity_bytes, self._cost = capacity_bytes, cost
+        self._rows_together, self._longest = rows_together, longest
+        self._shelves: list[_Shelf] = []
 
     @property
     def used_bytes(self) -> int:
-        """Bytes promised to open sessions."""
-        return sum(self._promised.values())
+        """Bytes of the slabs that open sessions keep alive."""
+        return sum(self._bytes_of(shelf, shelf.slab.rows) for shelf in self._shelves)
 
     @property
     def sessions(self) -> int:
         """Sessions that hold cache."""
-        return len(self._promised)
+        return sum(len(shelf.leases) for shelf in self._shelves)
 
-    def admit(self, session_id: SessionId, rows: int, positions: int, blocks: int) -> None:
-        """Promise a session its cache.
+    def admit(self, session_id: SessionId, rows: int, positions: int, span: tuple[int, int]) -> Lease:
+        """Promise a session rows for all its positions.
 
         Raises:
-            Busy: it does not fit now, too many sessions are open, or the id is taken.
+            Busy: the id is taken.
+            OutOfCache: it does not fit now.
         """
-        if session_id in self._promised:
+        if any(session_id in shelf.leases for shelf in self._shelves):
             raise Busy("a session with this id is open", retry_after=RETRY_SECONDS)
-        if len(self._promised) >= self._max_sessions:
-            raise Busy(f"{self._max_sessions} sessions are open, the most this node takes", retry_after=RETRY_SECONDS)
-        needed = self._cost.of(rows, positions, blocks)
+        capacity = capacity_class(positions, self._longest)
         free = self.capacity_bytes - self.used_bytes
+        roomy = [shelf for shelf in self._shelves if shelf.span == span and shelf.slab.capacity >= capacity]
+        for shelf in sorted(roomy, key=lambda shelf: shelf.slab.capacity):
+            first = shelf.gap(rows)
+            if first is None:
+                continue
+            growth = max(0, first + rows - shelf.slab.rows)
+            fits = self._bytes_of(shelf, growth) <= free
+            if fits and (growth == 0 or shelf.slab.capacity == capacity):
+                return self._lease(shelf, session_id, first, rows)
+        needed = self._cost.of(rows, capacity, span[1] - span[0])
         if needed > free:
-            raise Busy(
+            raise OutOfCache(
                 f"the session needs {needed} bytes of cache and {free} are free",
                 needed_bytes=needed,
                 free_bytes=free,
                 retry_after=RETRY_SECONDS,
             )
-        self._promised[session_id] = needed
+        shelf = _Shelf(Slab(capacity, max(rows, self._rows_together)), span, {})
+        self._shelves.append(shelf)
+        return self._lease(shelf, session_id, 0, rows)
 
     def free(self, session_id: SessionId) -> None:
         """Take the promise back; a session that has none is no fault."""
-        self._promised.pop(session_id, None)
+        for shelf in self._shelves:
+            if shelf.leases.pop(session_id, None) is not None:
+                shelf.slab.rows = max((lease.end for lease in shelf.leases.values()), default=0)
+        self._shelves = [shelf for shelf in self._shelves if shelf.leases]
+
+    def _lease(self, shelf: _Shelf, session_id: SessionId, first: int, rows: int) -> Lease:
+        lease = shelf.leases[session_id] = Lease(shelf.slab, first, rows)
+        shelf.slab.rows = max(shelf.slab.rows, lease.end)
+        return lease
+
+    def _bytes_of(self, shelf: _Shelf, rows: int) -> int:
+        return self._cost.of(rows, shelf.slab.capacity, shelf.span[1] - shelf.span[0])

@@ -13,6 +13,30 @@ class Busy(FarError):
     status = 429
 
 
+class OutOfCache(FarError):
+    """The attention cache has no room for the session now; ``retry_after`` says when to ask again."""
+
+    code = "out_of_cache"
+    retry = True
+    status = 503
+
+
+class Leaving(FarError):
+    """The node lets its sessions end and takes no new ones. Another node may."""
+
+    code = "node_leaving"
+    retry = True
+    status = 503
+
+
+class SessionExpired(FarError):
+    """Nothing came for so long that the node gave the session's cache to others. Opening a new one may succeed."""
+
+    code = "session_expired"
+    retry = True
+    status = 410
+
+
 class BlocksNotServed(FarError):
     """The node does not serve these blocks of this model. A fresh route may find who does."""
 

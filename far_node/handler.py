@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import psutil
 import structlog
 
 from discovery.dht.transport import Channel, Stream, Transport
-from discovery.protocol.announcement import Announcement
-from discovery.protocol.errors import FarError, PeerUnavailable, ProtocolViolation
+from discovery.protocol.errors import FarError, InvalidArgument, PeerUnavailable, ProtocolViolation
 from discovery.protocol.ids import SessionId
 from discovery.protocol.messages import (
     INFO_PROTOCOL,
@@ -27,11 +25,10 @@ from discovery.protocol.messages import (
     Opened,
     Step,
 )
-from far_node.blocks.run import Blocks
-from far_node.cache import CacheBudget
-from far_node.errors import BlocksNotServed, SessionTooLong, SessionUnknown
-from far_node.executor import Executor
-from far_node.receipts import Signer
+from far_node.errors import BlocksNotServed, Busy, Leaving, SessionExpired, SessionUnknown
+from far_node.executor import Executor, Place
+from far_node.limits import Limits
+from far_node.serving import Serving, Standing
 from far_node.session import NodeSession
 
 log = structlog.get_logger(__name__)
@@ -40,59 +37,128 @@ M = TypeVar("M")
 
 FIRST_MESSAGE_SECONDS = 10.0
 LINK_WAIT_SECONDS = 10.0
+SWEEP_SECONDS = 1.0
+HANG_UP_SECONDS = 2.0
+BUSY_RETRY_SECONDS = 2.0
 
 
-@dataclass(frozen=True)
-class Served:
-    """What this node offers: its announcement, its blocks, the longest context, and who signs for it."""
+class _OpenSession:
+    """A session, the model it is of and where it computes."""
 
-    announcement: Announcement
-    blocks: Blocks
-    context_length: int | None
-    signer: Signer
+    def __init__(self, session: NodeSession, serving: Serving, place: Place) -> None:
+        self.session, self.serving, self.place = session, serving, place
 
 
-@dataclass
 class _OpenSessions:
-    """Sessions by id, and who waits for one to open."""
+    """Sessions by id, and who waits for one to open or to end."""
 
-    by_id: dict[SessionId, NodeSession] = field(default_factory=dict)
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    def __init__(self) -> None:
+        self.by_id: dict[SessionId, _OpenSession] = {}
+        self._changed = asyncio.Condition()
 
-    async def add(self, session: NodeSession) -> None:
-        self.by_id[session.opening.session_id] = session
-        async with self.changed:
-            self.changed.notify_all()
+    def of(self, serving: Serving) -> list[NodeSession]:
+        """Sessions of one model."""
+        return [entry.session for entry in self.by_id.values() if entry.serving is serving]
+
+    async def add(self, entry: _OpenSession) -> None:
+        self.by_id[entry.session.opening.session_id] = entry
+        await self.tell()
+
+    def take_out(self, session: NodeSession) -> _OpenSession | None:
+        """The entry of a session, once; :meth:`tell` must follow."""
+        entry = self.by_id.get(session.opening.session_id)
+        if entry is None or entry.session is not session:
+            return None
+        return self.by_id.pop(session.opening.session_id)
 
     async def wait_for(self, session_id: SessionId) -> NodeSession:
         """A link may arrive before the client's own Open does."""
         try:
-            async with asyncio.timeout(LINK_WAIT_SECONDS), self.changed:
-                await self.changed.wait_for(lambda: session_id in self.by_id)
+            async with asyncio.timeout(LINK_WAIT_SECONDS), self._changed:
+                await self._changed.wait_for(lambda: session_id in self.by_id)
         except TimeoutError:
             raise SessionUnknown("no such session is open here") from None
-        return self.by_id[session_id]
+        return self.by_id[session_id].session
+
+    async def wait_for_end(self, serving: Serving) -> None:
+        """Until no session of a model is open."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self.of(serving))
+
+    async def tell(self) -> None:
+        """Wake those who wait for a change."""
+        async with self._changed:
+            self._changed.notify_all()
 
 
 class NodeHandler:
-    """Serves sessions, links between nodes, and questions about the node."""
+    """Serves sessions of one model or several, links between nodes, and questions about the node."""
 
-    def __init__(self, transport: Transport, executor: Executor, budget: CacheBudget, served: Served) -> None:
-        self._transport, self._executor, self._budget, self._served = transport, executor, budget, served
+    def __init__(self, transport: Transport, executor: Executor, limits: Limits | None = None) -> None:
+        self._transport, self._executor, self._limits = transport, executor, limits or Limits()
+        self._servings: dict[str, Serving] = {}
         self._sessions = _OpenSessions()
         self._token_layers_done = 0
         self._started_at = time.monotonic()
+        self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to serve."""
         await self._transport.serve(SESSION_PROTOCOL, self.serve_session)
         await self._transport.serve(LINK_PROTOCOL, self.serve_link)
         await self._transport.serve(INFO_PROTOCOL, self.serve_info)
+        self._sweeper = asyncio.create_task(self._sweep())
+
+    async def close(self) -> None:
+        """End what runs beside the streams; the streams end with the transport."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+
+    def add(self, serving: Serving) -> None:
+        """Take sessions for one more model.
+
+        Raises:
+            InvalidArgument: this model is served here already.
+        """
+        digest = serving.announcement.model_digest
+        if digest in self._servings:
+            raise InvalidArgument(f"{serving.announcement.model_id} is served here already")
+        self._servings[digest] = serving
+
+    async def drain(self, model_digest: str, patience: float) -> bool:
+        """Take no new sessions of a model and wait until those that are open have ended.
+
+        Args:
+            patience: seconds; sessions that are open after that are closed with :class:`Leaving`'s code.
+
+        Returns:
+            Whether all of them ended by themselves.
+        """
+        serving = self._servings[model_digest]
+        serving.standing = Standing.LEAVING
+        try:
+            async with asyncio.timeout(patience):
+                await self._sessions.wait_for_end(serving)
+        except TimeoutError:
+            failure = Failure.of(Leaving("the node leaves and could not wait for the session to end"))
+            await asyncio.gather(*(session.hang_up(failure, HANG_UP_SECONDS) for session in self._sessions.of(serving)))
+            return False
+        return True
+
+    def remove(self, model_digest: str) -> Serving:
+        """Serve a model no longer; its sessions have been drained."""
+        return self._servings.pop(model_digest)
+
+    @property
+    def servings(self) -> tuple[Serving, ...]:
+        """The models served, in the order they came."""
+        return tuple(self._servings.values())
 
     @property
     def token_layers_served(self) -> int:
         """Work of all sessions since the start."""
-        return self._token_layers_done + sum(s.log.token_layers for s in self._sessions.by_id.values())
+        return self._token_layers_done + sum(e.session.log.token_layers for e in self._sessions.by_id.values())
 
     @property
     def open_sessions(self) -> int:
@@ -138,12 +204,20 @@ class NodeHandler:
     async def serve_info(self, stream: Stream) -> None:
         """Answer what this process is and holds (``rpc_info``)."""
         channel = Channel(stream)
-        await _first(channel, InfoRequest)
-        await channel.send(self.info())
+        request = await _first(channel, InfoRequest)
+        try:
+            await channel.send(self.info(request.model_digest or None))
+        except BlocksNotServed as error:
+            await channel.send(Failure.of(error))
 
-    def info(self) -> NodeInfo:
-        """What this process says of itself."""
-        about, blocks = self._served.announcement, self._served.blocks
+    def info(self, model_digest: str | None = None) -> NodeInfo:
+        """What this process says of itself and of one model it serves; None: the first.
+
+        Raises:
+            BlocksNotServed: it does not serve this model.
+        """
+        serving = self._serving_of(model_digest or next(iter(self._servings), ""))
+        about, blocks, load = serving.announcement, serving.blocks, self._executor.load()
         return NodeInfo(
             peer_id=about.peer_id,
             wallet=about.wallet,
@@ -158,35 +232,58 @@ class NodeHandler:
             parameter_count=blocks.parameter_count(),
             parameter_bytes=blocks.parameter_bytes(),
             resident_bytes=psutil.Process().memory_info().rss,
-            cache_budget_bytes=self._budget.capacity_bytes,
-            cache_used_bytes=self._budget.used_bytes,
-            open_sessions=self.open_sessions,
+            cache_budget_bytes=serving.budget.capacity_bytes,
+            cache_used_bytes=serving.budget.used_bytes,
+            open_sessions=len(self._sessions.of(serving)),
             token_layers_served=self.token_layers_served,
             uptime_seconds=int(time.monotonic() - self._started_at),
+            device=str(blocks.device),
+            context_length=serving.context_length or 0,
+            max_batch_size=self._limits.max_batch_size,
+            one_by_one=blocks.one_by_one or "",
+            queued_steps=load.queued,
+            batch_rows=load.batch_rows,
+            decode_tokens_per_second=load.decode_rows_per_second,
+            prefill_tokens_per_second=load.prefill_positions_per_second,
+            prefix_hits=serving.prefixes.hits,
+            prefix_positions=serving.prefixes.positions_reused,
+            prefix_bytes=serving.prefixes.used_bytes,
+            state=serving.standing.value,
+            model_digests=tuple(self._servings),
         )
 
+    def _serving_of(self, model_digest: str) -> Serving:
+        serving = self._servings.get(model_digest)
+        if serving is None:
+            served = ", ".join(serving.announcement.model_id for serving in self._servings.values())
+            raise BlocksNotServed(f"this node serves {served or 'nothing'}, not the model asked for")
+        return serving
+
     async def _open(self, opening: Open, channel: Channel) -> NodeSession:
-        self._check(opening)
-        blocks = opening.end_block - opening.first_block
-        self._budget.admit(opening.session_id, opening.batch, opening.max_length, blocks)
-        session = NodeSession(opening, channel, self._served.blocks, self._executor, self._served.signer)
+        serving = self._serving_of(opening.model_digest)
+        serving.check(opening)
+        self._check_room(channel.peer_id)
+        place = serving.admit(opening, channel.peer_id)
+        session = NodeSession(opening, channel, place, self._executor, serving.signer)
+        await self._sessions.add(_OpenSession(session, serving, place))
         try:
-            await self._sessions.add(session)
             await session.link_to_next(self._transport)
         except BaseException:
             await self._forget(session)
             raise
         return session
 
-    def _check(self, opening: Open) -> None:
-        about, longest = self._served.announcement, self._served.context_length
-        if opening.model_digest != about.model_digest:
-            raise BlocksNotServed(f"this node serves {about.model_id}, not the model asked for")
-        if not about.first_block <= opening.first_block < opening.end_block <= about.end_block:
-            asked = f"{opening.first_block}:{opening.end_block}"
-            raise BlocksNotServed(f"blocks {asked} are asked for, {about.first_block}:{about.end_block} are here")
-        if longest is not None and opening.max_length > longest:
-            raise SessionTooLong(f"{opening.max_length} positions are asked for, the model's context has {longest}")
+    def _check_room(self, client: str) -> None:
+        limits, sessions = self._limits, [entry.session for entry in self._sessions.by_id.values()]
+        if len(sessions) >= limits.max_sessions:
+            raise Busy(
+                f"{limits.max_sessions} sessions are open, the most this node takes", retry_after=BUSY_RETRY_SECONDS
+            )
+        if sum(session.client == client for session in sessions) >= limits.max_sessions_per_client:
+            raise Busy(
+                f"{limits.max_sessions_per_client} of your sessions are open, the most this node gives to one client",
+                retry_after=BUSY_RETRY_SECONDS,
+            )
 
     async def _obey(self, session: NodeSession, channel: Channel) -> None:
         while (message := await channel.receive()) is not None:
@@ -200,10 +297,27 @@ class NodeHandler:
                     raise ProtocolViolation(f"{type(message).__name__} is not due on this stream")
 
     async def _forget(self, session: NodeSession) -> None:
+        entry = self._sessions.take_out(session)
+        if entry is None:
+            return
+        entry.serving.free(session.opening, entry.place)
+        self._token_layers_done += session.log.token_layers
+        await self._sessions.tell()
         await session.close()
-        if self._sessions.by_id.pop(session.opening.session_id, None) is not None:
-            self._token_layers_done += session.log.token_layers
-        self._budget.free(session.opening.session_id)
+
+    async def _sweep(self) -> None:
+        """Close sessions of which nothing was heard for too long, also where the client does not read."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now, patience = time.monotonic(), self._limits.idle_timeout
+            idle = [e.session for e in self._sessions.by_id.values() if now - e.session.last_step_at > patience]
+            error = SessionExpired(f"nothing came for {patience:g} s, and the session was closed")
+            await asyncio.gather(*(self._expire(session, Failure.of(error)) for session in idle))
+
+    async def _expire(self, session: NodeSession, failure: Failure) -> None:
+        log.info("session_expired", peer=session.client)
+        await self._forget(session)
+        await session.hang_up(failure, HANG_UP_SECONDS)
 
 
 async def _first(channel: Channel, kind: type[M]) -> M:

@@ -19,11 +19,12 @@ from far_node.blocks.cut import ModelShape, read_config, shape_of
 from far_node.blocks.load import load_blocks
 from far_node.blocks.run import Blocks
 from far_node.blocks.source import ModelSource, find_model
-from far_node.cache import CacheBudget, CacheCost
 from far_node.config import NodeConfig
 from far_node.executor import Executor
-from far_node.handler import NodeHandler, Served
+from far_node.handler import NodeHandler
+from far_node.limits import Limits
 from far_node.receipts import Signer
+from far_node.serving import Serving
 
 
 @dataclass
@@ -57,11 +58,19 @@ class Node:
     async def _serve(cls, config: NodeConfig, identity: Identity, peer: SwarmPeer, loaded: _Loaded) -> Node:
         maddrs = await peer.maddrs()
         announcement = _announcement(config, identity, loaded, maddrs)
-        executor = Executor()
-        cost = await executor.run(lambda: measure_cache(loaded.blocks))
-        budget = CacheBudget(config.cache_bytes, cost, config.max_sessions)
-        served = Served(announcement, loaded.blocks, loaded.shape.context_length, Signer(identity.key, announcement))
-        handler = NodeHandler(peer.transport, executor, budget, served)
+        limits = Limits(max_sessions=config.max_sessions)
+        executor = Executor(limits)
+        serving = await Serving.prepare(
+            announcement,
+            loaded.blocks,
+            Signer(identity.key, announcement),
+            executor,
+            cache_bytes=config.cache_bytes,
+            context_length=loaded.shape.context_length,
+            limits=limits,
+        )
+        handler = NodeHandler(peer.transport, executor, limits)
+        handler.add(serving)
         await handler.start()
         announcer = Announcer(peer.board, announcement, identity.key)
         await announcer.start()
@@ -70,6 +79,7 @@ class Node:
     async def stop(self) -> None:
         """Say goodbye on the DHT, close streams, end the daemon and the compute thread."""
         await self._announcer.stop()
+        await self.handler.close()
         await self._peer.close()
         await asyncio.to_thread(self._executor.close)
 
@@ -79,21 +89,6 @@ class _Loaded:
     source: ModelSource
     shape: ModelShape
     blocks: Blocks
-
-
-def measure_cache(blocks: Blocks) -> CacheCost:
-    """What a row of cache takes in one block, measured on two short runs, so it holds for every architecture."""
-    one, two = (_cache_bytes(blocks, positions) for positions in (1, 2))
-    count = blocks.end - blocks.first
-    per_position = max(1, -(-(two - one) // count))
-    return CacheCost(max(0, -(-one // count) - per_position), per_position)
-
-
-def _cache_bytes(blocks: Blocks, positions: int) -> int:
-    cache = blocks.new_cache()
-    hidden = torch.zeros(1, positions, blocks.hidden_size, device=blocks.device, dtype=blocks.dtype)
-    blocks.run(hidden, cache, blocks.first, blocks.end)
-    return cache.held_bytes()
 
 
 def _load(config: NodeConfig) -> tuple[ModelSource, ModelShape, Blocks]:

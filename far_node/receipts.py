@@ -33,20 +33,26 @@ class WorkLog:
     def __init__(self, opening: Open, signer: Signer) -> None:
         self._opening, self._signer = opening, signer
         self._input_root = self._output_root = first_root(opening.session_id)
-        self._steps = self._positions = 0
+        self._steps = self._positions = self._cached = 0
         self._due_at = RECEIPT_EVERY_POSITIONS
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been computed yet."""
+        return self._steps == 0
 
     @property
     def token_layers(self) -> int:
         """Positions × blocks so far."""
         return self._positions * (self._opening.end_block - self._opening.first_block)
 
-    def record(self, start_position: int, taken: WireTensor, given: WireTensor) -> None:
-        """One more step: what came in over the wire and what went out."""
+    def record(self, start_position: int, taken: WireTensor, given: WireTensor, cached: int = 0) -> None:
+        """One more step: what came in over the wire, what went out, and how many positions were known already."""
         self._input_root = extend_root(self._input_root, start_position, taken.shape, taken.dtype, taken.data)
         self._output_root = extend_root(self._output_root, start_position, given.shape, given.dtype, given.data)
         self._steps += 1
         self._positions += taken.shape[0] * taken.shape[1]
+        self._cached += cached
 
     def interim_receipt(self) -> SignedReceipt | None:
         """A receipt when :data:`RECEIPT_EVERY_POSITIONS` more were done. All nodes of a ring come due at one step."""
@@ -71,6 +77,7 @@ class WorkLog:
             steps=self._steps,
             positions=self._positions,
             token_layers=self.token_layers,
+            cached_positions=self._cached,
             input_root=self._input_root.hex(),
             output_root=self._output_root.hex(),
             price_units=opening.price_units,

@@ -1,11 +1,10 @@
-"""One session on this node: its cache, its neighbours, its work log."""
+"""One session on this node: its place on the device, its neighbours, its work log."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-
-import torch
+import time
 
 from discovery.dht.transport import Channel, Transport
 from discovery.protocol.errors import FarError, ProtocolViolation
@@ -18,24 +17,31 @@ from discovery.protocol.messages import (
     Step,
     WireTensor,
 )
-from far_node.blocks.run import Blocks
-from far_node.blocks.wire import from_wire, to_wire
+from far_node.blocks.prefix import PREFIX_POSITIONS, Keys, prefix_keys
 from far_node.errors import BadPosition, SessionTooLong
-from far_node.executor import Executor
+from far_node.executor import Executor, Place
 from far_node.receipts import Signer, WorkLog
+
+_LARGE_BYTES = 1 << 18
+"""What is hashed beside the event loop, so that the streams of others do not wait for it."""
 
 
 class NodeSession:
-    """Takes steps in order, computes them, hands them on. ``control`` is the client's own stream."""
+    """Takes steps in order, has them computed, hands them on. ``control`` is the client's own stream."""
 
-    def __init__(self, opening: Open, control: Channel, blocks: Blocks, executor: Executor, signer: Signer) -> None:
+    def __init__(self, opening: Open, control: Channel, place: Place, executor: Executor, signer: Signer) -> None:
         self.opening = opening
         self.log = WorkLog(opening, signer)
-        self._control, self._blocks, self._executor = control, blocks, executor
-        self._cache = blocks.new_cache()
+        self._control, self._place, self._executor = control, place, executor
         self._next: Channel | None = None
         self._taking = asyncio.Lock()
+        self.last_step_at = time.monotonic()
         self.closed = False
+
+    @property
+    def client(self) -> str:
+        """The peer that opened it."""
+        return self._control.peer_id
 
     async def link_to_next(self, transport: Transport) -> None:
         """Open the stream to the successor, if there is one.
@@ -55,12 +61,14 @@ class NodeSession:
                 return
             try:
                 self._check(step)
-                given = await self._executor.run(lambda: self._compute(step))
-                self.log.record(step.start_position, step.hidden, given)
-                await self._hand_on(step, given)
+                keep = 0 if self.opening.next else step.keep  # a successor needs every position
+                computed = await self._executor.compute(self._place, step, keep, await self._prefix_of(step))
+                await self._record(step, computed.hidden, computed.cached)
+                await self._hand_on(step, computed.hidden)
                 await self._issue_interim_receipt()
             except FarError as error:
                 await self.fail(Failure.of(error, error.facts.get("peer_id")))  # who: the successor, where it is lost
+            self.last_step_at = time.monotonic()
 
     async def fail(self, failure: Failure) -> None:
         """Tell the client, and take no more steps."""
@@ -80,28 +88,41 @@ class NodeSession:
         if self._next is not None:
             await self._next.close()
 
+    async def hang_up(self, failure: Failure, patience: float) -> None:
+        """End the session from our side: tell the client, who may not be reading, and close its stream."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self.fail(failure)
+        await self._control.close()
+
     def _check(self, step: Step) -> None:
         rows, positions, size = step.hidden.shape
         if rows != self.opening.batch:
             raise ProtocolViolation(f"the session has {self.opening.batch} rows, the step {rows}")
-        if size != self._blocks.hidden_size:
-            raise ProtocolViolation(f"this model's hidden states have {self._blocks.hidden_size} values, not {size}")
+        if step.hidden.dtype != self.opening.codec:
+            raise ProtocolViolation(f"the session's wire type is {self.opening.codec}, not {step.hidden.dtype}")
+        wire_size = self._place.blocks.hidden_size
+        if size != wire_size:
+            raise ProtocolViolation(f"this model's hidden states have {wire_size} values, not {size}")
         if step.start_position + positions > self.opening.max_length:
             raise SessionTooLong(f"the session was opened for {self.opening.max_length} positions")
         if any(row >= rows for row in step.rows):
             raise BadPosition(f"the session has {rows} rows")
 
-    def _compute(self, step: Step) -> WireTensor:
-        """On the compute thread."""
-        opening, blocks = self.opening, self._blocks
-        self._cache.rewind(step.start_position)
-        if step.rows:
-            self._cache.select_rows(torch.tensor(step.rows, device=blocks.device))
-        hidden = from_wire(step.hidden, blocks.device, blocks.dtype)
-        output = blocks.run(hidden, self._cache, opening.first_block, opening.end_block, opening.left_padding)
-        if opening.next is None and step.keep:
-            output = output[:, -step.keep :]
-        return to_wire(output, opening.codec)
+    async def _prefix_of(self, step: Step) -> Keys:
+        """Keys of the first step's whole prefix, where states of earlier sessions may be used."""
+        is_first = step.start_position == 0 and self.log.is_empty
+        if self._place.prefixes is None or not is_first or step.hidden.shape[1] <= PREFIX_POSITIONS:
+            return ()
+        client = None if self.opening.share_prefix else self.client
+        span = self.opening.first_block, self.opening.end_block
+        return await asyncio.to_thread(prefix_keys, client, span, step.hidden)
+
+    async def _record(self, step: Step, given: WireTensor, cached: int) -> None:
+        if len(step.hidden.data) + len(given.data) > _LARGE_BYTES:
+            await asyncio.to_thread(self.log.record, step.start_position, step.hidden, given, cached)
+        else:
+            self.log.record(step.start_position, step.hidden, given, cached)
 
     async def _hand_on(self, step: Step, given: WireTensor) -> None:
         target = self._next or self._control

@@ -37,7 +37,7 @@ class PeerAddress(_message.Message):
     def __init__(self, peer_id: _Optional[str] = ..., maddrs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("session_id", "nonce", "model_digest", "first_block", "end_block", "max_length", "batch", "codec", "previous", "next", "price_units", "left_padding")
+    __slots__ = ("session_id", "nonce", "model_digest", "first_block", "end_block", "max_length", "batch", "codec", "previous", "next", "price_units", "left_padding", "priority", "share_prefix")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -50,6 +50,8 @@ class Open(_message.Message):
     NEXT_FIELD_NUMBER: _ClassVar[int]
     PRICE_UNITS_FIELD_NUMBER: _ClassVar[int]
     LEFT_PADDING_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    SHARE_PREFIX_FIELD_NUMBER: _ClassVar[int]
     session_id: bytes
     nonce: bytes
     model_digest: str
@@ -62,7 +64,9 @@ class Open(_message.Message):
     next: PeerAddress
     price_units: int
     left_padding: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, session_id: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., model_digest: _Optional[str] = ..., first_block: _Optional[int] = ..., end_block: _Optional[int] = ..., max_length: _Optional[int] = ..., batch: _Optional[int] = ..., codec: _Optional[str] = ..., previous: _Optional[str] = ..., next: _Optional[_Union[PeerAddress, _Mapping]] = ..., price_units: _Optional[int] = ..., left_padding: _Optional[_Iterable[int]] = ...) -> None: ...
+    priority: int
+    share_prefix: bool
+    def __init__(self, session_id: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., model_digest: _Optional[str] = ..., first_block: _Optional[int] = ..., end_block: _Optional[int] = ..., max_length: _Optional[int] = ..., batch: _Optional[int] = ..., codec: _Optional[str] = ..., previous: _Optional[str] = ..., next: _Optional[_Union[PeerAddress, _Mapping]] = ..., price_units: _Optional[int] = ..., left_padding: _Optional[_Iterable[int]] = ..., priority: _Optional[int] = ..., share_prefix: _Optional[bool] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ()
@@ -117,11 +121,13 @@ class Failure(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., retry: _Optional[bool] = ..., retry_after: _Optional[float] = ..., peer_id: _Optional[str] = ...) -> None: ...
 
 class InfoRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("model_digest",)
+    MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    model_digest: str
+    def __init__(self, model_digest: _Optional[str] = ...) -> None: ...
 
 class NodeInfo(_message.Message):
-    __slots__ = ("peer_id", "wallet", "model_id", "model_digest", "first_block", "end_block", "block_count", "quantization", "dtype", "software", "parameter_count", "parameter_bytes", "resident_bytes", "cache_budget_bytes", "cache_used_bytes", "open_sessions", "token_layers_served", "uptime_seconds")
+    __slots__ = ("peer_id", "wallet", "model_id", "model_digest", "first_block", "end_block", "block_count", "quantization", "dtype", "software", "parameter_count", "parameter_bytes", "resident_bytes", "cache_budget_bytes", "cache_used_bytes", "open_sessions", "token_layers_served", "uptime_seconds", "device", "context_length", "max_batch_size", "one_by_one", "queued_steps", "batch_rows", "decode_tokens_per_second", "prefill_tokens_per_second", "prefix_hits", "prefix_positions", "prefix_bytes", "state", "model_digests")
     PEER_ID_FIELD_NUMBER: _ClassVar[int]
     WALLET_FIELD_NUMBER: _ClassVar[int]
     MODEL_ID_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +146,19 @@ class NodeInfo(_message.Message):
     OPEN_SESSIONS_FIELD_NUMBER: _ClassVar[int]
     TOKEN_LAYERS_SERVED_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    MAX_BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    ONE_BY_ONE_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_STEPS_FIELD_NUMBER: _ClassVar[int]
+    BATCH_ROWS_FIELD_NUMBER: _ClassVar[int]
+    DECODE_TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    PREFILL_TOKENS_PER_SECOND_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_HITS_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_BYTES_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_DIGESTS_FIELD_NUMBER: _ClassVar[int]
     peer_id: str
     wallet: str
     model_id: str
@@ -158,4 +177,17 @@ class NodeInfo(_message.Message):
     open_sessions: int
     token_layers_served: int
     uptime_seconds: int
-    def __init__(self, peer_id: _Optional[str] = ..., wallet: _Optional[str] = ..., model_id: _Optional[str] = ..., model_digest: _Optional[str] = ..., first_block: _Optional[int] = ..., end_block: _Optional[int] = ..., block_count: _Optional[int] = ..., quantization: _Optional[str] = ..., dtype: _Optional[str] = ..., software: _Optional[str] = ..., parameter_count: _Optional[int] = ..., parameter_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., cache_budget_bytes: _Optional[int] = ..., cache_used_bytes: _Optional[int] = ..., open_sessions: _Optional[int] = ..., token_layers_served: _Optional[int] = ..., uptime_seconds: _Optional[int] = ...) -> None: ...
+    device: str
+    context_length: int
+    max_batch_size: int
+    one_by_one: str
+    queued_steps: int
+    batch_rows: int
+    decode_tokens_per_second: float
+    prefill_tokens_per_second: float
+    prefix_hits: int
+    prefix_positions: int
+    prefix_bytes: int
+    state: str
+    model_digests: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, peer_id: _Optional[str] = ..., wallet: _Optional[str] = ..., model_id: _Optional[str] = ..., model_digest: _Optional[str] = ..., first_block: _Optional[int] = ..., end_block: _Optional[int] = ..., block_count: _Optional[int] = ..., quantization: _Optional[str] = ..., dtype: _Optional[str] = ..., software: _Optional[str] = ..., parameter_count: _Optional[int] = ..., parameter_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., cache_budget_bytes: _Optional[int] = ..., cache_used_bytes: _Optional[int] = ..., open_sessions: _Optional[int] = ..., token_layers_served: _Optional[int] = ..., uptime_seconds: _Optional[int] = ..., device: _Optional[str] = ..., context_length: _Optional[int] = ..., max_batch_size: _Optional[int] = ..., one_by_one: _Optional[str] = ..., queued_steps: _Optional[int] = ..., batch_rows: _Optional[int] = ..., decode_tokens_per_second: _Optional[float] = ..., prefill_tokens_per_second: _Optional[float] = ..., prefix_hits: _Optional[int] = ..., prefix_positions: _Optional[int] = ..., prefix_bytes: _Optional[int] = ..., state: _Optional[str] = ..., model_digests: _Optional[_Iterable[str]] = ...) -> None: ...

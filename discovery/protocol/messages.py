@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import get_args
 
 from google.protobuf.message import DecodeError
@@ -28,6 +29,14 @@ NONCE_BYTES = 16
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 assert set(DTYPE_BYTES) == set(get_args(Dtype))
+
+
+class Priority(IntEnum):
+    """Whose steps go first on a busy node; inside a class clients take turns."""
+
+    HIGH = -1
+    NORMAL = 0
+    LOW = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,8 @@ class Open:
     next: PeerAddress | None
     price_units: int = 0
     left_padding: tuple[int, ...] = ()
+    priority: Priority = Priority.NORMAL
+    share_prefix: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +133,9 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class InfoRequest:
-    """Ask a node for its :class:`NodeInfo`."""
+    """Ask a node for its :class:`NodeInfo`, of one model it serves; an empty digest means the first."""
+
+    model_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +160,19 @@ class NodeInfo:
     open_sessions: int
     token_layers_served: int
     uptime_seconds: int
+    device: str = ""
+    context_length: int = 0
+    max_batch_size: int = 0
+    one_by_one: str = ""
+    queued_steps: int = 0
+    batch_rows: int = 0
+    decode_tokens_per_second: float = 0.0
+    prefill_tokens_per_second: float = 0.0
+    prefix_hits: int = 0
+    prefix_positions: int = 0
+    prefix_bytes: int = 0
+    state: str = "ready"
+    model_digests: tuple[str, ...] = ()
 
 
 Message = Open | Opened | Link | Step | Close | ReceiptIssued | Failure | InfoRequest | NodeInfo
@@ -190,7 +216,7 @@ def encode(message: Message) -> bytes:
             )
             envelope = pb.Envelope(failure=failure)
         case InfoRequest():
-            envelope = pb.Envelope(info_request=pb.InfoRequest())
+            envelope = pb.Envelope(info_request=pb.InfoRequest(model_digest=message.model_digest))
         case NodeInfo():
             envelope = pb.Envelope(node_info=pb.NodeInfo(**{name: getattr(message, name) for name in _INFO_FIELDS}))
     frame: bytes = envelope.SerializeToString()
@@ -227,9 +253,9 @@ def decode(data: bytes) -> Message:
         case "failure":
             return _failure_from_wire(envelope.failure)
         case "info_request":
-            return InfoRequest()
+            return InfoRequest(envelope.info_request.model_digest[:64])
         case "node_info":
-            return NodeInfo(**{name: getattr(envelope.node_info, name) for name in _INFO_FIELDS})
+            return _info_from_wire(envelope.node_info)
     raise ProtocolViolation("the frame holds a message this version does not know")
 
 
@@ -291,6 +317,8 @@ def _open_to_wire(message: Open) -> pb.Open:
         next=pb.PeerAddress(peer_id=following.peer_id, maddrs=following.maddrs) if following else None,
         price_units=message.price_units,
         left_padding=message.left_padding,
+        priority=message.priority,
+        share_prefix=message.share_prefix,
     )
 
 
@@ -302,6 +330,8 @@ def _open_from_wire(wire: pb.Open) -> Open:
     _require(1 <= wire.max_length <= MAX_POSITIONS, f"max_length {wire.max_length} is out of range")
     padding = tuple(wire.left_padding)
     _require(len(padding) in (0, wire.batch), "left_padding has one count for each row")
+    _require(all(count < wire.max_length for count in padding), "left_padding leaves no position")
+    _require(wire.priority in list(Priority), f"the priority {wire.priority} is none of -1 (high), 0 (normal), 1 (low)")
     following = None
     if wire.HasField("next"):
         maddrs = tuple(wire.next.maddrs)
@@ -320,7 +350,17 @@ def _open_from_wire(wire: pb.Open) -> Open:
         next=following,
         price_units=wire.price_units,
         left_padding=padding,
+        priority=Priority(wire.priority),
+        share_prefix=wire.share_prefix,
     )
+
+
+def _info_from_wire(wire: pb.NodeInfo) -> NodeInfo:
+    facts = {name: getattr(wire, name) for name in _INFO_FIELDS}
+    for name, value in facts.items():
+        if isinstance(value, float):
+            _require(math.isfinite(value) and value >= 0, f"{name} is not a rate")
+    return NodeInfo(**facts | {"model_digests": tuple(wire.model_digests)})
 
 
 def _failure_from_wire(wire: pb.Failure) -> Failure:

@@ -32,7 +32,8 @@ class Receipt(Body):
     """Peer ``peer_id`` ran blocks ``[first_block, end_block)`` for ``positions`` positions of a session.
 
     ``positions`` counts every position that was computed (rows × positions, recomputed ones included);
-    ``token_layers = positions × (end_block - first_block)`` is the unit of work that is paid.
+    ``token_layers = positions × (end_block - first_block)`` is the unit of work that is paid. ``cached_positions`` of
+    them were answered from states kept of an earlier session.
     """
 
     version: Literal[1] = 1
@@ -47,6 +48,7 @@ class Receipt(Body):
     steps: Count
     positions: Count
     token_layers: Count
+    cached_positions: Count = 0
     input_root: Digest
     output_root: Digest
     price_units: Count
@@ -63,6 +65,8 @@ class Receipt(Body):
             raise ValueError("the block range is empty")
         if self.token_layers != self.positions * (self.end_block - self.first_block):
             raise ValueError("token_layers is not positions × blocks")
+        if self.cached_positions > self.positions:
+            raise ValueError("more positions were cached than there were")
         return self
 
     @property

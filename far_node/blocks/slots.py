@@ -95,6 +95,10 @@ class Slab:
         planes = self._tensors.get(layer)
         return None if planes is None else (planes[0].tensor(self.rows), planes[1].tensor(self.rows))
 
+    def all_held(self) -> list[Tensor]:
+        """Keys and values of every layer that has been computed here."""
+        return [plane.tensor(self.rows) for planes in self._tensors.values() for plane in planes]
+
     def put(self, layer: int, row: int, keys: Tensor, values: Tensor) -> None:
         """Write (heads, positions, size) at the beginning of a row."""
         held_keys, held_values = self.of(layer, keys[None], values[None])
@@ -169,11 +173,9 @@ class SlotRows:
 
     def select_rows(self, rows: Tensor) -> None:
         """Continue from these rows of the session, in this order (beam search)."""
-        for keys, values in filter(None, map(self.slab.held, list(self.slab._tensors))):
-            mine = slice(self.first, self.first + self.count)
-            for tensor in (keys, values):
-                own = tensor[mine, :, : self.length]
-                own.copy_(own[rows])
+        for tensor in self.slab.all_held():
+            own = tensor[self.first : self.first + self.count, :, : self.length]
+            own.copy_(own[rows])
         for layer in self.states.values():
             for kind in layer.values():
                 for index, state in kind.items():
@@ -252,9 +254,7 @@ class _Batch:
         for part in self.parts:
             mine, here = slice(part.first, part.first + part.count), slice(at, at + part.count)
             end = part.length + self.positions
-            for tensor, fresh, copy in zip(
-                part.slab.of(layer, keys, values), (keys, values), gathered, strict=True
-            ):
+            for tensor, fresh, copy in zip(part.slab.of(layer, keys, values), (keys, values), gathered, strict=True):
                 tensor[mine, :, part.length : end] = fresh[here]
                 copy[here, :, : end - offset] = tensor[mine, :, offset:end]
             at += part.count

@@ -7,6 +7,7 @@ import gc
 import threading
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ import torch
 from torch import Tensor
 
 from discovery.protocol.errors import FarError, InvalidArgument
-from discovery.protocol.messages import Opened
+from discovery.protocol.messages import Message, Opened, Step
 from far_mesh.client import Checkpoint, Generation, Mesh, Token
 from far_mesh.config import GenerationOptions, MeshConfig
 from far_mesh.errors import ContextLengthExceeded, NoRoute, NotADraw
 from far_node.blocks.load import load_blocks
 from far_node.blocks.run import Blocks
+from far_node.blocks.wire import to_wire
+from far_node.errors import ComputeFailed
 from tests.far_mesh.conftest import SPANS
 from tests.support.models import BUNDLED_VOCABULARY, greedy, whole_model
 from tests.support.ring import Ring, a_ring, source_of
@@ -332,13 +335,12 @@ class _Gate(Blocks):
         self.__dict__ = honest.__dict__
         self.left, self.reached, self.open = opens_for, threading.Event(), threading.Event()
 
-    def run(self, *arguments: Any, **more: Any) -> Tensor:
+    def _forward(self, *arguments: Any) -> Tensor:
         self.left -= 1
         if self.left < 0:
             self.reached.set()
             self.open.wait(20)
-        answer: Tensor = super().run(*arguments, **more)
-        return answer
+        return super()._forward(*arguments)
 
 
 async def _read(generation: Generation) -> None:
@@ -349,25 +351,40 @@ async def _read(generation: Generation) -> None:
 class _Nonsense(Blocks):
     """Blocks that answer with one value. Takes over the blocks it is made of."""
 
-    value = float("nan")
+    def __init__(self, honest: Blocks, value: float) -> None:
+        self.__dict__ = honest.__dict__ | {"value": value}
 
-    def __init__(self, honest: Blocks) -> None:
-        self.__dict__ = honest.__dict__
-
-    def run(self, hidden: Tensor, *rest: Any, **more: Any) -> Tensor:
-        honest: Tensor = super().run(hidden, *rest, **more)
-        return torch.full_like(honest, self.value)
+    def _forward(self, *arguments: Any) -> Tensor:
+        return torch.full_like(super()._forward(*arguments), self.value)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+NOT_FINITE = [float("nan"), float("inf"), float("-inf")]
+
+
+@pytest.mark.parametrize("value", NOT_FINITE)
+async def test_a_node_whose_blocks_compute_nonsense_says_so_itself(talker: Path, value: float) -> None:
+    async with a_ring(talker, (0, 3)) as ring:
+        await ring.add(3, 6, blocks=_Nonsense(load_blocks(source_of(talker), 3, 6), value))
+        mesh = await ring.mesh()
+        with pytest.raises(ComputeFailed, match="not finite"):
+            await tokens_of(mesh, PROMPT, GenerationOptions(max_tokens=5))
+        for node in ring.nodes:
+            await node.until_free()
+        await mesh.close()
+
+
+@pytest.mark.parametrize("value", NOT_FINITE)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-async def test_a_node_that_computes_nonsense_ends_the_text_with_an_error(
+async def test_a_node_that_sends_nonsense_ends_the_text_with_an_error(
     talker: Path, value: float, temperature: float
 ) -> None:
-    async with a_ring(talker, (0, 3)) as ring:
-        nonsense = _Nonsense(load_blocks(source_of(talker), 3, 6))
-        nonsense.value = value
-        await ring.add(3, 6, blocks=nonsense)
+    def nonsense(message: Message) -> Message:
+        if not isinstance(message, Step):
+            return message
+        return replace(message, hidden=to_wire(torch.full(message.hidden.shape, value), "float32"))
+
+    async with a_ring(talker, (0, 3), (3, 6)) as ring:
+        ring.corrupt(ring.nodes[1], nonsense)
         mesh = await ring.mesh()
         with pytest.raises(NotADraw) as failure:
             await tokens_of(mesh, PROMPT, GenerationOptions(max_tokens=5, temperature=temperature))

@@ -30,7 +30,9 @@ def by_one_node(ring: Ring, *chunks: WireTensor) -> list[torch.Tensor]:
 
 
 def close(got: torch.Tensor, expected: torch.Tensor) -> None:
-    torch.testing.assert_close(got, expected, atol=TOLERANCE, rtol=0)
+    """Within a part of the largest value: rows that share a pass are rounded in another order."""
+    assert got.shape == expected.shape
+    assert (got - expected).abs().max() <= TOLERANCE * expected.abs().max()
 
 
 class TestTheWayRound:

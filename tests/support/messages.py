@@ -18,6 +18,7 @@ from discovery.protocol.messages import (
     Open,
     Opened,
     PeerAddress,
+    Priority,
     ReceiptIssued,
     Step,
     WireTensor,
@@ -50,7 +51,8 @@ def steps(draw: st.DrawFn) -> Step:
 @st.composite
 def openings(draw: st.DrawFn) -> Open:
     """Any valid Open."""
-    first, batch = draw(st.integers(0, 100)), draw(st.integers(1, 256))
+    first, batch, longest = draw(st.integers(0, 100)), draw(st.integers(1, 256)), draw(st.integers(1, 2**24))
+    padding = st.lists(st.integers(0, longest - 1), min_size=batch, max_size=batch).map(tuple)
     following = st.builds(PeerAddress, peers, st.lists(st.text(max_size=20), max_size=4).map(tuple))
     return Open(
         session_id=draw(session_ids),
@@ -58,13 +60,15 @@ def openings(draw: st.DrawFn) -> Open:
         model_digest=DIGEST,
         first_block=first,
         end_block=draw(st.integers(first + 1, 200)),
-        max_length=draw(st.integers(1, 2**24)),
+        max_length=longest,
         batch=batch,
         codec=draw(st.sampled_from(sorted(DTYPE_BYTES))),
         previous=draw(st.none() | peers),
         next=draw(st.none() | following),
         price_units=draw(uint64),
-        left_padding=draw(st.just(()) | st.lists(uint32, min_size=batch, max_size=batch).map(tuple)),
+        left_padding=draw(st.just(()) | padding),
+        priority=draw(st.sampled_from(Priority)),
+        share_prefix=draw(st.booleans()),
     )
 
 
@@ -96,11 +100,24 @@ node_infos = st.builds(
     open_sessions=uint32,
     token_layers_served=uint64,
     uptime_seconds=uint64,
+    device=st.sampled_from(["cpu", "cuda:0"]),
+    context_length=uint32,
+    max_batch_size=uint32,
+    one_by_one=st.text(max_size=20),
+    queued_steps=uint32,
+    batch_rows=uint32,
+    decode_tokens_per_second=st.floats(0, 1e9),
+    prefill_tokens_per_second=st.floats(0, 1e9),
+    prefix_hits=uint64,
+    prefix_positions=uint64,
+    prefix_bytes=uint64,
+    state=st.sampled_from(["ready", "leaving"]),
+    model_digests=st.lists(st.just(DIGEST), max_size=3).map(tuple),
 )
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Opened),
     st.builds(Close),
-    st.builds(InfoRequest),
+    st.builds(InfoRequest, st.sampled_from(["", DIGEST])),
     st.builds(Link, session_ids),
     st.builds(ReceiptIssued, st.binary(max_size=100)),
     steps(),

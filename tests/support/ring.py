@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,9 +29,10 @@ from far_node.blocks.source import ModelSource, find_model
 from far_node.blocks.wire import from_wire, to_wire
 from far_node.cache import CacheBudget
 from far_node.executor import Executor
-from far_node.handler import NodeHandler, Served
-from far_node.node import measure_cache
+from far_node.handler import NodeHandler
+from far_node.limits import Limits
 from far_node.receipts import Signer
+from far_node.serving import Serving
 from tests.support.documents import announcement, key_of, peer_of
 
 torch.set_num_threads(1)
@@ -60,13 +61,18 @@ class RingNode:
     transport: MemoryTransport
     blocks: Blocks
     executor: Executor
-    budget: CacheBudget
+    serving: Serving
     handler: NodeHandler
 
     @property
     def peer_id(self) -> str:
         """Its peer id."""
         return self.announcement.peer_id
+
+    @property
+    def budget(self) -> CacheBudget:
+        """Who holds how much cache."""
+        return self.serving.budget
 
     async def until_free(self) -> None:
         """Wait until no session is open here."""
@@ -139,6 +145,7 @@ class Ring:
         quantization: Quantization = "none",
         cache_bytes: int = 1 << 28,
         max_sessions: int = 64,
+        limits: Limits | None = None,
         blocks: Blocks | None = None,
         **facts: Any,
     ) -> RingNode:
@@ -156,15 +163,24 @@ class Ring:
             maddrs=(),
             **facts,
         )
-        executor = Executor()
-        budget = CacheBudget(cache_bytes, await executor.run(partial(measure_cache, blocks)), max_sessions)
+        limits = limits or Limits(max_sessions=max_sessions)
+        executor = Executor(limits)
+        serving = await Serving.prepare(
+            about,
+            blocks,
+            Signer(key_of(name), about),
+            executor,
+            cache_bytes=cache_bytes,
+            context_length=self.shape.context_length,
+            limits=limits,
+        )
         transport = self.network.join(peer_of(name))
-        served = Served(about, blocks, self.shape.context_length, Signer(key_of(name), about))
-        handler = NodeHandler(transport, executor, budget, served)
+        handler = NodeHandler(transport, executor, limits)
+        handler.add(serving)
         await handler.start()
         for protocol, serve in transport.handlers.items():
             transport.handlers[protocol] = self._watched(serve)
-        node = RingNode(name, about, transport, blocks, executor, budget, handler)
+        node = RingNode(name, about, transport, blocks, executor, serving, handler)
         self.nodes.append(node)
         self.board.signed[about.peer_id] = sign_announcement(about, key_of(name))
         return node
@@ -233,6 +249,7 @@ class Ring:
         """End all nodes."""
         await asyncio.gather(*(node.transport.close() for node in self.nodes), self.client.close())
         for node in self.nodes:
+            await node.handler.close()
             node.executor.close()
 
 

@@ -1,0 +1,119 @@
+"""States of prompts seen before: a session whose first inputs are the same starts from there.
+
+What counts are the very bytes a node was sent, hashed in a chain of :data:`PREFIX_POSITIONS` at a time, so the stored
+keys, values and outputs are those the same computation would give. Nobody can plant a state for others: a node stores
+what it computed itself. Sharing between clients is asked for by each of them, because a quick answer tells that
+somebody else has sent the same beginning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from discovery.protocol.messages import DTYPE_BYTES, WireTensor
+from far_node.blocks.slots import SlotRows
+
+PREFIX_POSITIONS = 64
+_DOMAIN = b"far-mesh/prefix/v1\n"
+
+Keys = tuple[bytes, ...]
+
+
+def prefix_keys(client: str | None, blocks: tuple[int, int], hidden: WireTensor) -> Keys:
+    """One key for each whole :data:`PREFIX_POSITIONS` of a first step, each covering all before it.
+
+    Args:
+        client: whose states may be used; None for the states of all who share.
+        blocks: the range that is computed.
+        hidden: one row.
+    """
+    scope = "shared" if client is None else f"of {client}"
+    key = hashlib.sha256(_DOMAIN + f"{scope}\n{blocks[0]}:{blocks[1]} {hidden.dtype}\n".encode()).digest()
+    keys, data = [], memoryview(hidden.data)
+    size = PREFIX_POSITIONS * hidden.shape[2] * DTYPE_BYTES[hidden.dtype]
+    for at in range(0, len(data) - size + 1, size):
+        digest = hashlib.sha256(key)
+        digest.update(data[at : at + size])
+        key = digest.digest()
+        keys.append(key)
+    return tuple(keys)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    keys: Keys
+    layers: dict[int, tuple[Tensor, Tensor]]
+    outputs: Tensor
+
+    @property
+    def bytes(self) -> int:
+        tensors = [self.outputs, *(tensor for pair in self.layers.values() for tensor in pair)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+class PrefixCache:
+    """The least recently used states go when ``capacity_bytes`` are full. For the compute thread alone."""
+
+    def __init__(self, capacity_bytes: int) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.used_bytes = self.hits = self.positions_reused = 0
+        self._stored: OrderedDict[bytes, _Stored] = OrderedDict()
+        self._by_key: dict[bytes, tuple[_Stored, int]] = {}
+
+    def restore(self, keys: Keys, rows: SlotRows, positions: int) -> Tensor | None:
+        """Put the longest known beginning of a session into its ``rows``.
+
+        Args:
+            positions: of the step; one at least is left to compute.
+
+        Returns:
+            The outputs for the positions restored, (1, restored, hidden size); None when nothing is known.
+        """
+        usable = min(len(keys), (positions - 1) // PREFIX_POSITIONS)
+        found = next((self._by_key[key] for key in reversed(keys[:usable]) if key in self._by_key), None)
+        if found is None:
+            return None
+        stored, count = found[0], found[1] * PREFIX_POSITIONS
+        rows.prepare()
+        for layer, (held_keys, held_values) in stored.layers.items():
+            rows.slab.put(layer, rows.first, held_keys[:, :count], held_values[:, :count])
+        rows.length = count
+        self._stored.move_to_end(stored.keys[-1])
+        self.hits += 1
+        self.positions_reused += count
+        return stored.outputs[None, :count]
+
+    def store(self, keys: Keys, rows: SlotRows, blocks: tuple[int, int], outputs: Tensor) -> None:
+        """Keep the beginning of a session that was just computed; ``outputs`` is (1, positions, hidden size)."""
+        if not keys or keys[-1] in self._by_key:
+            return
+        count = len(keys) * PREFIX_POSITIONS
+        layers = {}
+        for layer in range(*blocks):
+            held = rows.slab.held(layer)
+            if held is not None:
+                layers[layer] = (held[0][rows.first, :, :count].clone(), held[1][rows.first, :, :count].clone())
+        entry = _Stored(keys, layers, outputs[0, :count].clone())
+        if entry.bytes > self.capacity_bytes:
+            return
+        for key in keys:  # what it begins with need not be kept twice
+            known = self._by_key.get(key)
+            if known is not None and known[0].keys[-1] == key:
+                self._drop(known[0])
+        while self.used_bytes + entry.bytes > self.capacity_bytes:
+            self._drop(next(iter(self._stored.values())))
+        self._stored[keys[-1]] = entry
+        self.used_bytes += entry.bytes
+        for index, key in enumerate(keys):
+            self._by_key[key] = entry, index + 1
+
+    def _drop(self, entry: _Stored) -> None:
+        del self._stored[entry.keys[-1]]
+        self.used_bytes -= entry.bytes
+        for key in entry.keys:
+            if self._by_key[key][0] is entry:
+                del self._by_key[key]
