@@ -86,10 +86,10 @@ class ModelEnds:
     def _forward(self, ids: Tensor, start: int) -> Any:
         cache = BlockCache(self._model.config, 0, 0)
         cache.length = start
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, Any] = {self.stack.cache_argument: cache}
         if self._takes_positions:
             arguments["position_ids"] = torch.arange(start, start + ids.shape[1]).expand(ids.shape[0], -1)
-        return self._model(input_ids=ids, past_key_values=cache, use_cache=True, **arguments)
+        return self._model(input_ids=ids, use_cache=True, **arguments)
 
     def _learn_return_type(self) -> None:
         """The loop of some decoders unpacks tuples. Nobody here can be asked, so try the plain form first.
@@ -97,7 +97,8 @@ class ModelEnds:
         Blocks that only pass on cost time in each token (80 of them a good part of a millisecond), so all but the
         seam are left out where the decoder's loop does not mind.
         """
-        hidden = self.embed(torch.zeros(1, 1, dtype=torch.long), 0)
+        # several rows and positions: with one, the first row of a tensor looks like the first item of a tuple
+        hidden = self.embed(torch.zeros(2, 3, dtype=torch.long), 0)
         seam_alone: list[nn.Module] = [self._seam]
         for layers, returns_tuple in product((seam_alone, list(self.stack.layers)), (False, True)):
             self.stack.replace_layers(layers)

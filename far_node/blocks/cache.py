@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from far_node.blocks.cut import shape_of
+from far_node.blocks.cut import cache_layers, shape_of
 from far_node.errors import BadPosition
 
 
@@ -27,7 +27,7 @@ class BlockCache(DynamicCache):
         if self.layer_class_to_replicate is not None:  # models without layer types: one plain layer each
             self.layers = [DynamicLayer() for _ in range(shape_of(config).block_count)]
             self.layer_class_to_replicate = None
-        self._held = range(first, end)
+        self._held = cache_layers(config, first, end)
         self.length = 0
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -12,8 +12,11 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from far_node.blocks.cache import BlockCache
-from far_node.blocks.cut import PassThrough, find_stack, shape_of
+from far_node.blocks.cut import PassThrough, find_stack, shape_of, text_config
 from far_node.blocks.slots import SlotCache, SlotRows, batching_obstacle
+
+# what a decoder's loop says to a tensor that should have been a tuple
+_LOOP_ERRORS = (AttributeError, IndexError, RuntimeError, TypeError, ValueError)
 
 
 class Blocks:
@@ -26,7 +29,7 @@ class Blocks:
         self._model = model.eval()
         self.first, self.end = first, end
         self._stack = find_stack(model)
-        self._takes_positions = "position_ids" in inspect.signature(self._stack.owner.forward).parameters
+        self._inner_size = int(text_config(model.config).hidden_size)
         self._injected: Tensor | None = None
         self._captured: Tensor | None = None
         self._held = {index: self._stack.layers[index] for index in range(first, end)}
@@ -120,24 +123,25 @@ class Blocks:
 
     def _forward(self, hidden: Tensor, cache: Any, arguments: dict[str, Any]) -> Tensor:
         self._injected, self._captured = hidden, None
-        self._stack.owner(inputs_embeds=self._carrier(hidden), past_key_values=cache, use_cache=True, **arguments)
+        arguments |= {self._stack.cache_argument: cache, "use_cache": True}
+        self._stack.runner(inputs_embeds=self._carrier(hidden), **arguments)
         captured, self._injected, self._captured = self._captured, None, None
         assert captured is not None
         return captured
 
     def _arguments(self, positions: Tensor, left_padding: tuple[int, ...]) -> dict[str, Any]:
         if not left_padding or not any(left_padding):
-            return {"position_ids": positions} if self._takes_positions else {}
+            return {"position_ids": positions} if self._stack.takes_positions else {}
         padding = torch.tensor(left_padding, device=positions.device)[:, None]
         seen = torch.arange(int(positions[0, -1]) + 1, device=positions.device)[None]
         arguments: dict[str, Any] = {"attention_mask": (seen >= padding).long()}
-        if self._takes_positions:
+        if self._stack.takes_positions:
             arguments["position_ids"] = (positions - padding).clamp(min=0)
         return arguments
 
     def _carrier(self, hidden: Tensor) -> Tensor:
         """What the decoder's forward sees before our first block: only its shape and type matter."""
-        return hidden if hidden.shape[-1] == self.hidden_size else hidden[..., : self.hidden_size]
+        return hidden.new_zeros(*hidden.shape[:2], self._inner_size)
 
     def _select(self, first: int, end: int) -> None:
         if (first, end) == self._selected:
@@ -169,21 +173,23 @@ class Blocks:
             returned.append(isinstance(output, tuple | list))
             raise _Seen
 
-        layer = self._held[self.first]
-        first_in_stack = self._stack.layers[0]
-        hook = layer.register_forward_hook(look)
-        self._stack.layers[0] = layer
-        hidden = torch.zeros(1, 1, self.hidden_size, dtype=self.dtype, device=self.device)
+        self._select(self.first, self.end)
+        self._injected = torch.zeros(1, 1, self.hidden_size, dtype=self.dtype, device=self.device)
+        stand_ins = [layer for layer in (*self._stack.layers, *self._idle.values()) if isinstance(layer, PassThrough)]
+        hook = self._held[self.first].register_forward_hook(look)
         try:
-            self._stack.owner(inputs_embeds=hidden, use_cache=False)
-        except _Seen:
-            pass
+            for guess in (False, True):  # what stands before ours must please the loop as well
+                for stand_in in stand_ins:
+                    stand_in.returns_tuple = guess
+                with suppress(_Seen, *(() if guess else _LOOP_ERRORS)):
+                    self._stack.runner(inputs_embeds=self._carrier(self._injected), use_cache=False)
+                if returned:
+                    break
         finally:
             hook.remove()
-            self._stack.layers[0] = first_in_stack
-        for stand_in in (*self._stack.layers, *self._idle.values()):
-            if isinstance(stand_in, PassThrough):
-                stand_in.returns_tuple = returned[0]
+        for stand_in in stand_ins:
+            stand_in.returns_tuple = returned[0]
+        self._injected = self._captured = None
 
 
 class _Seen(Exception):

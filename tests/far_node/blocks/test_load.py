@@ -110,9 +110,9 @@ class TestConfig:
         ("config", "words"),
         [
             ({"model_type": "gemma3n_text"}, "per-layer embeddings"),
-            ({"model_type": "minimax"}, "its own cache class"),
-            ({"model_type": "falcon_h1"}, "initialiser"),
-            ({"model_type": "longcat_flash"}, "two cache layers"),
+            ({"model_type": "minimax"}, "cache class of its own"),
+            ({"model_type": "zamba2"}, "its shared layers"),
+            ({"model_type": "deepseek_v4"}, "several streams side by side"),
             ({"model_type": "t5"}, "no causal language model head"),
             ({"model_type": "vit"}, "no causal language model head"),
             ({"model_type": "unheard-of"}, "cannot be used"),
