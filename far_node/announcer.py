@@ -49,10 +49,11 @@ class Announcer:
         )
 
     async def stop(self) -> None:
-        """Say that we are leaving."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        """Say, once, that we are leaving."""
+        renewing, self._task = self._task, None
+        if renewing is not None:
+            renewing.cancel()
+            await asyncio.gather(renewing, return_exceptions=True)
             await self._publish("leaving", _LEAVING_LIFETIME_SECONDS)
 
     async def _renew(self) -> None:

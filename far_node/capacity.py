@@ -48,20 +48,35 @@ class Wish:
 
 @dataclass(frozen=True)
 class Plan:
-    """``candidates`` are equally long ranges that fit; one is to be chosen. ``tight``: the reserve is used up."""
+    """What to hold.
+
+    Attributes:
+        candidates: equally long ranges that fit; one is to be chosen.
+        room_bytes: what the weights may take of each device.
+        tight: whether that uses up the reserve.
+    """
 
     quantization: Quantization
     candidates: tuple[Range, ...]
+    room_bytes: tuple[int, ...]
     tight: bool
 
 
-def room_on(memory: Memory, *, reserve_bytes: int, cache_bytes: int, fraction: float = 1.0) -> Room:
+def readable_bytes(count: int) -> str:
+    """For people."""
+    return f"{count / GIB:.2f} GiB" if count >= GIB // 10 else f"{count / (1 << 20):.2f} MiB"
+
+
+def room_on(
+    memory: Memory, *, reserve_bytes: int, cache_bytes: int, fraction: float = 1.0, held_bytes: int = 0
+) -> Room:
     """What weights may take of a device.
 
     Args:
-        fraction: of the device's total memory, the most that weights and cache may take together.
+        fraction: of the device's total memory, the most that weights and cache of all models may take together.
+        held_bytes: what those that are there already take.
     """
-    limit = int(memory.total_bytes * fraction)
+    limit = int(memory.total_bytes * fraction) - held_bytes
     spare = min(memory.free_bytes - reserve_bytes, limit) - cache_bytes
     return Room(memory, max(0, spare), max(0, min(memory.free_bytes, limit)))
 
@@ -78,17 +93,17 @@ def plan_blocks(sizes: Mapping[Quantization, Sequence[int]], wish: Wish, rooms: 
     Raises:
         DoesNotFit: not what was asked for, or not even one block.
     """
-    spare, most = [room.spare for room in rooms], [room.most for room in rooms]
-    for limit in (spare, most) if wish.blocks or wish.count else (spare,):
+    spare, most = tuple(room.spare for room in rooms), tuple(room.most for room in rooms)
+    for limit, tight in ((spare, False), (most, True)) if wish.blocks or wish.count else ((spare, False),):
         for kind in wish.kinds:
             candidates = _wished(sizes[kind], wish, limit)
             if candidates:
-                return Plan(kind, candidates, tight=limit is most)
+                return Plan(kind, candidates, limit, tight)
     kind = wish.kinds[-1]
     if not wish.blocks and not wish.count:
         longest = _longest_ranges(sizes[kind], spare)
         if longest:
-            return Plan(kind, longest, tight=False)
+            return Plan(kind, longest, spare, tight=False)
     raise _does_not_fit(kind, sizes[kind], wish, rooms)
 
 
@@ -116,8 +131,9 @@ def share_blocks(free_bytes: Sequence[int], block_count: int, block_bytes: int) 
     """
     most = [max(0, free) // block_bytes for free in free_bytes]
     if sum(most) < block_count:
+        size = readable_bytes(block_bytes)
         raise DoesNotFit(
-            f"{block_count} blocks of {_gib(block_bytes)} each are needed, these machines have room for {sum(most)}",
+            f"{block_count} blocks of {size} each are needed, these machines have room for {sum(most)}",
             needed_bytes=block_count * block_bytes,
             free_bytes=sum(max(0, free) for free in free_bytes),
         )
@@ -173,19 +189,12 @@ def _does_not_fit(kind: Quantization, sizes: Sequence[int], wish: Wish, rooms: S
     else:
         needed, usable, asked = min(sizes), sum(room.spare for room in rooms), "even one block"
     coarser = {"none": "--quantization int8 or nf4", "int8": "--quantization nf4", "nf4": ""}[kind]
-    ways = [coarser, "fewer blocks"] if wish.blocks or wish.count else [coarser, "a smaller --cache-mb or --reserve-gb"]
+    ways = [coarser, "fewer blocks" if wish.blocks or wish.count else "a smaller --cache-mb or --reserve-gb"]
     return DoesNotFit(
-        f"{asked} of this model ({_kind_name(kind)}) needs {_gib(needed)}; {where} has {_gib(free)} free, of which "
-        f"{_gib(usable)} may be used: try {' or '.join(filter(None, ways))}",
+        f"{asked} of this model ({'not quantized' if kind == 'none' else kind}) needs {readable_bytes(needed)}; "
+        f"{where} has {readable_bytes(free)} free, of which {readable_bytes(usable)} may be used: "
+        f"try {' or '.join(filter(None, ways))}",
         needed_bytes=needed,
         free_bytes=free,
         usable_bytes=usable,
     )
-
-
-def _kind_name(kind: Quantization) -> str:
-    return "not quantized" if kind == "none" else kind
-
-
-def _gib(count: int) -> str:
-    return f"{count / GIB:.2f} GiB" if count >= GIB // 100 else f"{count / (1 << 20):.2f} MiB"

@@ -37,8 +37,8 @@ MAX_CONVERSATIONS = 16
 _LAST_ANSWER_SECONDS = 2.0
 _LONGEST_ADDRESS = 103  # sun_path holds 104 bytes on macOS and 108 on Linux, the final zero included
 
-Tell = Callable[..., Awaitable[None]]
-"""``await tell(event, **facts)`` before the answer."""
+Tell = Callable[..., None]
+"""``tell(event, **facts)`` before the answer."""
 
 Command = Callable[[Mapping[str, Any], Tell], Awaitable[Mapping[str, Any]]]
 
@@ -92,13 +92,12 @@ class ControlServer:
             writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async def say(line: Mapping[str, Any]) -> None:
-            writer.write(json.dumps(line).encode() + b"\n")
-            await writer.drain()
+        def say(line: Mapping[str, Any]) -> None:
+            if not writer.is_closing():  # the work goes on, whether or not somebody watches it
+                writer.write(json.dumps(line).encode() + b"\n")
 
-        async def tell(event: str, **facts: Any) -> None:
-            with contextlib.suppress(OSError):  # the work goes on, whether or not somebody watches it
-                await say({"event": event, **facts})
+        def tell(event: str, **facts: Any) -> None:
+            say({"event": event, **facts})
 
         try:
             if len(self._conversations) > MAX_CONVERSATIONS:
@@ -109,14 +108,13 @@ class ControlServer:
                 raise InvalidArgument(f"there is no command {name[:40]!r}; there are {', '.join(self._commands)}")
             answer = await command(arguments, tell)
         except FarError as error:
-            await say({"error": {"code": error.code, "message": error.message, "retry_after": error.retry_after}})
-        except OSError:
-            raise
+            say({"error": {"code": error.code, "message": error.message, "retry_after": error.retry_after}})
         except Exception as error:  # a bug ends this command, not the node
             log.error("command_failed", kind=type(error).__name__, exc_info=True)
-            await say({"error": {"code": FarError.code, "message": f"the node has a bug: {type(error).__name__}"}})
+            say({"error": {"code": FarError.code, "message": f"the node has a bug: {type(error).__name__}"}})
         else:
-            await say({"ok": answer})
+            say({"ok": answer})
+        await writer.drain()
 
 
 def ask(

@@ -62,6 +62,8 @@ def test_reserve_and_cache_are_left_free() -> None:
 def test_no_more_than_a_fraction_of_a_device_is_taken() -> None:
     found = room_on(gpu(24), reserve_bytes=2 * GIB, cache_bytes=GIB, fraction=0.5)
     assert (found.spare, found.most) == (11 * GIB, 12 * GIB)
+    more = room_on(gpu(24, free=20), reserve_bytes=2 * GIB, cache_bytes=GIB, fraction=0.5, held_bytes=4 * GIB)
+    assert (more.spare, more.most) == (7 * GIB, 8 * GIB)
 
 
 def test_a_device_that_is_full_has_no_room() -> None:

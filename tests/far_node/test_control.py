@@ -23,7 +23,7 @@ async def echo(arguments: Mapping[str, Any], tell: Tell) -> Mapping[str, Any]:
 
 async def count(arguments: Mapping[str, Any], tell: Tell) -> Mapping[str, Any]:
     for number in range(int(arguments["to"])):
-        await tell("counted", number=number)
+        tell("counted", number=number)
     return {"counted": arguments["to"]}
 
 
