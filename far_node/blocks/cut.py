@@ -271,10 +271,11 @@ def _subclass(parent: type[PreTrainedModel], hollow: Callable[[PreTrainedModel, 
 
 def _spare_stand_ins(stack: Stack) -> None:
     """Show the initialiser of the decoder only the layers that are there: Falcon-H1's fills in buffers of all."""
-    initialise = stack.owner._init_weights
+    owner: Any = stack.owner
+    initialise = owner._init_weights
 
     def of_what_is_there(module: nn.Module) -> None:
-        if module is not stack.owner:
+        if module is not owner:
             initialise(module)
             return
         layers = list(stack.layers)
@@ -282,7 +283,7 @@ def _spare_stand_ins(stack: Stack) -> None:
         initialise(module)
         stack.replace_layers(layers)
 
-    stack.owner._init_weights = of_what_is_there
+    owner._init_weights = of_what_is_there
 
 
 def _empty_layers(stack: Stack, kept: Iterable[int]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,77 +11,29 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from far_mesh.model.ends import ModelEnds
-from far_node.blocks.cache import BlockCache
 from far_node.blocks.cut import find_stack
-from far_node.blocks.load import load_blocks, load_client_model
-from far_node.blocks.source import find_model
+from far_node.blocks.load import load_blocks
 from far_node.errors import BadPosition
-from tests.support.models import BLOCKS, KINDS, VOCABULARY, greedy, make_model, whole_model
+from tests.support.models import KINDS, VOCABULARY, greedy, make_model, whole_model
+from tests.support.pieces import Pieces
 
-CUTS = ((0, 1), (1, 4), (4, BLOCKS))
 TOLERANCE = 1e-4
 
 
-class Cut:
-    """Three spans and the client's ends, chained in the open."""
-
-    def __init__(self, path: Path) -> None:
-        source = self.source = find_model(str(path))
-        self.spans = [load_blocks(source, first, end) for first, end in CUTS]
-        self.ends = ModelEnds(load_client_model(source))
-
-    def start(self, left_padding: tuple[int, ...] = ()) -> Walk:
-        return Walk(self, left_padding)
-
-
-class Walk:
-    """One text on its way through the pieces."""
-
-    def __init__(self, cut: Cut, left_padding: tuple[int, ...] = ()) -> None:
-        self.cut, self.left_padding = cut, left_padding
-        self.caches: list[BlockCache] = [span.new_cache() for span in cut.spans]
-
-    @property
-    def length(self) -> int:
-        return self.caches[0].length
-
-    def step(self, ids: Tensor) -> Tensor:
-        start = self.length
-        hidden = self._embed(ids, start)
-        for span, cache in zip(self.cut.spans, self.caches, strict=True):
-            hidden = span.run(hidden, cache, span.first, span.end, self.left_padding)
-        return self.cut.ends.logits(hidden, start)
-
-    def _embed(self, ids: Tensor, start: int) -> Tensor:
-        """Row by row where rows are padded, so that absolute positions begin where the text does."""
-        hidden = self.cut.ends.embed(ids, start)
-        for row, padding in enumerate(self.left_padding):
-            skipped = max(0, padding - start)
-            hidden[row, skipped:] = self.cut.ends.embed(ids[row : row + 1, skipped:], start + skipped - padding)[0]
-        return hidden
-
-    def rewind(self, length: int) -> None:
-        for cache in self.caches:
-            cache.rewind(length)
-
-    def select_rows(self, rows: Sequence[int]) -> None:
-        for cache in self.caches:
-            cache.select_rows(torch.tensor(rows))
-
-
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[PreTrainedModel, Cut]]:
+def shop(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[PreTrainedModel, Pieces]]:
     """Every kind, whole and cut."""
     made = {}
     for kind in KINDS:
         path = make_model(tmp_path_factory.mktemp("models") / kind, kind)
-        made[kind] = whole_model(path), Cut(path)
+        made[kind] = whole_model(path), Pieces(path)
     return made
 
 
 @pytest.fixture(params=sorted(KINDS))
-def both(request: pytest.FixtureRequest, shop: dict[str, tuple[PreTrainedModel, Cut]]) -> tuple[PreTrainedModel, Cut]:
+def both(
+    request: pytest.FixtureRequest, shop: dict[str, tuple[PreTrainedModel, Pieces]]
+) -> tuple[PreTrainedModel, Pieces]:
     return shop[request.param]
 
 
@@ -91,7 +42,7 @@ def some_ids(*shape: int, seed: int = 0) -> Tensor:
 
 
 @torch.inference_mode()
-def test_prefill_and_ten_cached_steps_give_the_logits_of_the_whole_model(both: tuple[PreTrainedModel, Cut]) -> None:
+def test_prefill_and_ten_cached_steps_give_the_logits_of_the_whole_model(both: tuple[PreTrainedModel, Pieces]) -> None:
     whole, cut = both
     walk, cache = cut.start(), DynamicCache(config=whole.config)
     prompt, steps = some_ids(2, 12), some_ids(10, 2, 1, seed=1)
@@ -102,7 +53,7 @@ def test_prefill_and_ten_cached_steps_give_the_logits_of_the_whole_model(both: t
     assert expected.std() > 100 * TOLERANCE, "the logits differ enough for the comparison to mean something"
 
 
-def test_greedy_text_is_that_of_the_whole_model(both: tuple[PreTrainedModel, Cut]) -> None:
+def test_greedy_text_is_that_of_the_whole_model(both: tuple[PreTrainedModel, Pieces]) -> None:
     whole, cut = both
     prompt = [5, 17, 99, 3, 40, 77, 12]
     expected = greedy(whole, prompt, 24)
@@ -116,7 +67,7 @@ def test_greedy_text_is_that_of_the_whole_model(both: tuple[PreTrainedModel, Cut
 
 
 @torch.inference_mode()
-def test_a_prefill_in_chunks_is_the_prefill_in_one(both: tuple[PreTrainedModel, Cut]) -> None:
+def test_a_prefill_in_chunks_is_the_prefill_in_one(both: tuple[PreTrainedModel, Pieces]) -> None:
     _, cut = both
     ids = some_ids(1, 20)
     whole = cut.start().step(ids)
@@ -126,7 +77,7 @@ def test_a_prefill_in_chunks_is_the_prefill_in_one(both: tuple[PreTrainedModel, 
 
 
 @torch.inference_mode()
-def test_rows_padded_on_the_left_are_as_transformers_makes_them(both: tuple[PreTrainedModel, Cut]) -> None:
+def test_rows_padded_on_the_left_are_as_transformers_makes_them(both: tuple[PreTrainedModel, Pieces]) -> None:
     whole, cut = both
     padding = (0, 5, 2)
     ids = some_ids(3, 12)
@@ -146,7 +97,7 @@ def test_rows_padded_on_the_left_are_as_transformers_makes_them(both: tuple[PreT
 
 
 @torch.inference_mode()
-def test_a_padded_row_says_what_it_says_alone(both: tuple[PreTrainedModel, Cut]) -> None:
+def test_a_padded_row_says_what_it_says_alone(both: tuple[PreTrainedModel, Pieces]) -> None:
     _, cut = both
     alone = some_ids(1, 8)
     padded = torch.cat([torch.zeros(1, 4, dtype=torch.long), alone], dim=1)
@@ -161,7 +112,7 @@ def _takes_positions(model: PreTrainedModel) -> bool:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("back", [1, 3, 4])
-def test_going_back_and_on_equals_never_having_gone(both: tuple[PreTrainedModel, Cut], back: int) -> None:
+def test_going_back_and_on_equals_never_having_gone(both: tuple[PreTrainedModel, Pieces], back: int) -> None:
     _, cut = both
     straight, detour = cut.start(), cut.start()
     for walk in (straight, detour):
@@ -176,7 +127,7 @@ def test_going_back_and_on_equals_never_having_gone(both: tuple[PreTrainedModel,
 
 
 @torch.inference_mode()
-def test_a_window_that_has_let_positions_go_cannot_go_back_and_says_so(both: tuple[PreTrainedModel, Cut]) -> None:
+def test_a_window_that_has_let_positions_go_cannot_go_back_and_says_so(both: tuple[PreTrainedModel, Pieces]) -> None:
     whole, cut = both
     walk, straight = cut.start(), cut.start()
     walk.step(some_ids(1, 20))
@@ -191,7 +142,7 @@ def test_a_window_that_has_let_positions_go_cannot_go_back_and_says_so(both: tup
 
 
 @torch.inference_mode()
-def test_chosen_rows_go_on_from_where_they_were(both: tuple[PreTrainedModel, Cut]) -> None:
+def test_chosen_rows_go_on_from_where_they_were(both: tuple[PreTrainedModel, Pieces]) -> None:
     _, cut = both
     ids, after = some_ids(3, 10), some_ids(3, 1, seed=2)
     chosen = [2, 0, 2]
@@ -204,7 +155,7 @@ def test_chosen_rows_go_on_from_where_they_were(both: tuple[PreTrainedModel, Cut
 
 
 @torch.inference_mode()
-def test_a_part_of_the_blocks_held_runs_as_if_only_that_were_held(both: tuple[PreTrainedModel, Cut]) -> None:
+def test_a_part_of_the_blocks_held_runs_as_if_only_that_were_held(both: tuple[PreTrainedModel, Pieces]) -> None:
     _, cut = both
     wide, narrow = cut.spans[1], load_blocks(cut.source, 2, 3)
     caches = wide.new_cache(), narrow.new_cache()
@@ -218,7 +169,7 @@ def test_a_part_of_the_blocks_held_runs_as_if_only_that_were_held(both: tuple[Pr
     torch.testing.assert_close(before, after, atol=0, rtol=0)
 
 
-def test_sessions_on_the_same_blocks_do_not_see_each_other(both: tuple[PreTrainedModel, Cut]) -> None:
+def test_sessions_on_the_same_blocks_do_not_see_each_other(both: tuple[PreTrainedModel, Pieces]) -> None:
     _, cut = both
     first, second = some_ids(1, 6), some_ids(1, 9, seed=7)
     alone = [cut.start().step(first), cut.start().step(second)]
@@ -228,7 +179,7 @@ def test_sessions_on_the_same_blocks_do_not_see_each_other(both: tuple[PreTraine
     torch.testing.assert_close(torch.cat([mixed[1], mixed[3]], 1), alone[1], atol=TOLERANCE, rtol=0)
 
 
-def test_a_piece_holds_the_parameters_of_its_layers_and_no_others(both: tuple[PreTrainedModel, Cut]) -> None:
+def test_a_piece_holds_the_parameters_of_its_layers_and_no_others(both: tuple[PreTrainedModel, Pieces]) -> None:
     whole, cut = both
     layers = find_stack(whole).layers
     for span in cut.spans:
