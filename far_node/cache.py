@@ -84,6 +84,10 @@ class CacheBudget:
         """Sessions that hold cache."""
         return sum(len(shelf.leases) for shelf in self._shelves)
 
+    def how_many(self, positions: int, blocks: int) -> int:
+        """How many sessions of one row and so many positions find room at once."""
+        return self.capacity_bytes // self._cost.of(1, capacity_class(positions, self._longest), blocks)
+
     def admit(self, session_id: SessionId, rows: int, positions: int, span: tuple[int, int]) -> Lease:
         """Promise a session rows for all its positions.
 

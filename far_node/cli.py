@@ -2,114 +2,338 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from discovery.console import Console, fail, quiet_libraries, run, settle_memory, until_stopped
+from discovery.console import Console, fail, quiet_libraries, run
+from far_node import models_cli
+
+if TYPE_CHECKING:
+    from far_node.config import ModelOptions, NodeConfig
 
 app = typer.Typer(
     help="Serve blocks of a language model to the Far Mesh swarm, and be paid for the work.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.add_typer(models_cli.app, name="models")
+
+_MODEL, _DEVICE, _CROWD, _NETWORK, _LIFE = "Model", "Device and memory", "Many sessions", "Network", "Life"
 
 
-@app.callback()
-def _main() -> None:
-    """Keeps `start` a subcommand while it is the only one."""
+def _model_option(help: str, *flags: str, **more: Any) -> Any:
+    return typer.Option(*flags, help=help, rich_help_panel=_MODEL, **more)
+
+
+ModelIdOption = Annotated[str | None, _model_option("Public name of the model; default: directory name or hub id.")]
+BlocksOption = Annotated[
+    str | None, _model_option("Blocks to serve, a:b with b exclusive; default: as many as fit, where they lack most.")
+]
+NumBlocksOption = Annotated[int | None, _model_option("How many blocks to serve, where the swarm lacks them most.")]
+QuantizationOption = Annotated[
+    str | None, _model_option("none, int8 or nf4 (4 bits); default: int8 on a CPU, int8 or nf4 on a GPU by what fits.")
+]
+DtypeOption = Annotated[str | None, _model_option("float32, bfloat16 or float16; default by device.")]
+AttentionOption = Annotated[str, _model_option("sdpa (flash attention where the GPU has it) or eager.")]
+ContextOption = Annotated[int | None, _model_option("Positions of the longest session; default: the model's own.")]
+CacheOption = Annotated[int, _model_option("Budget of the attention cache in MiB.", "--cache-mb", min=1)]
+OffloadOption = Annotated[bool, _model_option("Run blocks that do not fit on the GPU on the CPU.", "--cpu-offload")]
+
+IdentityOption = Annotated[Path, typer.Option(help="Key file of this node; made by start if absent.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
+PatienceOption = Annotated[
+    float | None,
+    typer.Option("--drain-timeout", min=0, help="Seconds that open sessions get; default: what the node was told."),
+]
+DEFAULT_IDENTITY = Path("~/.far/identity")
 
 
 @app.command()
 def start(
-    model: Annotated[str, typer.Option(help="Model directory, hub id (owner/name) or the bundled far-demo.")],
+    context: typer.Context,
+    model: Annotated[str, _model_option("Model directory, hub id (owner/name) or the bundled far-demo.")],
     wallet: Annotated[str, typer.Option(help="EVM address that is paid, 0x…")],
     initial_peers: Annotated[list[str], typer.Option(help="Multiaddr of a swarm peer, …/p2p/12D3KooW…; repeatable.")],
-    model_id: Annotated[
-        str | None, typer.Option(help="Public name of the model; default: directory name or hub id.")
+    model_id: ModelIdOption = None,
+    blocks: BlocksOption = None,
+    num_blocks: NumBlocksOption = None,
+    quantization: QuantizationOption = None,
+    dtype: DtypeOption = None,
+    attention: AttentionOption = "sdpa",
+    context_length: ContextOption = None,
+    cache_mb: CacheOption = 1024,
+    cpu_offload: OffloadOption = False,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, mps or cuda:N; default: a GPU if any.", rich_help_panel=_DEVICE)
     ] = None,
-    blocks: Annotated[str | None, typer.Option(help="Blocks to serve, a:b with b exclusive; default: all.")] = None,
-    quantization: Annotated[str, typer.Option(help="none, int8 or nf4.")] = "none",
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; default by device.")] = None,
     gpu: Annotated[
-        int | None, typer.Option(min=0, help="Index of the CUDA device; default: the first, if any.")
+        int | None, typer.Option(min=0, help="Index of the CUDA device, as --device cuda:N.", rich_help_panel=_DEVICE)
     ] = None,
-    cpu_only: Annotated[bool, typer.Option("--cpu-only", help="Do not use a GPU.")] = False,
+    cpu_only: Annotated[
+        bool, typer.Option("--cpu-only", help="Do not use a GPU, as --device cpu.", rich_help_panel=_DEVICE)
+    ] = False,
+    reserve_gb: Annotated[
+        float,
+        typer.Option(min=0, help="GiB that an automatic number of blocks leaves free.", rich_help_panel=_DEVICE),
+    ] = 2.0,
+    gpu_memory_fraction: Annotated[
+        float, typer.Option(help="Most of the GPU's memory to take, 0 to 1.", rich_help_panel=_DEVICE)
+    ] = 1.0,
     threads: Annotated[
-        int | None, typer.Option(help="CPU threads for the computation; default: torch's choice.")
+        int | None,
+        typer.Option(help="CPU threads for the computation; default: torch's choice.", rich_help_panel=_DEVICE),
     ] = None,
-    identity: Annotated[Path, typer.Option(help="Key file of this node; made if absent.")] = Path("~/.far/identity"),
-    host_maddr: Annotated[list[str], typer.Option(help="Where to listen; repeatable.")] = ["/ip4/0.0.0.0/tcp/31330"],  # noqa: B006
-    public_addr: Annotated[list[str], typer.Option(help="Address others reach us at, IP:PORT or multiaddr.")] = [],  # noqa: B006
-    map_ports: Annotated[bool, typer.Option("--map-ports", help="Ask the router for a port (UPnP, NAT-PMP).")] = False,
-    prefix: Annotated[str, typer.Option(help="DHT prefix; a private swarm has its own.")] = "far",
-    cache_mb: Annotated[int, typer.Option(min=1, help="Budget of the attention cache in MiB.")] = 1024,
-    max_sessions: Annotated[int, typer.Option(min=1, help="Sessions open at once.")] = 64,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+    max_sessions: Annotated[int, typer.Option(help="Sessions open at once.", rich_help_panel=_CROWD)] = 64,
+    max_sessions_per_client: Annotated[int, typer.Option(help="Of these, by one client.", rich_help_panel=_CROWD)] = 64,
+    max_batch_size: Annotated[
+        int, typer.Option(help="Sessions' steps computed in one pass.", rich_help_panel=_CROWD)
+    ] = 16,
+    prefill_chunk: Annotated[
+        int, typer.Option(help="Positions of a long prompt computed at a time.", rich_help_panel=_CROWD)
+    ] = 512,
+    queue_size: Annotated[int, typer.Option(help="Steps that may wait.", rich_help_panel=_CROWD)] = 256,
+    queue_timeout: Annotated[float, typer.Option(help="Seconds a step may wait.", rich_help_panel=_CROWD)] = 30.0,
+    step_timeout: Annotated[
+        float, typer.Option(help="Seconds a step may take once it has begun.", rich_help_panel=_CROWD)
+    ] = 120.0,
+    idle_timeout: Annotated[
+        float, typer.Option(help="Seconds after which a silent session is closed.", rich_help_panel=_CROWD)
+    ] = 300.0,
+    prefix_cache_mb: Annotated[
+        int, typer.Option(help="Memory in MiB for the beginnings of prompts seen before.", rich_help_panel=_CROWD)
+    ] = 128,
+    host_maddr: Annotated[list[str], typer.Option(help="Where to listen; repeatable.", rich_help_panel=_NETWORK)] = [  # noqa: B006
+        "/ip4/0.0.0.0/tcp/31330"
+    ],
+    public_addr: Annotated[
+        list[str], typer.Option(help="Address others reach us at, IP:PORT or multiaddr.", rich_help_panel=_NETWORK)
+    ] = [],  # noqa: B006
+    map_ports: Annotated[
+        bool,
+        typer.Option("--map-ports", help="Ask the router for a port (UPnP, NAT-PMP).", rich_help_panel=_NETWORK),
+    ] = False,
+    prefix: Annotated[
+        str, typer.Option(help="DHT prefix; a private swarm has its own.", rich_help_panel=_NETWORK)
+    ] = "far",
+    drain_timeout: Annotated[
+        float, typer.Option(help="Seconds that open sessions get when the node leaves.", rich_help_panel=_LIFE)
+    ] = 30.0,
+    identity: IdentityOption = DEFAULT_IDENTITY,
+    json: JsonOption = False,
 ) -> None:
     """Load a range of blocks, join the swarm, announce, and serve until stopped."""
-    from typing import get_args
-
-    from discovery.protocol.announcement import Dtype, Quantization
-    from discovery.protocol.errors import FarError, InvalidArgument
+    from discovery.protocol.errors import FarError
     from discovery.protocol.ids import check_wallet
-    from far_node.config import NodeConfig, parse_blocks, parse_public_address
+    from far_node.capacity import GIB
+    from far_node.config import NodeConfig, choose_device, parse_public_address
+    from far_node.limits import Limits
 
     console = Console(json)
     quiet_libraries()
     try:
-        if quantization not in get_args(Quantization):
-            raise InvalidArgument(f"--quantization {quantization!r} is not one of none, int8, nf4")
-        if dtype is not None and dtype not in get_args(Dtype):
-            raise InvalidArgument(f"--dtype {dtype!r} is not one of float32, bfloat16, float16")
-        if cpu_only and gpu is not None:
-            raise InvalidArgument("--cpu-only and --gpu exclude each other")
         config = NodeConfig(
-            model=model,
-            model_id=model_id,
+            model=_model_options(context),
             wallet=check_wallet(wallet),
             initial_peers=tuple(initial_peers),
-            blocks=parse_blocks(blocks) if blocks is not None else None,
-            quantization=cast(Quantization, quantization),
-            dtype=cast("Dtype | None", dtype),
-            device="cpu" if cpu_only else f"cuda:{gpu}" if gpu is not None else "auto",
+            device=choose_device(device, gpu, cpu_only),
             threads=threads,
             identity=identity,
             host_maddrs=tuple(host_maddr),
             public_maddrs=tuple(parse_public_address(address) for address in public_addr),
             prefix=prefix,
             map_ports=map_ports,
-            cache_bytes=cache_mb << 20,
-            max_sessions=max_sessions,
+            reserve_bytes=int(reserve_gb * GIB),
+            gpu_memory_fraction=gpu_memory_fraction,
+            drain_timeout=drain_timeout,
+            limits=Limits(
+                max_batch_size=max_batch_size,
+                prefill_chunk=prefill_chunk,
+                queue_size=queue_size,
+                queue_timeout=queue_timeout,
+                step_timeout=step_timeout,
+                max_sessions=max_sessions,
+                max_sessions_per_client=max_sessions_per_client,
+                idle_timeout=idle_timeout,
+                prefix_cache_bytes=prefix_cache_mb << 20,
+            ),
         )
     except FarError as error:
         fail(console, error)
+    run(console, lambda: _serve(console, config))
 
-    async def serve() -> None:
-        from far_node.node import Node
 
-        console.event("starting", f"loading {model} …", model=model)
-        node = await Node.start(config)
-        settle_memory()
-        about = node.announcement
-        console.event(
-            "ready",
-            f"serving blocks {about.first_block}:{about.end_block} of {about.model_id} ({about.quantization}, "
-            f"{about.dtype}) as {about.peer_id}, paid to {about.wallet}",
-            peer_id=about.peer_id,
-            wallet=about.wallet,
-            maddrs=node.maddrs,
-            model_id=about.model_id,
-            model_digest=about.model_digest,
-            blocks=about.blocks,
-            quantization=about.quantization,
-            dtype=about.dtype,
-        )
-        await until_stopped(node.stop)
-        console.event("stopped", "stopped", token_layers_served=node.handler.token_layers_served)
+@app.command()
+def load(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="Model directory, hub id (owner/name) or the bundled far-demo.")],
+    model_id: ModelIdOption = None,
+    blocks: BlocksOption = None,
+    num_blocks: NumBlocksOption = None,
+    quantization: QuantizationOption = None,
+    dtype: DtypeOption = None,
+    attention: AttentionOption = "sdpa",
+    context_length: ContextOption = None,
+    cache_mb: CacheOption = 1024,
+    cpu_offload: OffloadOption = False,
+    identity: IdentityOption = DEFAULT_IDENTITY,
+    json: JsonOption = False,
+) -> None:
+    """Serve one more model on the running node. Its sessions go on."""
+    _change(Console(json), identity, "load", lambda: {"options": asdict(_model_options(context))})
 
-    run(console, serve)
+
+@app.command()
+def swap(
+    context: typer.Context,
+    old: Annotated[str, typer.Argument(help="Public name or digest of the model that goes.")],
+    model: Annotated[str, typer.Argument(help="The model that comes: directory, hub id or far-demo.")],
+    model_id: ModelIdOption = None,
+    blocks: BlocksOption = None,
+    num_blocks: NumBlocksOption = None,
+    quantization: QuantizationOption = None,
+    dtype: DtypeOption = None,
+    attention: AttentionOption = "sdpa",
+    context_length: ContextOption = None,
+    cache_mb: CacheOption = 1024,
+    cpu_offload: OffloadOption = False,
+    drain_timeout: PatienceOption = None,
+    identity: IdentityOption = DEFAULT_IDENTITY,
+    json: JsonOption = False,
+) -> None:
+    """Serve another model in the place of one. Sessions of the old one may end first."""
+
+    def arguments() -> dict[str, Any]:
+        return {"model": old, "options": asdict(_model_options(context)), "drain_timeout": drain_timeout}
+
+    _change(Console(json), identity, "swap", arguments)
+
+
+@app.command()
+def unload(
+    model: Annotated[str, typer.Argument(help="Public name or digest of the model that goes.")],
+    drain_timeout: PatienceOption = None,
+    identity: IdentityOption = DEFAULT_IDENTITY,
+    json: JsonOption = False,
+) -> None:
+    """Serve a model no longer. Its sessions may end first; the last model stays until the node stops."""
+    _change(Console(json), identity, "unload", lambda: {"model": model, "drain_timeout": drain_timeout})
+
+
+@app.command()
+def stop(
+    drain_timeout: PatienceOption = None, identity: IdentityOption = DEFAULT_IDENTITY, json: JsonOption = False
+) -> None:
+    """Let the open sessions end, then stop the node. A second stop does not wait for them."""
+    from far_node.display import Story
+
+    console = Console(json)
+    story = Story(console)
+    told = _ask(
+        console,
+        identity,
+        "stop",
+        {"drain_timeout": drain_timeout},
+        on_event=lambda said: story.tell(**said),
+        until_closed=True,
+    )
+    story.stopped(told)
+
+
+@app.command()
+def status(identity: IdentityOption = DEFAULT_IDENTITY, json: JsonOption = False) -> None:
+    """Tell what the node on this machine serves, and how busy it is."""
+    from far_node.display import print_status
+
+    console = Console(json)
+    told = _ask(console, identity, "status", timeout=_STATUS_SECONDS)
+    if json:
+        console.event("status", **told)
+    else:
+        print_status(told)
+
+
+_STATUS_SECONDS = 10.0
+
+
+async def _serve(console: Console, config: NodeConfig) -> None:
+    from far_node.commands import OwnersCommands, facts_of
+    from far_node.control import ControlServer, control_path
+    from far_node.departure import Departure
+    from far_node.display import Story
+    from far_node.node import Node
+
+    departure, story = Departure(), Story(console)
+    departure.listen()
+    story.tell("starting", model=config.model.model)
+    node = await departure.outrun_by(Node.join(config))
+    if node is None:
+        return story.stopped({"token_layers_served": 0, "drained": True})
+    owner: ControlServer | None = None
+    try:
+        owner = await ControlServer.start(control_path(config.identity), OwnersCommands(node, departure).by_name())
+        with story:
+            served = await departure.outrun_by(node.begin(story.tell))
+        if served is not None:
+            about = facts_of(served)
+            story.ready(about, peer_id=node.peer_id, wallet=config.wallet, maddrs=node.maddrs)
+            await departure.when_asked()
+        story.tell("leaving", sessions=node.handler.open_sessions)
+        drained = await departure.take(node.drain, config.drain_timeout)
+    finally:
+        await node.stop()
+        if owner is not None:
+            await owner.close()
+    return story.stopped({"token_layers_served": node.token_layers_served, "drained": drained})
+
+
+def _change(console: Console, identity: Path, command: str, arguments: Callable[[], dict[str, Any]]) -> None:
+    """Ask the running node to serve something else, and tell what comes of it."""
+    from discovery.protocol.errors import FarError
+    from far_node.display import Story
+
+    story = Story(console)
+    try:
+        given = arguments()
+    except FarError as error:
+        fail(console, error)
+    with story:
+        told = _ask(console, identity, command, given, on_event=lambda said: story.tell(**said))
+    story.changed(command, told)
+
+
+def _ask(
+    console: Console, identity: Path, command: str, arguments: Mapping[str, Any] = {}, **more: Any
+) -> dict[str, Any]:
+    from discovery.protocol.errors import FarError
+    from far_node.control import ask, control_path
+
+    try:
+        return ask(control_path(identity), command, arguments, **more)
+    except FarError as error:
+        fail(console, error)
+
+
+def _model_options(context: typer.Context) -> ModelOptions:
+    """The flags about a model, which several commands share.
+
+    Raises:
+        InvalidArgument: one of them means nothing.
+    """
+    from dataclasses import fields
+
+    from far_node.config import ModelOptions, parse_blocks
+
+    given = dict(context.params)
+    directory = Path(given["model"]).expanduser()
+    if given["model"] and directory.is_dir():  # a running node has another idea of where it is
+        given["model"] = str(directory.absolute())
+    given["blocks"] = parse_blocks(given["blocks"]) if given["blocks"] is not None else None
+    given["cache_bytes"] = given["cache_mb"] << 20
+    return ModelOptions(**{field.name: given[field.name] for field in fields(ModelOptions)})
 
 
 if __name__ == "__main__":

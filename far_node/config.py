@@ -1,33 +1,95 @@
-"""What a node is told at its start, checked once."""
+"""What a node is told, at its start or while it runs, checked once."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar, Literal, get_args
+
+from pydantic import ConfigDict
 
 from discovery.dht.keys import DEFAULT_PREFIX
 from discovery.protocol.announcement import MAX_MODEL_ID_LENGTH, Dtype, Quantization
 from discovery.protocol.errors import InvalidArgument
 from discovery.protocol.ids import Wallet
+from far_node.capacity import GIB
+from far_node.limits import Limits
+
+Attention = Literal["sdpa", "eager"]
 
 DEFAULT_HOST_MADDR = "/ip4/0.0.0.0/tcp/31330"
 DEFAULT_IDENTITY = Path("~/.far/identity")
 DEFAULT_CACHE_BYTES = 1 << 30
-DEFAULT_MAX_SESSIONS = 64
+DEFAULT_DRAIN_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """One model and how much of it to serve.
+
+    Attributes:
+        model: a directory, a hub id or a bundled name.
+        model_id: its public name; None for the one that ``model`` gives.
+        blocks: ``(first, end)``, end exclusive. With ``num_blocks`` None as well, as many as fit.
+        num_blocks: how many, wherever the swarm lacks them most.
+        quantization: None for what suits the device.
+        dtype: compute type; None for what suits the device.
+        attention: which of torch's attention functions.
+        context_length: positions of the longest session; None for what the model can.
+        cache_bytes: budget of the attention cache.
+        cpu_offload: whether blocks that do not fit on the GPU may run on the CPU.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # where it comes in a message
+
+    model: str
+    model_id: str | None = None
+    blocks: tuple[int, int] | None = None
+    num_blocks: int | None = None
+    quantization: Quantization | None = None
+    dtype: Dtype | None = None
+    attention: Attention = "sdpa"
+    context_length: int | None = None
+    cache_bytes: int = DEFAULT_CACHE_BYTES
+    cpu_offload: bool = False
+
+    def __post_init__(self) -> None:
+        for flag, value, kinds in (
+            ("--quantization", self.quantization, get_args(Quantization)),
+            ("--dtype", self.dtype, get_args(Dtype)),
+            ("--attention", self.attention, get_args(Attention)),
+        ):
+            if value is not None and value not in kinds:
+                raise InvalidArgument(f"{flag} {value!r} is not one of {', '.join(kinds)}")
+        if self.model_id is not None and not 1 <= len(self.model_id) <= MAX_MODEL_ID_LENGTH:
+            raise InvalidArgument(f"--model-id takes 1 to {MAX_MODEL_ID_LENGTH} characters")
+        if self.blocks is not None and self.num_blocks is not None:
+            raise InvalidArgument("--blocks and --num-blocks exclude each other")
+        if self.blocks is not None and not 0 <= self.blocks[0] < self.blocks[1]:
+            raise InvalidArgument("--blocks {}:{} is not a range a:b with a < b".format(*self.blocks))
+        if self.num_blocks is not None and self.num_blocks < 1:
+            raise InvalidArgument("--num-blocks must be at least 1")
+        if self.context_length is not None and self.context_length < 1:
+            raise InvalidArgument("--context-length must be at least 1")
+        if self.cache_bytes <= 0:
+            raise InvalidArgument("--cache-mb must be at least 1")
 
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """One node. ``blocks`` None means all blocks of the model; ``device`` is a torch device or ``auto``."""
+    """One node.
 
-    model: str
+    Attributes:
+        device: ``auto``, ``cpu``, ``mps`` or ``cuda:N``.
+        reserve_bytes: memory that an automatic number of blocks leaves free.
+        gpu_memory_fraction: the most of the GPU's memory that this process takes.
+        drain_timeout: seconds that open sessions are given when the node leaves.
+    """
+
+    model: ModelOptions
     wallet: Wallet
     initial_peers: tuple[str, ...]
-    model_id: str | None = None
-    blocks: tuple[int, int] | None = None
-    quantization: Quantization = "none"
-    dtype: Dtype | None = None
     device: str = "auto"
     threads: int | None = None
     identity: Path = DEFAULT_IDENTITY
@@ -35,18 +97,41 @@ class NodeConfig:
     public_maddrs: tuple[str, ...] = ()
     prefix: str = DEFAULT_PREFIX
     map_ports: bool = False
-    cache_bytes: int = DEFAULT_CACHE_BYTES
-    max_sessions: int = DEFAULT_MAX_SESSIONS
+    reserve_bytes: int = 2 * GIB
+    gpu_memory_fraction: float = 1.0
+    drain_timeout: float = DEFAULT_DRAIN_SECONDS
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         if not self.initial_peers:
             raise InvalidArgument("a node needs --initial-peers: the address of a bootstrap peer of its swarm")
-        if self.model_id is not None and not 1 <= len(self.model_id) <= MAX_MODEL_ID_LENGTH:
-            raise InvalidArgument(f"--model-id takes 1 to {MAX_MODEL_ID_LENGTH} characters")
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", self.device):
+            raise InvalidArgument(f"--device {self.device!r} is not one of auto, cpu, mps, cuda:N")
         if self.threads is not None and self.threads < 1:
             raise InvalidArgument("--threads must be at least 1")
-        if self.cache_bytes <= 0 or self.max_sessions <= 0:
-            raise InvalidArgument("the cache budget and the number of sessions must be positive")
+        if self.reserve_bytes < 0:
+            raise InvalidArgument("--reserve-gb cannot be less than 0")
+        if not 0.0 < self.gpu_memory_fraction <= 1.0:
+            raise InvalidArgument("--gpu-memory-fraction must be more than 0 and at most 1")
+        if not 0.0 <= self.drain_timeout <= 86_400.0:
+            raise InvalidArgument("--drain-timeout must be between 0 and 86400 seconds")
+
+
+def choose_device(device: str | None, gpu: int | None, cpu_only: bool) -> str:
+    """The one device that ``--device``, ``--gpu`` and ``--cpu-only`` name together.
+
+    Raises:
+        InvalidArgument: more than one of them is given.
+    """
+    named = {
+        "--device": device,
+        "--gpu": None if gpu is None else f"cuda:{gpu}",
+        "--cpu-only": "cpu" if cpu_only else None,
+    }
+    given = {flag: value for flag, value in named.items() if value is not None}
+    if len(given) > 1:
+        raise InvalidArgument(f"{' and '.join(given)} exclude each other")
+    return next(iter(given.values()), "auto")
 
 
 def parse_blocks(text: str) -> tuple[int, int]:

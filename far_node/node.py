@@ -1,119 +1,383 @@
-"""A node from start to stop."""
+"""A node from start to stop: its place in the swarm, the models it serves, and its door."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import time
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import structlog
 import torch
 
 from discovery import __version__
+from discovery.console import settle_memory
 from discovery.dht.identity import Identity, load_identity
 from discovery.dht.peer import PeerConfig, SwarmPeer, bare_maddr
-from discovery.protocol.announcement import LIFETIME_SECONDS, MAX_MADDRS, Announcement, Dtype
-from discovery.protocol.errors import InvalidArgument
+from discovery.protocol.announcement import LIFETIME_SECONDS, MAX_MADDRS, Announcement
+from discovery.protocol.errors import FarError, InvalidArgument
 from far_node.announcer import Announcer
-from far_node.blocks.cut import ModelShape, read_config, shape_of
-from far_node.blocks.load import load_blocks
-from far_node.blocks.run import Blocks
-from far_node.blocks.source import ModelSource, find_model
-from far_node.config import NodeConfig
-from far_node.executor import Executor
+from far_node.blocks.thread import ComputeThread
+from far_node.capacity import Plan, Range, Room, room_on
+from far_node.config import ModelOptions, NodeConfig
+from far_node.errors import BlocksNotServed, Leaving
+from far_node.executor import Executor, Load
 from far_node.handler import NodeHandler
-from far_node.limits import Limits
+from far_node.hardware import find_device, limit_memory, memory_of
+from far_node.loading import Found, find, load
+from far_node.placement import coverage, least_covered
 from far_node.receipts import Signer
 from far_node.serving import Serving
 
+log = structlog.get_logger(__name__)
 
-@dataclass
+_USUAL_POSITIONS = 2048
+
+Watch = Callable[..., None]
+"""``watch(event, **facts)``: what is going on while a model is loaded."""
+
+
+def unwatched(event: str, **facts: Any) -> None:
+    """For those who only want the result."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model on this node: what was asked for, what is served of it, and its standing on the DHT."""
+
+    options: ModelOptions
+    serving: Serving
+    announcer: Announcer
+
+    @property
+    def about(self) -> Announcement:
+        """What is announced."""
+        return self.serving.announcement
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of its weights and of the cache in use."""
+        serving = self.serving
+        return serving.blocks.parameter_bytes() + serving.budget.used_bytes + serving.prefixes.used_bytes
+
+    @property
+    def usual_session(self) -> int:
+        """Positions that sessions are expected to have, to say something of how many there can be."""
+        return min(_USUAL_POSITIONS, self.serving.context_length or _USUAL_POSITIONS)
+
+    @property
+    def expected_sessions(self) -> int:
+        """How many sessions of that length find room at once."""
+        blocks = self.about.end_block - self.about.first_block
+        return min(self.serving.limits.max_sessions, self.serving.budget.how_many(self.usual_session, blocks))
+
+    @property
+    def promised_bytes(self) -> int:
+        """Memory that its caches may still grow by."""
+        budget, prefixes = self.serving.budget, self.serving.prefixes
+        return budget.capacity_bytes - budget.used_bytes + prefixes.capacity_bytes - prefixes.used_bytes
+
+
 class Node:
-    """A running node: its place in the swarm, its blocks and its door. From :meth:`start` to :meth:`stop`."""
+    """A running node: :meth:`join`, :meth:`begin`, and :meth:`stop` at the end."""
 
-    announcement: Announcement
-    maddrs: tuple[str, ...]
-    handler: NodeHandler
-    _peer: SwarmPeer
-    _executor: Executor
-    _announcer: Announcer
+    def __init__(self, config: NodeConfig, identity: Identity, peer: SwarmPeer, device: str, first: Found) -> None:
+        self.config, self.device = config, device
+        self._identity, self._peer, self._first = identity, peer, first
+        self._executor = Executor(config.limits)
+        self.handler = NodeHandler(peer.transport, self._executor, config.limits)
+        self._loader = ComputeThread("loader")  # not the device's: sessions go on while a model is loaded
+        self._models: dict[str, ServedModel] = {}
+        self._changing = asyncio.Lock()
+        self._leaving = False
+        self.maddrs: tuple[str, ...] = ()
 
     @classmethod
-    async def start(cls, config: NodeConfig) -> Node:
-        """Find the model, load our blocks, join the swarm, serve, announce.
+    async def join(cls, config: NodeConfig) -> Node:
+        """Find the model, see that it fits, and join the swarm. Nothing is served yet.
 
         Raises:
             FarError: whatever stands in the way, with what to do about it.
         """
         identity = load_identity(Path(config.identity))
-        source, shape, blocks = await asyncio.to_thread(_load, config)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        device = find_device(config.device)
+        limit_memory(device, config.gpu_memory_fraction)
+        found = await ComputeThread("finder").run(lambda: find(config.model, device))
+        found.plan(_rooms(config, config.model, device))  # what can never fit is said before anybody is met
         peer = await SwarmPeer.start(identity, _peer_config(config))
+        node = cls(config, identity, peer, device, found)
         try:
-            return await cls._serve(config, identity, peer, _Loaded(source, shape, blocks))
+            node.maddrs = await peer.maddrs()
+            await node.handler.start()
         except BaseException:
-            await peer.close()
+            await node.stop()
             raise
+        return node
 
-    @classmethod
-    async def _serve(cls, config: NodeConfig, identity: Identity, peer: SwarmPeer, loaded: _Loaded) -> Node:
-        maddrs = await peer.maddrs()
-        announcement = _announcement(config, identity, loaded, maddrs)
-        limits = Limits(max_sessions=config.max_sessions)
-        executor = Executor(limits)
-        serving = await Serving.prepare(
-            announcement,
-            loaded.blocks,
-            Signer(identity.key, announcement),
-            executor,
-            cache_bytes=config.cache_bytes,
-            context_length=loaded.shape.context_length,
-            limits=limits,
-        )
-        handler = NodeHandler(peer.transport, executor, limits)
-        handler.add(serving)
-        await handler.start()
-        announcer = Announcer(peer.board, announcement, identity.key)
-        await announcer.start()
-        return cls(announcement, maddrs, handler, peer, executor, announcer)
+    async def begin(self, watch: Watch = unwatched) -> ServedModel:
+        """Load our blocks, compute a first step, announce: the node serves.
+
+        Raises:
+            FarError: whatever stands in the way; the node must be stopped.
+        """
+        async with self._change():
+            return await self._bring_up(self._first, self._first.plan(self._rooms(self.config.model)), watch)
+
+    @property
+    def peer_id(self) -> str:
+        """Who we are in the swarm."""
+        return self._identity.peer_id
+
+    @property
+    def models(self) -> tuple[ServedModel, ...]:
+        """What is served, in the order it came."""
+        return tuple(self._models.values())
+
+    @property
+    def token_layers_served(self) -> int:
+        """Work of all sessions since the start."""
+        return self.handler.token_layers_served
+
+    @property
+    def load_now(self) -> Load:
+        """How busy the device is."""
+        return self._executor.load()
+
+    @property
+    def state(self) -> str:
+        """``loading`` until something is served, then ``ready``, and ``leaving`` at the end."""
+        return "leaving" if self._leaving else "ready" if self._models else "loading"
+
+    def find_model(self, name: str) -> ServedModel:
+        """A model that is served, by its public name or its digest.
+
+        Raises:
+            BlocksNotServed: there is none.
+        """
+        for model in self.models:
+            if name in (model.about.model_id, model.about.model_digest):
+                return model
+        served = ", ".join(model.about.model_id for model in self.models)
+        raise BlocksNotServed(f"this node does not serve {name!r}; it serves {served or 'nothing'}")
+
+    async def load(self, options: ModelOptions, watch: Watch = unwatched) -> ServedModel:
+        """Serve one more model. If that fails, everything is as it was.
+
+        Raises:
+            FarError: whatever stands in the way.
+        """
+        async with self._change():
+            found = await self._find(options)
+            return await self._bring_up(found, found.plan(self._rooms(options)), watch)
+
+    async def unload(self, name: str, patience: float) -> bool:
+        """Serve a model no longer, when its sessions have ended or ``patience`` seconds are over.
+
+        Returns:
+            Whether all its sessions ended by themselves.
+
+        Raises:
+            InvalidArgument: it is the only one.
+        """
+        async with self._change():
+            model = self.find_model(name)
+            if len(self._models) == 1:
+                raise InvalidArgument(f"{model.about.model_id} is all this node serves; swap it, or stop the node")
+            return await self._retire(model, patience)
+
+    async def swap(
+        self, name: str, options: ModelOptions, patience: float, watch: Watch = unwatched
+    ) -> tuple[ServedModel, bool]:
+        """Serve another model, or the same in another way, in the place of one that is served.
+
+        It gets what it would get if the old one were not there. Where memory holds both, the new one is served before
+        the old one goes. Otherwise the old one's sessions end first, and if the new one fails the old one comes back.
+
+        Returns:
+            The new model, and whether all sessions of the old one ended by themselves.
+
+        Raises:
+            FarError: whatever stands in the way.
+        """
+        async with self._change():
+            old = self.find_model(name)
+            found = await self._find(options, instead_of=old)
+            plan = found.plan(self._rooms(options, instead_of=old))
+            same = found.source.digest == old.about.model_digest
+            if not same and found.fits(plan, self._rooms(options)):
+                new = await self._bring_up(found, plan, watch)
+                return new, await self._retire(old, patience)
+            watch("making_room", model_id=old.about.model_id)
+            ended = await self._retire(old, patience)
+            try:
+                return await self._bring_up(found, found.plan(self._rooms(options)), watch), ended
+            except FarError:
+                await self._bring_back(old, watch)
+                raise
+
+    async def drain(self, patience: float) -> bool:
+        """Say that we leave, take no new sessions, and let those that are open end.
+
+        Returns:
+            Whether all of them ended by themselves within ``patience`` seconds.
+        """
+        self._leaving = True
+        return all(await asyncio.gather(*(self._empty(model, patience) for model in self.models)))
 
     async def stop(self) -> None:
         """Say goodbye on the DHT, close streams, end the daemon and the compute thread."""
-        await self._announcer.stop()
+        self._leaving = True
+        await asyncio.gather(*(model.announcer.stop() for model in self.models))
         await self.handler.close()
         await self._peer.close()
         await asyncio.to_thread(self._executor.close)
 
+    @contextlib.asynccontextmanager
+    async def _change(self) -> AsyncIterator[None]:
+        """One change of what is served at a time; what is not needed after it is given back."""
+        async with self._changing:
+            try:
+                yield
+            finally:
+                asyncio.get_running_loop().call_soon(_give_memory_back)
 
-@dataclass(frozen=True)
-class _Loaded:
-    source: ModelSource
-    shape: ModelShape
-    blocks: Blocks
+    async def _find(self, options: ModelOptions, instead_of: ServedModel | None = None) -> Found:
+        if self._leaving:
+            raise Leaving("this node is leaving, and loads nothing more")
+        found = await self._loader.run(lambda: find(options, self.device))
+        there = self._models.get(found.source.digest)
+        if there is not None and there is not instead_of:
+            raise InvalidArgument(f"{there.about.model_id} is served here already; unload it first, or swap it")
+        return found
+
+    async def _bring_up(self, found: Found, plan: Plan, watch: Watch) -> ServedModel:
+        blocks = await self._choose(found, plan)
+        watch(
+            "loading",
+            model_id=found.source.id,
+            blocks=blocks,
+            quantization=plan.quantization,
+            bytes=found.bytes_of(plan.quantization, blocks),
+            tight=plan.tight,
+        )
+        loop = asyncio.get_running_loop()
+
+        def progress(done: int, total: int) -> None:
+            loop.call_soon_threadsafe(lambda: watch("progress", done=done, total=total))
+
+        loaded = await self._loader.run(lambda: load(found, plan, blocks, progress))
+        announcement = self._announcement(found, plan, blocks)
+        serving = await Serving.prepare(
+            announcement,
+            loaded,
+            Signer(self._identity.key, announcement),
+            self._executor,
+            cache_bytes=found.options.cache_bytes,
+            context_length=found.options.context_length or found.shape.context_length,
+            limits=self.config.limits,
+        )
+        model = ServedModel(found.options, serving, Announcer(self._peer.board, announcement, self._identity.key))
+        self.handler.add(serving)
+        try:
+            await model.announcer.start()
+        except BaseException:
+            self.handler.remove(announcement.model_digest)
+            raise
+        self._models[announcement.model_digest] = model
+        return model
+
+    async def _choose(self, found: Found, plan: Plan) -> Range:
+        if len(plan.candidates) == 1:
+            return plan.candidates[0]
+        others = [signed.announcement for signed in await self._peer.board.nodes_of(found.source.digest)]
+        covered = coverage(others, found.shape.block_count, self._identity.peer_id)
+        return least_covered(plan.candidates, covered)
+
+    async def _empty(self, model: ServedModel, patience: float) -> bool:
+        draining = self.handler.drain(model.about.model_digest, patience)
+        _, ended = await asyncio.gather(model.announcer.stop(), draining)
+        return ended
+
+    async def _retire(self, model: ServedModel, patience: float) -> bool:
+        ended = await self._empty(model, patience)
+        self.handler.remove(model.about.model_digest)
+        await model.serving.close()
+        self._models.pop(model.about.model_digest, None)
+        return ended
+
+    async def _bring_back(self, old: ServedModel, watch: Watch) -> None:
+        """What a swap took away, as it was."""
+        about = old.about
+        options = replace(
+            old.options,
+            model_id=about.model_id,
+            blocks=about.blocks,
+            num_blocks=None,
+            quantization=about.quantization,
+            dtype=about.dtype,
+        )
+        try:
+            found = await self._find(options)
+            await self._bring_up(found, found.plan(self._rooms(options)), watch)
+        except FarError as error:
+            log.error("model_lost", model_id=about.model_id, code=error.code, reason=error.message)
+
+    def _rooms(self, options: ModelOptions, instead_of: ServedModel | None = None) -> list[Room]:
+        staying = [model for model in self.models if model is not instead_of]
+        return _rooms(self.config, options, self.device, staying, instead_of.held_bytes if instead_of else 0)
+
+    def _announcement(self, found: Found, plan: Plan, blocks: Range) -> Announcement:
+        now = int(time.time())
+        return Announcement(
+            peer_id=self._identity.peer_id,
+            wallet=self.config.wallet,
+            model_id=found.source.id,
+            model_digest=found.source.digest,
+            block_count=found.shape.block_count,
+            first_block=blocks[0],
+            end_block=blocks[1],
+            quantization=plan.quantization,
+            dtype=found.dtype,
+            maddrs=tuple(bare_maddr(maddr) for maddr in self.maddrs[:MAX_MADDRS]),
+            software=f"far-mesh/{__version__}",
+            issued_at=now,
+            expires_at=now + LIFETIME_SECONDS,
+        )
 
 
-def _load(config: NodeConfig) -> tuple[ModelSource, ModelShape, Blocks]:
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    source = find_model(config.model, config.model_id)
-    shape = shape_of(read_config(source))
-    first, end = config.blocks or (0, shape.block_count)
-    device = _device(config.device)
-    blocks = load_blocks(
-        source, first, end, dtype=_dtype(config, device), quantization=config.quantization, device=device
+def _rooms(
+    config: NodeConfig,
+    options: ModelOptions,
+    device: str,
+    staying: Sequence[ServedModel] = (),
+    going_bytes: int = 0,
+) -> list[Room]:
+    """What weights may take of each device, beside the models that stay and when ``going_bytes`` are given back."""
+    memory = memory_of(device)
+    here = room_on(
+        replace(memory, free_bytes=memory.free_bytes + going_bytes),
+        reserve_bytes=config.reserve_bytes + sum(model.promised_bytes for model in staying),
+        cache_bytes=options.cache_bytes + config.limits.prefix_cache_bytes,
+        fraction=1.0 if device == "cpu" else config.gpu_memory_fraction,
+        held_bytes=sum(model.held_bytes for model in staying),
     )
-    return source, shape, blocks
+    if not options.cpu_offload:
+        return [here]
+    return [here, room_on(memory_of("cpu"), reserve_bytes=config.reserve_bytes, cache_bytes=0)]
 
 
-def _device(wanted: str) -> str:
-    if wanted == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise InvalidArgument(f"--gpu: no CUDA device is visible to torch ({wanted}); use --cpu-only")
-    return wanted
-
-
-def _dtype(config: NodeConfig, device: str) -> Dtype:
-    return config.dtype or ("float32" if device == "cpu" else "bfloat16")
+def _give_memory_back() -> None:
+    """What is loaded is frozen for the collector; a model that has gone must be seen by it once more."""
+    gc.unfreeze()
+    settle_memory()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _peer_config(config: NodeConfig) -> PeerConfig:
@@ -123,28 +387,4 @@ def _peer_config(config: NodeConfig) -> PeerConfig:
         announce_maddrs=config.public_maddrs,
         prefix=config.prefix,
         map_ports=config.map_ports,
-    )
-
-
-def _announcement(config: NodeConfig, identity: Identity, loaded: _Loaded, maddrs: tuple[str, ...]) -> Announcement:
-    now = int(time.time())
-    dtypes: dict[torch.dtype, Dtype] = {
-        torch.float32: "float32",
-        torch.bfloat16: "bfloat16",
-        torch.float16: "float16",
-    }
-    return Announcement(
-        peer_id=identity.peer_id,
-        wallet=config.wallet,
-        model_id=loaded.source.id,
-        model_digest=loaded.source.digest,
-        block_count=loaded.shape.block_count,
-        first_block=loaded.blocks.first,
-        end_block=loaded.blocks.end,
-        quantization=config.quantization,
-        dtype=dtypes[loaded.blocks.dtype],
-        maddrs=tuple(bare_maddr(maddr) for maddr in maddrs[:MAX_MADDRS]),
-        software=f"far-mesh/{__version__}",
-        issued_at=now,
-        expires_at=now + LIFETIME_SECONDS,
     )

@@ -91,6 +91,15 @@ def test_blocks_that_the_model_does_not_have(tiny: Path, tmp_path: Path, blocks:
         ("quantization", "int3", "not one of none, int8, nf4"),
         ("dtype", "float64", "not one of float32, bfloat16, float16"),
         ("threads", "0", "--threads must be at least 1"),
+        ("attention", "flash", "not one of sdpa, eager"),
+        ("num_blocks", "0", "--num-blocks must be at least 1"),
+        ("num_blocks", "7", "--num-blocks 7 is more than this model's 6"),
+        ("context_length", "257", "--context-length 257 is more than this model's 256"),
+        ("gpu_memory_fraction", "1.5", "--gpu-memory-fraction must be more than 0"),
+        ("max_sessions", "0", "--max-sessions must be at least 1"),
+        ("max_batch_size", "0", "--max-batch-size must be at least 1"),
+        ("queue_timeout", "0", "--queue-timeout must be more than 0 seconds"),
+        ("drain_timeout", "-1", "--drain-timeout must be between 0 and 86400 seconds"),
         ("public_addr", "example.org", "neither IP:PORT nor a multiaddr"),
         ("public_addr", "/not/a/multiaddr", "not a multiaddr"),
         ("public_addr", "/ip4/1.2.3.4/tcp/0", "port"),
@@ -109,7 +118,40 @@ def test_an_option_that_means_nothing(tiny: Path, tmp_path: Path, option: str, v
 
 
 def test_a_gpu_that_is_wanted_and_not(tiny: Path, tmp_path: Path) -> None:
-    refused(start(tiny, tmp_path, gpu="0"), "invalid_argument", "--cpu-only and --gpu exclude each other")
+    refused(start(tiny, tmp_path, gpu="0"), "invalid_argument", "--gpu and --cpu-only exclude each other")
+
+
+def test_a_device_that_is_not_there(tiny: Path, tmp_path: Path) -> None:
+    arguments = [word for word in start(tiny, tmp_path, device="cuda:63") if word != "--cpu-only"]
+    refused(arguments, "invalid_argument", "cuda:63")
+
+
+def test_blocks_by_range_and_by_number(tiny: Path, tmp_path: Path) -> None:
+    both = start(tiny, tmp_path, blocks="0:3", num_blocks="3")
+    refused(both, "invalid_argument", "--blocks and --num-blocks exclude each other")
+
+
+def test_offload_without_a_gpu(tiny: Path, tmp_path: Path) -> None:
+    refused(start(tiny, tmp_path, "--cpu-offload"), "invalid_argument", "--cpu-offload is for nodes with a GPU")
+
+
+def test_a_model_of_which_not_one_block_fits(tiny: Path, tmp_path: Path) -> None:
+    refused(start(tiny, tmp_path, reserve_gb="100000"), "does_not_fit", "even one block of this model (int8) needs")
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["load", "far-demo"], ["unload", "far-demo"], ["swap", "far-demo", "far-demo"], ["stop"]]
+)
+def test_a_command_to_a_node_that_does_not_run(tmp_path: Path, command: list[str]) -> None:
+    identity = tmp_path / "identity"
+    refused(
+        [*command, "--identity", str(identity)], "peer_unavailable", f"no node runs here with the identity {identity}"
+    )
+
+
+def test_options_of_a_second_model_that_mean_nothing(tmp_path: Path) -> None:
+    refused(["load", "far-demo", "--quantization", "int3"], "invalid_argument", "not one of none, int8, nf4")
+    refused(["swap", "a", "far-demo", "--blocks", "3:1"], "invalid_argument", "is not a range a:b with a < b")
 
 
 @pytest.mark.parametrize("model", ["no-such-model", "/no/such/directory", ""])
@@ -127,7 +169,7 @@ def test_weights_that_could_run_code(tmp_path: Path) -> None:
     ("config", "words"),
     [
         ({"model_type": "gemma3n_text", "architectures": ["Gemma3nForCausalLM"]}, "per-layer embeddings"),
-        ({"model_type": "minimax"}, "its own cache class"),
+        ({"model_type": "minimax"}, "a cache class of its own"),
         ({"model_type": "t5"}, "no causal language model head"),
         ({"model_type": "from-the-future"}, "cannot be used"),
         ({}, "cannot be used"),
@@ -211,7 +253,7 @@ def test_the_real_command_says_it_on_stderr_without_a_traceback(tmp_path: Path) 
         *("far_node.cli", "start", "--model", "far-demo", "--wallet", WALLET, "--initial-peers", NOBODY),
         *("--identity", str(tmp_path), "--cpu-only"),
     )
-    assert (ended.status, ended.out.strip()) == (1, "loading far-demo …")
+    assert (ended.status, ended.out.strip()) == (1, "looking for far-demo …")
     (line,) = ended.err.splitlines()
     assert line.startswith("error: ")
 

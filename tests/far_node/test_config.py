@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.protocol.errors import InvalidArgument
-from far_node.config import NodeConfig, parse_blocks, parse_public_address
+from far_node.config import ModelOptions, NodeConfig, choose_device, parse_blocks, parse_public_address
 from tests.support.documents import wallet_of
 
 
@@ -44,20 +44,69 @@ def test_a_public_address_is_written_as_a_multiaddr() -> None:
     assert parse_public_address("/dns4/far.example/tcp/1") == "/dns4/far.example/tcp/1"
 
 
+MODEL = ModelOptions("far-demo")
+RIGHT: dict[str, Any] = {"model": MODEL, "wallet": wallet_of("me"), "initial_peers": ("/ip4/1.2.3.4/tcp/1",)}
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
         {"initial_peers": ()},
         {"threads": 0},
-        {"cache_bytes": 0},
-        {"max_sessions": 0},
-        {"model_id": ""},
-        {"model_id": "m" * 257},
+        {"device": "tpu"},
+        {"device": "cuda:-1"},
+        {"reserve_bytes": -1},
+        {"gpu_memory_fraction": 0.0},
+        {"gpu_memory_fraction": 1.1},
+        {"gpu_memory_fraction": float("nan")},
+        {"drain_timeout": -1.0},
+        {"drain_timeout": float("inf")},
+        {"drain_timeout": float("nan")},
     ],
     ids=str,
 )
 def test_a_node_that_could_not_serve_is_not_configured(wrong: dict[str, Any]) -> None:
-    right: dict[str, Any] = {"model": "far-demo", "wallet": wallet_of("me"), "initial_peers": ("/ip4/1.2.3.4/tcp/1",)}
-    NodeConfig(**right)
+    NodeConfig(**RIGHT)
     with pytest.raises(InvalidArgument):
-        NodeConfig(**right | wrong)
+        NodeConfig(**RIGHT | wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"model_id": ""}, "--model-id"),
+        ({"model_id": "m" * 257}, "--model-id"),
+        ({"quantization": "int3"}, "not one of none, int8, nf4"),
+        ({"dtype": "float64"}, "not one of float32"),
+        ({"attention": "flash_attention_3"}, "not one of sdpa, eager"),
+        ({"blocks": (3, 3)}, "a < b"),
+        ({"blocks": (-1, 3)}, "a < b"),
+        ({"num_blocks": 0}, "--num-blocks"),
+        ({"blocks": (0, 4), "num_blocks": 4}, "--blocks and --num-blocks exclude each other"),
+        ({"context_length": 0}, "--context-length"),
+        ({"cache_bytes": 0}, "--cache-mb"),
+    ],
+    ids=str,
+)
+def test_options_of_a_model_that_mean_nothing_are_refused_by_their_flag(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidArgument, match=words):
+        ModelOptions("far-demo", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu", "cpu_only", "chosen"),
+    [
+        (None, None, False, "auto"),
+        ("mps", None, False, "mps"),
+        (None, 3, False, "cuda:3"),
+        (None, None, True, "cpu"),
+    ],
+)
+def test_three_flags_name_one_device(device: str | None, gpu: int | None, cpu_only: bool, chosen: str) -> None:
+    assert choose_device(device, gpu, cpu_only) == chosen
+
+
+@pytest.mark.parametrize(("device", "gpu", "cpu_only"), [("mps", 0, False), (None, 0, True), ("cpu", None, True)])
+def test_two_of_them_are_one_too_many(device: str | None, gpu: int | None, cpu_only: bool) -> None:
+    with pytest.raises(InvalidArgument, match="exclude each other"):
+        choose_device(device, gpu, cpu_only)

@@ -83,14 +83,24 @@ class Process:
         Raises:
             DidNotStart: it ended before, or took too long.
         """
+        self.ready = self.wait_for("ready")
+        return self
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        """Wait until it has told of an event.
+
+        Raises:
+            DidNotStart: it ended before, or took too long.
+        """
         deadline = time.monotonic() + READY_SECONDS
-        while not self.ready:
+        while True:
             ended = self.popen.poll() is not None
-            self.ready = next((event for event in self.events() if event["event"] == "ready"), {})
-            if not self.ready and (ended or time.monotonic() > deadline):
+            for told in self.events():
+                if told["event"] == event:
+                    return told
+            if ended or time.monotonic() > deadline:
                 raise DidNotStart(self.story())
             time.sleep(0.02)
-        return self
 
     def family(self) -> list[psutil.Process]:
         """This process and all that it started, the p2p daemon too, whoever their parent is by now."""
@@ -162,11 +172,15 @@ class Town:
         return self._start(name, ["discovery.cli", "bootstrap", *options])
 
     def start_node(
-        self, model: str | Path, blocks: tuple[int, int], *options: str, initial_peers: Sequence[str] = ()
+        self, model: str | Path, blocks: tuple[int, int] | None, *options: str, initial_peers: Sequence[str] = ()
     ) -> Process:
-        """A node that is not waited for."""
+        """A node that is not waited for. Without ``blocks`` it chooses for itself."""
         name = f"node{len(self.processes)}"
-        arguments = ["--json", "--model", str(model), "--wallet", wallet_of(name), "--blocks", "{}:{}".format(*blocks)]
+        arguments = ["--json", "--model", str(model), "--wallet", wallet_of(name)]
+        if blocks is not None:
+            arguments += ["--blocks", "{}:{}".format(*blocks)]
+        if "--quantization" not in options:
+            arguments += ["--quantization", "none"]  # to be compared with transformers' own results
         arguments += ["--host-maddr", ANY_LOCAL_PORT, "--identity", str(self.directory / f"{name}.id"), "--cpu-only"]
         for peer in initial_peers or self.initial_peers:
             arguments += ["--initial-peers", peer]

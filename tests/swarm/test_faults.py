@@ -126,13 +126,16 @@ async def test_a_node_that_is_told_to_go_leaves_no_process_and_is_routed_no_more
     assert states == {leaving.peer_id: "leaving", town.nodes[0].peer_id: "ready"}
 
 
-async def test_a_node_that_is_told_to_go_in_the_middle_of_a_text_goes(town: Town, mesh: Mesh) -> None:
+async def test_a_node_that_is_told_twice_to_go_does_not_wait_for_the_text(town: Town, mesh: Mesh) -> None:
     generation = await begun(mesh)
     leaving = town.nodes[0]
     family = leaving.family()
     leaving.send(signal.SIGTERM)
-    assert leaving.wait() == 0
+    await asyncio.to_thread(leaving.wait_for, "leaving")
+    leaving.send(signal.SIGTERM)
+    assert await asyncio.to_thread(leaving.wait) == 0
     assert await _all_gone(family)
+    assert leaving.events()[-1]["drained"] is False
     with pytest.raises(FarError) as failure:
         await rest_of(generation)
     assert failure.value.retry

@@ -1,0 +1,138 @@
+"""What ``far-node`` shows: events while it works, and the status of a running node."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console as Terminal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from discovery.console import Console
+from far_node.capacity import readable_bytes
+
+
+class Story:
+    """Tells what happens: one JSON object per event, sentences, and a moving bar where somebody is looking.
+
+    The bar is shown between ``with story:`` and the end of that block.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        if not self._console.as_json and sys.stdout.isatty():
+            columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+            self._bar = Progress(*columns, TextColumn("tensors"), TimeElapsedColumn(), transient=True)
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar, self._task = None, None
+
+    def tell(self, event: str, **facts: Any) -> None:
+        """Something happened; what this version does not know is not told to people."""
+        if event == "progress":
+            self._move(facts["done"], facts["total"])
+            return
+        self._console.event(event, _sentence(event, facts), **facts)
+        if event == "loading" and self._bar is not None:
+            self._task = self._bar.add_task(f"reading {readable_bytes(facts['bytes'])}", total=None)
+
+    def ready(self, about: dict[str, Any], **who: Any) -> None:
+        """The node serves."""
+        sentence = f"{_serving(about)}\nas {who['peer_id']}, paid to {who['wallet']}"
+        self._console.event("ready", sentence, **who, **about)
+
+    def changed(self, command: str, told: dict[str, Any]) -> None:
+        """A command to a running node was carried out."""
+        event = {"load": "loaded", "swap": "swapped", "unload": "unloaded"}[command]
+        done = _serving(told) if "model_id" in told else "the model is unloaded"
+        self._console.event(event, done + _cut_short(told), **told)
+
+    def stopped(self, told: dict[str, Any]) -> None:
+        """The node is gone."""
+        self._console.event("stopped", "stopped" + _cut_short(told), **told)
+
+    def _move(self, done: int, total: int) -> None:
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total)
+
+
+def _sentence(event: str, facts: dict[str, Any]) -> str | None:
+    match event:
+        case "starting":
+            return f"looking for {facts['model']} …"
+        case "loading":
+            first, end = facts["blocks"]
+            size = f"{facts['quantization']}, {readable_bytes(facts['bytes'])}"
+            tight = "\nwarning: that leaves less memory free than --reserve-gb and --cache-mb ask for"
+            return f"loading blocks {first}:{end} of {facts['model_id']} ({size}) …{tight if facts['tight'] else ''}"
+        case "making_room":
+            return f"sessions of {facts['model_id']} end first, then it makes room …"
+        case "leaving" if facts["sessions"]:
+            return f"waiting for {facts['sessions']} open sessions to end; once more, and they are cut off"
+    return None
+
+
+def _serving(about: dict[str, Any]) -> str:
+    first, end = about["blocks"]
+    room, length = about["expected_sessions"], about["expected_session_length"]
+    return (
+        f"serving blocks {first}:{end} of {about['block_count']} of {about['model_id']} "
+        f"({about['quantization']}, {about['dtype']}): {readable_bytes(about['parameter_bytes'])} of weights, "
+        f"{readable_bytes(about['cache_budget_bytes'])} of cache for about {room} sessions of {length} tokens"
+    )
+
+
+def _cut_short(told: dict[str, Any]) -> str:
+    return "" if told.get("drained", True) else "; sessions that had not ended were cut off"
+
+
+def print_status(told: dict[str, Any]) -> None:
+    """The answer to ``far-node status``, for people."""
+    terminal = Terminal()
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column()
+    facts.add_column(overflow="fold")
+    for name, value in _node_facts(told).items():
+        facts.add_row(name, value)
+    terminal.print(facts)
+    models = Table("model", "blocks", "weights", "memory", "cache free", "sessions", "state")
+    for model in told["models"]:
+        first, end = model["blocks"]
+        models.add_row(
+            model["model_id"],
+            f"{first}:{end} of {model['block_count']}",
+            f"{model['quantization']}, {model['dtype']}",
+            readable_bytes(model["parameter_bytes"]),
+            f"{readable_bytes(model['cache_free_bytes'])} of {readable_bytes(model['cache_budget_bytes'])}",
+            str(model["open_sessions"]),
+            model["state"],
+        )
+    terminal.print(models)
+
+
+def _node_facts(told: dict[str, Any]) -> dict[str, str]:
+    minutes, seconds = divmod(told["uptime_seconds"], 60)
+    hours, minutes = divmod(minutes, 60)
+    memory, total = told["memory_free_bytes"], told["memory_total_bytes"]
+    return {
+        "node": f"{told['peer_id']} ({told['state']})",
+        "paid to": told["wallet"],
+        "addresses": "\n".join(told["addresses"]),
+        "up for": f"{hours} h {minutes} min {seconds} s",
+        "device": f"{told['device']}, {readable_bytes(memory)} of {readable_bytes(total)} free",
+        "sessions": f"{told['open_sessions']} open, {told['queued_steps']} steps waiting",
+        "speed": f"{told['decode_tokens_per_second']:.1f} tokens/s in batches of {told['batch_rows']}; "
+        f"prompts {told['prefill_tokens_per_second']:.1f} tokens/s",
+        "served": f"{told['token_layers_served']} token-layers",
+        "versions": ", ".join(f"{name} {version}" for name, version in told["versions"].items()),
+    }
