@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from far_node.blocks.cache import BlockCache
 from far_node.blocks.cut import PassThrough, find_stack, shape_of, text_config
+from far_node.blocks.linear import speed_up_linears
 from far_node.blocks.slots import SlotCache, SlotRows, batching_obstacle
 
 # what a decoder's loop says to a tensor that should have been a tuple
@@ -40,6 +41,7 @@ class Blocks:
         self._parameter_count, self._parameter_bytes = int(model.num_parameters()), int(model.get_memory_footprint())
         self.one_by_one = batching_obstacle(model.config)
         self._slots = None if self.one_by_one else SlotCache(model.config, first, end)
+        speed_up_linears(model)
         self._learn_return_type()
 
     @property

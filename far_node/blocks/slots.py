@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.cache_utils import (
     Cache,
@@ -27,7 +27,9 @@ from transformers.cache_utils import (
     get_layer_types_and_kwargs,
 )
 from transformers.cache_utils import DYNAMIC_LAYER_TYPE_MAPPING as LAYER_TYPES
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, eager_mask, sdpa_mask
+from transformers.modeling_utils import AttentionInterface
 
 from far_node.blocks.cut import text_config
 from far_node.errors import BadPosition
@@ -37,6 +39,7 @@ _ONE_BY_ONE = {
     "gpt_neo": "its local attention makes its own mask",
     "recurrent_gemma": "its recurrent blocks keep their state outside the cache",
 }
+_WELL_FILLED = 0.8  # of a batch's columns in use: then one call for all rows is quicker than one for each
 _LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
 _NO_RESERVE = 0x4000  # MAP_NORESERVE of Linux, which Python names from 3.13 on
 # private, so that pages can be given back; not reserved, because most of a slab is never written
@@ -191,10 +194,21 @@ class SlotRows:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The batch as a mask function is given it, in the place of one offset for all rows."""
+    """The batch as a mask function is given it, in the place of one offset for all rows.
+
+    Attributes:
+        positions: of the queries, (rows, positions).
+        ends: for each row, the column after its last.
+    """
 
     positions: Tensor
-    """(rows, positions) of the queries."""
+    ends: tuple[int, ...]
+
+    def mark(self, mask: Tensor, offset: int, columns: int) -> None:
+        """Tell the attention that is given this mask how much of each row is in use, where it is worth knowing."""
+        used = tuple(end - offset for end in self.ends)
+        if mask.device.type == "cpu" and sum(used) < _WELL_FILLED * columns * len(used):
+            mask.columns_used = used  # type: ignore[attr-defined]
 
 
 class _Batch:
@@ -391,9 +405,11 @@ class SlotCache(Cache):
 
     def get_query_offset(self, layer_idx: int = 0) -> Any:
         """Where the queries begin; where rows differ, the rows themselves, for :func:`_by_rows`."""
-        if self._batch is None or self._batch.query_positions is None:
+        batch = self._batch
+        if batch is None or batch.query_positions is None:
             return self.get_seq_length()
-        return _Rows(self._batch.query_positions)
+        ends = [part.length + batch.positions for part in batch.parts for _ in range(part.count)]
+        return _Rows(batch.query_positions, tuple(ends))
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """``(kv_length, kv_offset)``; layers without attention report what a full one would."""
@@ -446,11 +462,37 @@ def _by_rows(original: Callable[..., Tensor | None], as_numbers: bool) -> Callab
         seen = mask_function(row, head, q_offset.positions[:, None, :, None], columns)
         seen = seen.expand(batch_size, 1, q_length, kv_length)
         if not as_numbers:
+            q_offset.mark(seen, kv_offset, kv_length)
             return seen
         return torch.where(seen, torch.zeros((), dtype=dtype, device=device), torch.finfo(dtype).min)
 
     return mask
 
 
+def _attention_by_rows(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any
+) -> tuple[Tensor, None]:
+    """transformers' own attention; row by row where the rows of a batch are of very different lengths.
+
+    A CPU reads every column that it is given, also those that the mask hides.
+    """
+    used = getattr(attention_mask, "columns_used", None)
+    if used is None or attention_mask is None or len(used) != len(query):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **more)
+    rows = [
+        sdpa_attention_forward(
+            module,
+            query[row : row + 1],
+            key[row : row + 1, :, :columns],
+            value[row : row + 1, :, :columns],
+            attention_mask[row : row + 1, ..., :columns],
+            **more,
+        )[0]
+        for row, columns in enumerate(used)
+    ]
+    return torch.cat(rows), None
+
+
+AttentionInterface.register("sdpa", _attention_by_rows)
 AttentionMaskInterface.register("sdpa", _by_rows(sdpa_mask, as_numbers=False))
 AttentionMaskInterface.register("eager", _by_rows(eager_mask, as_numbers=True))
