@@ -11,7 +11,7 @@ from transformers.utils import logging as transformers_logging
 from discovery.protocol.announcement import Dtype, Quantization
 from discovery.protocol.errors import InvalidArgument
 from far_node.blocks.cut import client_class, node_class, read_config, shape_of
-from far_node.blocks.quantize import quantization_config
+from far_node.blocks.quantize import WeightsConfig, finish_quantizing
 from far_node.blocks.run import Blocks
 from far_node.blocks.source import ModelSource
 from far_node.blocks.wire import TORCH_DTYPES
@@ -40,11 +40,15 @@ def load_blocks(
     if not 0 <= first < end <= count:
         raise InvalidArgument(f"blocks {first}:{end} are not within this model's 0:{count}")
     torch_dtype = TORCH_DTYPES[dtype]
-    quantized = quantization_config(quantization, torch_dtype)
-    options: dict[str, Any] = {"quantization_config": quantized, "device_map": {"": device}} if quantized else {}
-    model = _from_pretrained(node_class(config, first, end), source, config, dtype=torch_dtype, **options)
+    model_class = node_class(config, first, end)
     try:
-        return Blocks(model if quantized else model.to(device), first, end)
+        if quantization == "none":
+            model = _from_pretrained(model_class, source, config, dtype=torch_dtype).to(device)
+        else:
+            options = {"quantization_config": WeightsConfig(quantization), "device_map": {"": device}}
+            model = _from_pretrained(model_class, source, config, dtype=torch_dtype, **options)
+            finish_quantizing(model, quantization)
+        return Blocks(model, first, end)
     except _CANNOT_BUILD as error:
         raise _unsupported(source, config, error) from error
 
