@@ -14,11 +14,6 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _main() -> None:
-    """Keeps `bootstrap` a subcommand while it is the only one."""
-
-
 @app.command()
 def bootstrap(
     host_maddr: Annotated[list[str], typer.Option(help="Where to listen; repeatable.")] = ["/ip4/0.0.0.0/tcp/31337"],  # noqa: B006
@@ -49,6 +44,55 @@ def bootstrap(
             "ready", f"bootstrap peer {peer.peer_id} is up; join it with\n{lines}", peer_id=peer.peer_id, maddrs=maddrs
         )
         await until_stopped(peer.close)
+        console.event("stopped", "stopped")
+
+    run(console, serve)
+
+
+@app.command()
+def registry(
+    model: Annotated[list[str], typer.Option(help="Directory of a model, DIR or ID=DIR; repeatable.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for others' machines.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8002,
+    token: Annotated[
+        str | None, typer.Option(envvar="FAR_REGISTRY_TOKEN", help="What the operator shows to POST /models/shard.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
+) -> None:
+    """Hand out models layer by layer over HTTP, so that a node downloads its blocks and nothing else."""
+    console = Console(json)
+    quiet_libraries()
+
+    async def serve() -> None:
+        import asyncio
+
+        from discovery.protocol.errors import InvalidArgument
+        from discovery.registry.app import RegistryServer, create_app, listening, parse_model
+        from discovery.registry.library import Status
+
+        models = dict(parse_model(text) for text in model)
+        if len(models) != len(model):
+            raise InvalidArgument("two of the models have the same name; give them others with ID=DIR")
+        door = listening(host, port)
+        url = f"http://{f'[{host}]' if ':' in host else host}:{door.getsockname()[1]}"
+
+        def tell(model_id: str, status: Status) -> None:
+            if status.manifest is not None:
+                count, digest = status.manifest.block_count, status.manifest.digest
+                sentence = f"{model_id} is ready: {count} blocks, digest {digest[:16]}…"
+                console.event("prepared", sentence, model_id=model_id, block_count=count, digest=digest)
+            elif status.error is not None:
+                console.error(status.error)
+
+        server = RegistryServer(
+            create_app(models, token, tell),
+            lambda: console.event(
+                "ready", f"layer registry of {', '.join(models)} on {url}", url=url, models=list(models)
+            ),
+        )
+        serving = asyncio.create_task(server.serve(sockets=[door]))
+        await until_stopped(server.stop)
+        await serving
         console.event("stopped", "stopped")
 
     run(console, serve)

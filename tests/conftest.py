@@ -16,8 +16,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
-os.environ["FAR_CACHE_DIR"] = tempfile.mkdtemp(prefix="far-test-cache-")
-atexit.register(shutil.rmtree, os.environ["FAR_CACHE_DIR"], ignore_errors=True)
+for variable in ("FAR_CACHE_DIR", "FAR_MODELS_DIR"):
+    os.environ[variable] = tempfile.mkdtemp(prefix="far-test-")
+    atexit.register(shutil.rmtree, os.environ[variable], ignore_errors=True)
 
 settings.register_profile(
     "far",
@@ -34,4 +35,12 @@ def far_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """Nothing a test writes meets the user's own cache, or another test's."""
     directory = tmp_path_factory.mktemp("far-cache")
     monkeypatch.setenv("FAR_CACHE_DIR", str(directory))
+    return directory
+
+
+@pytest.fixture(autouse=True)
+def models_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Models that a test pulls or adds are its own."""
+    directory = tmp_path_factory.mktemp("far-models") / "models"
+    monkeypatch.setenv("FAR_MODELS_DIR", str(directory))
     return directory

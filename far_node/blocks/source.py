@@ -1,35 +1,44 @@
 """Where a model comes from, and what makes it the same model on two machines.
 
-A model is a local directory, the id of a hub repository, or the name of a bundled one. Its ``digest`` covers
-``config.json`` and the SHA-256 of every safetensors file, so two nodes can be put in one route only when their weights
-are the same; names and paths do not matter.
+A model is a local directory, the name of one in the models directory or of the bundled one, or the id of a hub
+repository, of which only the wanted part is fetched. Its ``digest`` covers ``config.json`` and the SHA-256 of every
+safetensors file it was published with, so two nodes can be put in one route only when their weights are the same; names
+and paths do not matter, nor which of the files are on this disk.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
-from far_node.errors import ModelNotFound, ModelUnsupported, UnsafeWeights
+from discovery.protocol.errors import WeightsDamaged
+from discovery.registry.files import CONFIG
+from discovery.registry.hashes import HashCache
+from discovery.registry.layers import block_count_in
+from far_node.errors import ModelNotFound, ModelUnsupported
+from far_node.models.directory import digest_of, hash_files
+from far_node.models.folder import Folder
+from far_node.models.part import Part
+from far_node.models.progress import OnProgress, silent
+from far_node.models.store import ModelStore, Record, is_name
 
 BUNDLED_MODEL = "far-demo"
-_DIGEST_DOMAIN = b"far-mesh/model/v1\n"
-_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-_BLOCK_COUNT_NAMES = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-_UNSAFE_SUFFIXES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack"}
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model on this disk: its public ``id``, its directory and the digest of its weights (SHA-256, hex)."""
+    """A model on this disk: its public ``id``, its directory and the digest of its weights (SHA-256, hex).
+
+    ``stored_as`` is its name in the models directory, if it is there: it stays until this process ends or calls
+    :func:`release_model`.
+    """
 
     id: str
     path: Path
     digest: str
+    stored_as: str | None = None
 
 
 def bundled_model_path() -> Path:
@@ -37,18 +46,43 @@ def bundled_model_path() -> Path:
     return Path(str(resources.files("far_node") / "bundled" / BUNDLED_MODEL))
 
 
-def find_model(model: str, model_id: str | None = None) -> ModelSource:
-    """Find ``model`` (directory, hub id or bundled name), download it if it is on a hub, and identify it.
+def find_model(
+    model: str,
+    model_id: str | None = None,
+    part: Part | None = None,
+    *,
+    registry: str | None = None,
+    on_progress: OnProgress = silent,
+) -> ModelSource:
+    """Find ``model`` and identify it. What is missing of the wanted part is pulled from where the model comes from.
+
+    Args:
+        model: a directory, a name in the models directory, the bundled name, or a hub id.
+        model_id: its public name, if not that.
+        part: what of it will be loaded: see :class:`~far_node.models.part.Part`. None: all of it.
+        registry: address of a layer registry that has it under the name ``model``.
+        on_progress: told how far downloads and checks are.
 
     Raises:
-        ModelNotFound: neither a directory with a config.json nor a reachable hub repository.
+        ModelNotFound: there is no such model, here or where it would come from.
         UnsafeWeights: no safetensors file in it.
+        WeightsDamaged: a weight file is malformed or not what its manifest says.
+        InvalidArgument: the model has no such part.
+        DownloadFailed: a download broke off; the next one goes on from there.
+        NoSpace: there is no room for what is missing.
     """
-    path, name = _locate(model)
-    weights = sorted(path.glob("*.safetensors"))
-    if not weights:
-        raise UnsafeWeights(_no_safetensors(path), path=str(path))
-    return ModelSource(model_id or name, path, _digest_of([path / "config.json", *weights]))
+    directory = Path(model).expanduser()
+    if registry is None and directory.is_dir():
+        return _in_directory(directory.resolve(), model_id or directory.resolve().name, part, on_progress)
+    if registry is None and model == BUNDLED_MODEL:
+        return _in_directory(bundled_model_path(), model_id or BUNDLED_MODEL, part, on_progress)
+    return _in_store(model, model_id or model, part, registry, on_progress)
+
+
+def release_model(source: ModelSource) -> None:
+    """Nothing of a model is in memory any more, so it may be removed from the models directory."""
+    if source.stored_as is not None:
+        ModelStore().release(source.stored_as)
 
 
 def block_count_of(source: ModelSource) -> int:
@@ -58,88 +92,97 @@ def block_count_of(source: ModelSource) -> int:
         ModelUnsupported: the file does not say.
     """
     try:
-        config = json.loads((source.path / "config.json").read_text())
-        decoder = config.get("text_config", config)
-        return next(int(decoder[name]) for name in _BLOCK_COUNT_NAMES if name in decoder)
-    except (OSError, ValueError, TypeError, AttributeError, StopIteration):
-        raise ModelUnsupported(f"the config.json of {source.id} does not say how many layers there are") from None
+        count = block_count_in(json.loads((source.path / CONFIG).read_text()))
+    except (OSError, ValueError):
+        count = None
+    if count is None:
+        raise ModelUnsupported(f"the config.json of {source.id} does not say how many layers there are")
+    return count
 
 
-def _locate(model: str) -> tuple[Path, str]:
-    directory = Path(model).expanduser()
-    if directory.is_dir():
-        if not (directory / "config.json").is_file():
-            raise ModelNotFound(f"{directory} holds no config.json, so it is not a model directory", model=model)
-        return directory.resolve(), directory.resolve().name
-    if model == BUNDLED_MODEL:
-        return bundled_model_path(), BUNDLED_MODEL
-    if not model or model.startswith((".", "/", "~")) or model.count("/") != 1:
-        raise ModelNotFound(f"there is no model at {model!r}: give a directory, a hub id (owner/name) or far-demo")
-    return _download(model), model
+def _in_directory(path: Path, model_id: str, part: Part | None, on_progress: OnProgress) -> ModelSource:
+    """A model in a directory that is its owner's: nothing in it is changed."""
+    if not (path / CONFIG).is_file():
+        raise ModelNotFound(f"{path} holds no config.json, so it is not a model directory", model=str(path))
+    folder = Folder.at(path)
+    if folder is None:
+        return ModelSource(model_id, path, digest_of(hash_files(path, on_progress)))
+    missing = folder.missing(part)
+    if missing:
+        raise ModelNotFound(f"{path} was pulled in part and lacks {missing[0].name}", model=str(path))
+    folder.verify(part, on_progress, delete=False)
+    return ModelSource(model_id, path, folder.manifest.digest)
 
 
-def _download(repository: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(repository, allow_patterns=_HUB_FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+def _in_store(
+    model: str, model_id: str, part: Part | None, registry: str | None, on_progress: OnProgress
+) -> ModelSource:
+    """A model in the models directory, where it is put if it is not there."""
+    store = ModelStore()
+    record = store.get(model)
+    if record is None and registry is None and (model.count("/") != 1 or not is_name(model)):
         raise ModelNotFound(
-            f"{repository!r} is neither a directory nor a model that the hub gives us: {reason}", model=repository
-        ) from None
+            f"there is no model at {model!r}: give a directory, a name in the models directory, a hub id (owner/name) "
+            "or far-demo",
+            model=model,
+        )
+    store.use(model)  # before we look at its files: nobody removes them from here on
+    try:
+        if record is not None and (record.linked or record.file):
+            source = _added(store, record, model_id, part, on_progress)
+        else:
+            source = _pulled(store, model, model_id, part, registry, on_progress)
+        store.touch(model)
+    except BaseException:
+        store.release(model)
+        raise
+    return source
 
 
-def _no_safetensors(path: Path) -> str:
-    unsafe = sorted(file.name for file in path.iterdir() if file.suffix in _UNSAFE_SUFFIXES)
-    found = f" (found {', '.join(unsafe[:3])}, which can run code when loaded)" if unsafe else ""
-    return f"{path} holds no .safetensors file{found}; convert the weights to safetensors"
+def _added(store: ModelStore, record: Record, model_id: str, part: Part | None, on_progress: OnProgress) -> ModelSource:
+    """A model that was added without copying it, or that is one file."""
+    place = store.place_of(record)
+    if record.file:
+        with HashCache() as cache:
+            if not place.is_file() or cache.sha256(place) != record.sha256:
+                raise WeightsDamaged(f"{place} is not the file that was added; remove {record.name} and add it again")
+    source = find_model(str(place), model_id, part, on_progress=on_progress)
+    if record.digest is not None and source.digest != record.digest:
+        raise WeightsDamaged(
+            f"the model in {place} was changed since it was added; remove {record.name} and add it again"
+        )
+    return replace(source, stored_as=record.name)
 
 
-def _digest_of(files: list[Path]) -> str:
-    digest = hashlib.sha256(_DIGEST_DOMAIN)
-    with _DigestCache() as cache:
-        for file in files:
-            digest.update(f"{cache.sha256(file)}  {file.name}\n".encode())
-    return digest.hexdigest()
+def _pulled(
+    store: ModelStore, model: str, model_id: str, part: Part | None, registry: str | None, on_progress: OnProgress
+) -> ModelSource:
+    """A model of which the wanted part is here, or is fetched now."""
+    path = store.folder_of(model)
+    folder = Folder.at(path)
+    if folder is None or folder.missing(part):
+        from far_node.models.pull import pull
 
-
-class _DigestCache:
-    """SHA-256 of files by path, size and times, so that a 140 GB model is not read again at each start."""
-
-    def __init__(self) -> None:
-        base = os.environ.get("FAR_CACHE_DIR") or Path.home() / ".cache" / "far-mesh"
-        self._path = Path(base) / "digests.json"
-        self._known: dict[str, str] = {}
-        self._changed = False
-
-    def __enter__(self) -> _DigestCache:
         try:
-            loaded = json.loads(self._path.read_text())
-            self._known = {str(key): str(value) for key, value in loaded.items()}
-        except (OSError, ValueError, AttributeError):
-            self._known = {}
-        return self
+            pull(store, model, part, registry=registry, on_progress=on_progress)
+        except ModelNotFound:
+            found = _in_hub_cache(model, model_id, part, on_progress) if folder is None and registry is None else None
+            if found is None:
+                raise
+            return found
+        folder = Folder.at(path)
+    if folder is None:
+        raise ModelNotFound(f"{model} was removed while it was looked for", model=model)
+    folder.verify(part, on_progress)
+    folder.write_index()
+    return ModelSource(model_id, path, folder.manifest.digest, stored_as=model)
 
-    def __exit__(self, *_: object) -> None:
-        if not self._changed:
-            return
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            fresh = self._path.with_suffix(f".{os.getpid()}")
-            fresh.write_text(json.dumps(self._known))
-            fresh.replace(self._path)
-        except OSError:  # a cache that cannot be written only costs time
-            return
 
-    def sha256(self, file: Path) -> str:
-        """Hexadecimal SHA-256 of a file."""
-        status = file.stat()
-        # the time of change as well: a file can be replaced by one that was given the same age
-        key = f"{file.resolve()}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
-        if key not in self._known:
-            with file.open("rb") as opened:
-                self._known[key] = hashlib.file_digest(opened, "sha256").hexdigest()
-            self._changed = True
-        return self._known[key]
+def _in_hub_cache(model: str, model_id: str, part: Part | None, on_progress: OnProgress) -> ModelSource | None:
+    """A repository that the hub's own client has on this disk, for when the hub cannot be reached."""
+    from far_node.models.hub import cached_snapshot
+
+    snapshot = cached_snapshot(model)
+    if snapshot is None or not (snapshot / CONFIG).is_file():
+        return None
+    return _in_directory(snapshot, model_id, part, on_progress)

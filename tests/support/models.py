@@ -94,6 +94,14 @@ def make_model(directory: Path, kind: str = "llama", *, seed: int = 0, **setting
     return directory
 
 
+def make_sharded_model(directory: Path, kind: str = "llama", *, shard_size: str = "60KB", **settings: Any) -> Path:
+    """The same, in files of at most ``shard_size``."""
+    model = AutoModelForCausalLM.from_pretrained(make_model(directory, kind, **settings))
+    (directory / "model.safetensors").unlink()
+    model.save_pretrained(directory, max_shard_size=shard_size)
+    return directory
+
+
 def _redraw(name: str, parameter: torch.Tensor, generator: torch.Generator) -> None:
     """As initialised, a tiny model says one token for ever, and hides what is wrong with its layers."""
     draw = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
 import shutil
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from far_node.blocks.source import BUNDLED_MODEL, block_count_of, bundled_model_path, find_model
+from discovery.protocol.errors import InvalidArgument, WeightsDamaged
+from discovery.registry import hashes
+from far_node.blocks.load import load_blocks, load_client_model
+from far_node.blocks.source import BUNDLED_MODEL, block_count_of, bundled_model_path, find_model, release_model
 from far_node.errors import ModelNotFound, ModelUnsupported, UnsafeWeights
-from tests.support.models import make_model
+from far_node.models.add import add
+from far_node.models.errors import ModelInUse
+from far_node.models.part import ENDS, Part
+from far_node.models.store import ModelStore
+from tests.support.models import BLOCKS, KINDS, make_model, make_sharded_model
+from tests.support.registry import a_registry
 from tests.support.swarm import run_python
+from tests.support.web import COMMIT, Hub, a_hub
 
 
 @pytest.fixture
@@ -79,7 +86,7 @@ class TestDigest:
         def refuse(*_: Any) -> None:
             raise AssertionError("the weights are read a second time")
 
-        monkeypatch.setattr(hashlib, "file_digest", refuse)
+        monkeypatch.setattr(hashes, "_hash", refuse)
         assert find_model(str(model)).digest == first
 
     @pytest.mark.parametrize("content", ["", "not json", "[]", "null", '{"a": 1}'])
@@ -158,104 +165,237 @@ class TestBlockCount:
             block_count_of(source)
 
 
-class _Hub(BaseHTTPRequestHandler):
-    """Speaks as much of the hub's API as a download of one model needs."""
-
-    repository, commit = "far/tiny", "0" * 39 + "1"
-
-    def __init__(self, directory: Path, asked: list[str], *args: Any) -> None:
-        self.directory, self.asked = directory, asked
-        super().__init__(*args)
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-    def _answer(self, *, body: bool) -> None:
-        path = self.path.split("?")[0]
-        self.asked.append(path)
-        file = self.directory / path.rpartition("/")[2]
-        if path.startswith(f"/api/models/{self.repository}"):
-            about: object = self._files() if "/tree/" in path else self._about()
-            self._send(json.dumps(about).encode(), {"Content-Type": "application/json"}, body)
-        elif path.startswith(f"/{self.repository}/resolve/") and file.is_file():
-            data = file.read_bytes()
-            headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": self.commit}
-            self._send(data, headers, body)
-        else:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "RepoNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-    def _about(self) -> dict[str, Any]:
-        files = [{"rfilename": file["path"]} for file in self._files()]
-        return {"id": self.repository, "modelId": self.repository, "sha": self.commit, "siblings": files}
-
-    def _files(self) -> list[dict[str, Any]]:
-        return [
-            {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40}
-            for file in sorted(self.directory.iterdir())
-        ]
-
-    def _send(self, data: bytes, headers: dict[str, str], body: bool) -> None:
-        self.send_response(200)
-        for name, value in ({"Content-Length": str(len(data))} | headers).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if body:
-            self.wfile.write(data)
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    """A model in many files, as large ones are published."""
+    return make_sharded_model(tmp_path / "sharded")
 
 
 @pytest.fixture
-def hub(model: Path) -> Iterator[tuple[str, list[str]]]:
-    """A hub on this machine, and what it was asked for."""
-    (model / "pytorch_model.bin").write_bytes(b"code that must not be fetched")
-    asked: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Hub, model, asked))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def hub(sharded: Path) -> Iterator[Hub]:
+    """A hub on this machine, which has weights in a format that can run code, too."""
+    (sharded / "pytorch_model.bin").write_bytes(b"code that must not be fetched")
+    with a_hub(sharded) as running:
+        yield running
 
 
 _FIND = """
-import sys
+import dataclasses, json, sys
 from discovery.protocol.errors import FarError
 from far_node.blocks.source import find_model
+from far_node.models.part import Part
+part = json.loads(sys.argv[2])
 try:
-    found = find_model(sys.argv[1])
-    print(found.id, found.digest)
+    found = find_model(sys.argv[1], part=None if part is None else Part(*part))
+    print(json.dumps({"id": found.id, "digest": found.digest, "path": str(found.path), "stored": found.stored_as}))
 except FarError as error:
-    print(error.code, error.message)
+    print(json.dumps({"code": error.code, "message": error.message}))
 """
+
+Asked = tuple[int, int, bool] | None
+
+
+def find(endpoint: str, repository: str, home: Path, part: Asked = None, **environment: str) -> dict[str, str]:
+    """In a process of its own, for the hub's client reads its settings when it is imported."""
+    settings = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(home)} | environment
+    ended = run_python(_FIND, repository, json.dumps(part), timeout=60, **settings)
+    assert ended.status == 0, ended.err
+    told: dict[str, str] = json.loads(ended.out)
+    return told
 
 
 class TestHub:
-    """A hub id is fetched; in a process of its own, for the hub's client reads its settings when it is imported."""
+    """A hub id is fetched, as far as it is needed."""
 
-    def find(self, endpoint: str, repository: str, home: Path) -> str:
-        ended = run_python(_FIND, repository, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="0", HF_HOME=str(home))
-        assert ended.status == 0, ended.err
-        return ended.out.strip()
+    def test_a_hub_id_is_the_same_model_as_the_directory(self, hub: Hub, sharded: Path, tmp_path: Path) -> None:
+        told = find(hub.url, hub.repository, tmp_path / "home")
+        assert (told["id"], told["stored"]) == (hub.repository, hub.repository)
+        assert told["digest"] == find_model(str(sharded)).digest
+        assert "pytorch_model.bin" not in hub.files_asked(), "what could run code is not even fetched"
+        assert len(hub.sent) == len(list(sharded.glob("*.json"))) + len(list(sharded.glob("*.safetensors")))
 
-    def test_a_hub_id_is_the_same_model_as_the_directory(
-        self, hub: tuple[str, list[str]], model: Path, tmp_path: Path
+    @pytest.mark.parametrize("part", [(1, 3, False), (0, 1, True), (0, 0, True), (0, 0, False)])
+    def test_only_the_files_of_the_wanted_part_are_fetched(
+        self, hub: Hub, sharded: Path, tmp_path: Path, part: tuple[int, int, bool]
     ) -> None:
-        endpoint, asked = hub
-        out = self.find(endpoint, _Hub.repository, tmp_path / "home")
-        assert out == f"{_Hub.repository} {find_model(str(model)).digest}"
-        assert not [path for path in asked if path.endswith(".bin")], "what could run code is not even fetched"
+        first, end, ends = part
+        weight_map = json.loads((sharded / "model.safetensors.index.json").read_text())["weight_map"]
+        layers = [f"model.layers.{number}." for number in range(BLOCKS)]
+        needed = {
+            file
+            for name, file in weight_map.items()
+            if name.startswith(tuple(layers[first:end])) or (ends and not name.startswith(tuple(layers)))
+        }
+        assert len(needed) < len(set(weight_map.values()))
+        told = find(hub.url, hub.repository, tmp_path / "home", part)
+        assert {name for name in hub.sent if name.endswith(".safetensors")} == needed
+        assert told["digest"] == find_model(str(sharded)).digest, "though most of its files are not here"
+        for name in needed:
+            assert hub.sent[name] == (sharded / name).stat().st_size
 
-    def test_a_hub_id_that_the_hub_does_not_know_is_not_found(self, hub: tuple[str, list[str]], tmp_path: Path) -> None:
-        out = self.find(hub[0], "nobody/nothing", tmp_path / "home")
-        assert out.startswith(
-            "model_unavailable 'nobody/nothing' is neither a directory nor a model that the hub gives us"
-        )
+    def test_blocks_load_from_their_files_alone(self, hub: Hub, sharded: Path, tmp_path: Path) -> None:
+        source = find(hub.url, hub.repository, tmp_path / "home", (2, 4, False))
+        path = Path(source["path"])
+        assert len(list(path.glob("*.safetensors"))) < len(list(sharded.glob("*.safetensors")))
+        mine = load_blocks(find_model(str(path), part=Part(2, 4)), 2, 4)
+        whole = load_blocks(find_model(str(sharded)), 2, 4)
+        hidden = torch.randn(1, 5, 64, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(mine.run(hidden, mine.new_cache(), 2, 4), whole.run(hidden, whole.new_cache(), 2, 4))
+
+    def test_a_client_loads_from_the_files_of_the_ends_alone(self, hub: Hub, sharded: Path, tmp_path: Path) -> None:
+        path = find(hub.url, hub.repository, tmp_path / "home", (0, 0, True))["path"]
+        mine = load_client_model(find_model(path, part=ENDS)).state_dict()
+        whole = load_client_model(find_model(str(sharded))).state_dict()
+        assert all(torch.equal(mine[name], whole[name]) for name in whole)
+
+    def test_more_of_it_is_fetched_when_more_is_wanted(self, hub: Hub, sharded: Path, tmp_path: Path) -> None:
+        find(hub.url, hub.repository, tmp_path / "home", (0, 2, False))
+        before = dict(hub.sent)
+        find(hub.url, hub.repository, tmp_path / "home", (1, 3, False))
+        assert {name: count for name, count in hub.sent.items() if name in before} == before, "nothing is fetched twice"
+        assert len(hub.sent) > len(before)
+
+    def test_what_is_here_is_found_without_the_hub(self, hub: Hub, tmp_path: Path) -> None:
+        find(hub.url, hub.repository, tmp_path / "home", (0, 2, False))
+        hub.asked.clear()
+        told = find("http://127.0.0.1:9", hub.repository, tmp_path / "home", (1, 2, False))
+        assert told["stored"] == hub.repository
+        assert hub.asked == []
+
+    def test_blocks_that_the_model_does_not_have_are_refused_before_weights_are_fetched(
+        self, hub: Hub, tmp_path: Path
+    ) -> None:
+        told = find(hub.url, hub.repository, tmp_path / "home", (0, 7, False))
+        assert told == {"code": "invalid_argument", "message": "blocks 0:7 are not within this model's 0:6"}
+        assert not [name for name in hub.sent if name.endswith(".safetensors")]
+
+    def test_what_the_hubs_own_client_has_is_not_fetched_again(self, hub: Hub, sharded: Path, tmp_path: Path) -> None:
+        snapshot = self.cache(hub, sharded, tmp_path / "home")
+        assert (snapshot / "model-00001-of-00017.safetensors").is_file()
+        told = find(hub.url, hub.repository, tmp_path / "home", (0, 2, False))
+        assert not [name for name in hub.sent if name.endswith(".safetensors")]
+        assert told["digest"] == find_model(str(sharded)).digest
+
+    def test_without_the_hub_its_clients_cache_will_do(self, hub: Hub, sharded: Path, tmp_path: Path) -> None:
+        snapshot = self.cache(hub, sharded, tmp_path / "home")
+        told = find("http://127.0.0.1:9", hub.repository, tmp_path / "home", None, HF_HUB_OFFLINE="1")
+        assert (told["path"], told["digest"]) == (str(snapshot), find_model(str(sharded)).digest)
+
+    def test_a_hub_id_that_the_hub_does_not_know_is_not_found(self, hub: Hub, tmp_path: Path) -> None:
+        told = find(hub.url, "nobody/nothing", tmp_path / "home")
+        assert told["code"] == "model_unavailable"
+        assert told["message"].startswith("'nobody/nothing' is neither a directory nor a model that the hub gives us")
+
+    @staticmethod
+    def cache(hub: Hub, sharded: Path, home: Path) -> Path:
+        """Lay the files where the hub's client would: content by its hash, and a link for each name."""
+        root = home / "hub" / f"models--{hub.repository.replace('/', '--')}"
+        snapshot, blobs = root / "snapshots" / COMMIT, root / "blobs"
+        for directory in (snapshot, blobs, root / "refs"):
+            directory.mkdir(parents=True)
+        (root / "refs" / "main").write_text(COMMIT)
+        for file in sharded.iterdir():
+            blob = blobs / hashlib.sha256(file.read_bytes()).hexdigest()
+            shutil.copy(file, blob)
+            (snapshot / file.name).symlink_to(os.path.relpath(blob, snapshot))
+        return snapshot
+
+
+class TestStore:
+    """A model of the models directory is found by its name."""
+
+    def test_a_model_that_was_added_is_found(self, model: Path) -> None:
+        add(ModelStore(), "ours", str(model))
+        source = find_model("ours")
+        assert (source.id, source.digest, source.stored_as) == ("ours", find_model(str(model)).digest, "ours")
+        assert find_model("ours", "public/name").id == "public/name"
+
+    def test_a_linked_model_is_used_where_it_lies(self, model: Path) -> None:
+        add(ModelStore(), "ours", str(model), link=True)
+        assert find_model("ours").path == model
+
+    def test_a_linked_model_that_was_changed_is_another(self, model: Path) -> None:
+        add(ModelStore(), "ours", str(model), link=True)
+        _flip_last_byte(model / "model.safetensors")
+        with pytest.raises(WeightsDamaged, match="was changed since it was added"):
+            find_model("ours")
+        assert (model / "model.safetensors").is_file(), "the owner's files are left alone"
+
+    def test_a_model_in_use_stays_until_it_is_released(self, model: Path) -> None:
+        store = ModelStore()
+        add(store, "ours", str(model))
+        source = find_model("ours")
+        with pytest.raises(ModelInUse, match="in use by a running process"):
+            store.remove("ours")
+        release_model(source)
+        store.remove("ours")
+        assert not store.folder_of("ours").exists()
+
+    def test_a_damaged_file_is_deleted_and_named(self, model: Path) -> None:
+        add(ModelStore(), "ours", str(model))
+        path = ModelStore().folder_of("ours") / "model.safetensors"
+        _flip_last_byte(path)
+        with pytest.raises(WeightsDamaged, match=r"model\.safetensors is not what its manifest says; it was deleted"):
+            find_model("ours")
+        assert not path.exists()
+
+    def test_what_is_missing_of_a_model_that_was_added_cannot_be_pulled(self, model: Path) -> None:
+        add(ModelStore(), "ours", str(model))
+        (ModelStore().folder_of("ours") / "model.safetensors").unlink()
+        with pytest.raises(InvalidArgument, match="was added from"):
+            find_model("ours")
+
+    def test_a_model_that_was_not_found_leaves_nothing_behind(self, models_directory: Path) -> None:
+        for name in ("no-such-model", "nobody/nothing"):
+            with pytest.raises(ModelNotFound):
+                find_model(name)
+        assert [path.name for path in models_directory.iterdir()] == [".locks"]
+
+
+class TestRegistry:
+    """A node downloads its blocks from a machine that has the model."""
+
+    def test_only_the_wanted_blocks_are_sent(self, model: Path) -> None:
+        with a_registry({"far/tiny": model}) as registry:
+            source = find_model("far/tiny", part=Part(1, 3), registry=registry.url)
+        assert source.digest == find_model(str(model)).digest
+        assert {name for name in registry.sent if name.endswith(".safetensors")} == {
+            "layer-00001.safetensors",
+            "layer-00002.safetensors",
+        }
+        mine, whole = load_blocks(source, 1, 3), load_blocks(find_model(str(model)), 1, 3)
+        hidden = torch.randn(1, 5, 64, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(mine.run(hidden, mine.new_cache(), 1, 3), whole.run(hidden, whole.new_cache(), 1, 3))
+
+    def test_a_client_gets_the_ends(self, model: Path) -> None:
+        with a_registry({"far/tiny": model}) as registry:
+            source = find_model("far/tiny", part=ENDS, registry=registry.url)
+        assert {name for name in registry.sent if name.endswith(".safetensors")} == {"ends.safetensors"}
+        load_client_model(source)
+
+    @pytest.mark.parametrize("kind", sorted(KINDS))
+    def test_every_kind_of_model_loads_from_its_layers(self, tmp_path: Path, kind: str) -> None:
+        whole = make_model(tmp_path / kind, kind)
+        with a_registry({kind: whole}) as registry:
+            source = find_model(kind, part=Part(2, 4), registry=registry.url)
+            mine, reference = load_blocks(source, 2, 4), load_blocks(find_model(str(whole)), 2, 4)
+            hidden = torch.randn(1, 5, 64, generator=torch.Generator().manual_seed(0))
+            assert torch.equal(
+                mine.run(hidden, mine.new_cache(), 2, 4), reference.run(hidden, reference.new_cache(), 2, 4)
+            )
+            load_client_model(find_model(kind, part=ENDS, registry=registry.url))
+
+    def test_a_directory_that_was_pulled_in_part_says_what_it_lacks(self, model: Path) -> None:
+        with a_registry({"far/tiny": model}) as registry:
+            path = find_model("far/tiny", part=Part(1, 3), registry=registry.url).path
+        assert find_model(str(path), part=Part(1, 2)).digest == find_model(str(model)).digest
+        with pytest.raises(ModelNotFound, match=r"was pulled in part and lacks layer-00000\.safetensors"):
+            find_model(str(path), part=Part(0, 2))
+        with pytest.raises(ModelNotFound, match="was pulled in part"):
+            find_model(str(path))
+
+    def test_configuration_alone_can_be_had(self, model: Path) -> None:
+        with a_registry({"far/tiny": model}) as registry:
+            source = find_model("far/tiny", part=Part(), registry=registry.url)
+        assert block_count_of(source) == BLOCKS
+        assert not [name for name in registry.sent if name.endswith(".safetensors")]

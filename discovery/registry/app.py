@@ -1,0 +1,148 @@
+"""The registry's application and its server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import re
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from discovery.protocol.announcement import MAX_MODEL_ID_LENGTH
+from discovery.protocol.errors import FarError, InvalidArgument
+from discovery.registry.endpoints import router
+from discovery.registry.errors import ModelNotServed
+from discovery.registry.library import Library, OnPrepared
+
+MAX_CONNECTIONS = 256
+GRACE_SECONDS = 5
+_MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
+
+
+def parse_model(text: str) -> tuple[str, Path]:
+    """``DIR``, whose name is the model's, or ``ID=DIR``, as an id and a directory.
+
+    Raises:
+        InvalidArgument: there is no such directory, or the id is none.
+    """
+    model_id, given, place = text.partition("=")
+    if not given or Path(text).expanduser().is_dir():
+        model_id, place = "", text
+    directory = Path(place).expanduser()
+    if not directory.is_dir():
+        raise InvalidArgument(f"--model {text!r}: there is no directory {place!r}")
+    model_id = model_id or directory.resolve().name
+    if not _MODEL_ID.fullmatch(model_id) or len(model_id) > MAX_MODEL_ID_LENGTH:
+        raise InvalidArgument(f"--model {text!r}: {model_id!r} is no name of a model; give one with ID=DIR")
+    return model_id, directory.resolve()
+
+
+def create_app(
+    models: Mapping[str, Path], token: str | None = None, on_prepared: OnPrepared = lambda _id, _status: None
+) -> FastAPI:
+    """The registry of these directories by public name. They are read, one after the other, while it answers.
+
+    Args:
+        token: what the operator shows to have a model read anew. Without one nobody can.
+        on_prepared: told when a model is ready or has failed.
+    """
+    app = FastAPI(title="Far Mesh layer registry", docs_url=None, redoc_url=None, lifespan=_lifespan)
+    app.state.library = Library(models, on_prepared)
+    app.state.token = token
+    app.state.tasks = set[asyncio.Task[None]]()
+    app.include_router(router)
+
+    @app.exception_handler(FarError)
+    async def far_error(_request: Request, error: FarError) -> JSONResponse:
+        return _answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return _answer(InvalidArgument(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"))
+
+    @app.exception_handler(HTTPException)
+    async def http(_request: Request, error: HTTPException) -> JSONResponse:
+        if error.status_code == 404:
+            return _answer(ModelNotServed("there is nothing at this path"))
+        return _answer(InvalidArgument(str(error.detail)), error.status_code)
+
+    return app
+
+
+def _answer(error: FarError, status: int | None = None) -> JSONResponse:
+    headers = {"retry-after": str(math.ceil(error.retry_after))} if error.retry_after is not None else None
+    return JSONResponse({"error": {"code": error.code, "message": error.message}}, status or error.status, headers)
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    library: Library = app.state.library
+
+    async def prepare_all() -> None:
+        for model_id in library.model_ids:
+            await library.prepare(model_id)
+
+    preparing = asyncio.create_task(prepare_all())
+    try:
+        yield
+    finally:
+        library.close()
+        for task in (preparing, *app.state.tasks):
+            task.cancel()
+        await asyncio.gather(preparing, *app.state.tasks, return_exceptions=True)
+
+
+class RegistryServer(uvicorn.Server):
+    """Uvicorn for :func:`create_app`; the command that runs it owns the signals."""
+
+    def __init__(self, app: ASGIApp, on_ready: Callable[[], None]) -> None:
+        self._on_ready = on_ready
+        super().__init__(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                limit_concurrency=MAX_CONNECTIONS,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the door, and say so."""
+        await super().startup(sockets=sockets)
+        self._on_ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave them alone."""
+        yield
+
+    async def stop(self) -> None:
+        """End soon: running answers get :data:`GRACE_SECONDS`."""
+        self.should_exit = True
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        InvalidArgument: it cannot, with the reason.
+    """
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, reuse_port=False
+        )
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InvalidArgument(f"cannot listen on {host}:{port}: {reason}; choose another --port") from None
