@@ -23,8 +23,12 @@ LINK_PROTOCOL = "/far-mesh/link/1"
 INFO_PROTOCOL = "/far-mesh/info/1"
 
 MAX_FRAME_BYTES = 256 * 2**20
+MAX_PLAIN_BYTES = 2**16
+"""Of a message without a tensor, and of all else in one with a tensor: what protobuf makes of it stays small."""
 MAX_BATCH = 256
 MAX_POSITIONS = 2**24
+MAX_PRICE_UNITS = 2**53 - 1
+MAX_REASON = 1000
 NONCE_BYTES = 16
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -128,7 +132,7 @@ class Failure:
     @classmethod
     def of(cls, error: FarError, peer_id: str | None = None) -> Failure:
         """``error`` in the form in which it travels."""
-        return cls(error.code, error.message, error.retry, error.retry_after, peer_id)
+        return cls(error.code, error.message[:MAX_REASON], error.retry, error.retry_after, peer_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +237,8 @@ def decode(data: bytes) -> Message:
     Raises:
         ProtocolViolation: not an envelope, or a value out of its range.
     """
+    if len(data) > MAX_PLAIN_BYTES:
+        _check_is_one_tensor(data)
     try:
         envelope = pb.Envelope.FromString(data)
     except DecodeError:
@@ -260,11 +266,61 @@ def decode(data: bytes) -> Message:
 
 
 _INFO_FIELDS = tuple(NodeInfo.__dataclass_fields__)
+_PATH_TO_DATA = (
+    pb.Envelope.STEP_FIELD_NUMBER,
+    pb.Step.HIDDEN_FIELD_NUMBER,
+    pb.Tensor.DATA_FIELD_NUMBER,
+)
+_FIELDS_LOOKED_AT = 2 * MAX_BATCH  # rows that are not packed are a field each
 
 
 def _require(condition: bool, what: str) -> None:
     if not condition:
         raise ProtocolViolation(what)
+
+
+def _check_is_one_tensor(frame: bytes) -> None:
+    """All of a long frame but the data of one tensor is short.
+
+    A byte on the wire may be 16 in memory once it is parsed (an empty string in a list), a byte of data is one.
+    """
+    at, end = 0, len(frame)
+    for number in _PATH_TO_DATA:
+        at, end = _find_field(frame, at, end, number)
+    _require(len(frame) - (end - at) <= MAX_PLAIN_BYTES, f"a message of {len(frame)} bytes is more than a tensor")
+
+
+def _find_field(frame: bytes, at: int, end: int, number: int) -> tuple[int, int]:
+    """Where the contents of a field begin and end, in a protobuf message that stands at ``frame[at:end]``."""
+    for _ in range(_FIELDS_LOOKED_AT):
+        if at >= end:
+            break
+        tag, at = _read_varint(frame, at)
+        match tag & 7:
+            case 0:
+                _, at = _read_varint(frame, at)
+            case 1:
+                at += 8
+            case 2:
+                length, at = _read_varint(frame, at)
+                if tag >> 3 == number:
+                    _require(at + length <= end, "the frame is cut short")
+                    return at, at + length
+                at += length
+            case 5:
+                at += 4
+            case _:
+                break
+    raise ProtocolViolation(f"a message of {len(frame)} bytes holds no tensor")
+
+
+def _read_varint(frame: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift, byte in zip(range(0, 70, 7), frame[at : at + 10], strict=False):
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at + shift // 7 + 1
+    raise ProtocolViolation("the frame holds a varint without an end")
 
 
 def _session_id(raw: bytes) -> SessionId:
@@ -285,8 +341,10 @@ def _codec(name: str) -> Dtype:
 
 
 def _tensor_from_wire(tensor: pb.Tensor) -> WireTensor:
-    dtype, shape = _codec(tensor.dtype), tuple(tensor.shape)
-    _require(len(shape) == 3 and all(shape), f"hidden states have the shape {shape}, not (rows, positions, size)")
+    dtype = _codec(tensor.dtype)
+    _require(len(tensor.shape) == 3, f"the shape of hidden states has 3 numbers, not {len(tensor.shape)}")
+    shape = tuple(tensor.shape)
+    _require(all(shape), f"hidden states have the shape {shape}, not (rows, positions, size)")
     _require(shape[0] <= MAX_BATCH and shape[1] <= MAX_POSITIONS, f"the shape {shape} is out of range")
     size = math.prod(shape) * DTYPE_BYTES[dtype]
     _require(len(tensor.data) == size, f"{shape} in {dtype} takes {size} bytes, {len(tensor.data)} came")
@@ -295,11 +353,10 @@ def _tensor_from_wire(tensor: pb.Tensor) -> WireTensor:
 
 def _step_from_wire(step: pb.Step) -> Step:
     hidden = _tensor_from_wire(step.hidden)
-    rows = tuple(step.rows)
     _require(step.start_position + hidden.shape[1] <= MAX_POSITIONS, "the step ends beyond the longest context")
     _require(step.keep <= hidden.shape[1], f"keep {step.keep} is more than the {hidden.shape[1]} positions sent")
-    _require(not rows or len(rows) == hidden.shape[0], "rows must name one cache row for each row of the step")
-    return Step(step.index, step.start_position, hidden, step.keep, rows)
+    _require(len(step.rows) in (0, hidden.shape[0]), "rows must name one cache row for each row of the step")
+    return Step(step.index, step.start_position, hidden, step.keep, tuple(step.rows))
 
 
 def _open_to_wire(message: Open) -> pb.Open:
@@ -328,14 +385,16 @@ def _open_from_wire(wire: pb.Open) -> Open:
     _require(wire.first_block < wire.end_block, f"blocks {wire.first_block}:{wire.end_block} are an empty range")
     _require(1 <= wire.batch <= MAX_BATCH, f"a session has 1 to {MAX_BATCH} rows, not {wire.batch}")
     _require(1 <= wire.max_length <= MAX_POSITIONS, f"max_length {wire.max_length} is out of range")
+    _require(wire.price_units <= MAX_PRICE_UNITS, f"price_units {wire.price_units} is out of range")
+    _require(len(wire.left_padding) in (0, wire.batch), "left_padding has one count for each row")
     padding = tuple(wire.left_padding)
-    _require(len(padding) in (0, wire.batch), "left_padding has one count for each row")
     _require(all(count < wire.max_length for count in padding), "left_padding leaves no position")
     _require(wire.priority in list(Priority), f"the priority {wire.priority} is none of -1 (high), 0 (normal), 1 (low)")
     following = None
     if wire.HasField("next"):
+        _require(len(wire.next.maddrs) <= 16, "too many or too long addresses")
         maddrs = tuple(wire.next.maddrs)
-        _require(len(maddrs) <= 16 and all(len(maddr) <= 256 for maddr in maddrs), "too many or too long addresses")
+        _require(all(len(maddr) <= 256 for maddr in maddrs), "too many or too long addresses")
         following = PeerAddress(_peer_id(wire.next.peer_id), maddrs)
     return Open(
         session_id=_session_id(wire.session_id),
@@ -364,6 +423,6 @@ def _info_from_wire(wire: pb.NodeInfo) -> NodeInfo:
 
 
 def _failure_from_wire(wire: pb.Failure) -> Failure:
-    code, message = wire.code[:64], wire.message[:1000]
+    code, message = wire.code[:64], wire.message[:MAX_REASON]
     retry_after = wire.retry_after if 0.0 < wire.retry_after < 86_400.0 else None
     return Failure(code, message, wire.retry, retry_after, wire.peer_id[:128] or None)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from discovery.protocol.ids import SessionId
 from discovery.protocol.messages import (
     DTYPE_BYTES,
+    MAX_PRICE_UNITS,
     Close,
     Failure,
     InfoRequest,
@@ -65,7 +66,7 @@ def openings(draw: st.DrawFn) -> Open:
         codec=draw(st.sampled_from(sorted(DTYPE_BYTES))),
         previous=draw(st.none() | peers),
         next=draw(st.none() | following),
-        price_units=draw(uint64),
+        price_units=draw(st.integers(0, MAX_PRICE_UNITS)),
         left_padding=draw(st.just(()) | padding),
         priority=draw(st.sampled_from(Priority)),
         share_prefix=draw(st.booleans()),

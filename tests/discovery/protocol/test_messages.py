@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tracemalloc
+from functools import cache
 
 import pytest
 from google.protobuf.internal.encoder import _VarintBytes  # type: ignore[attr-defined]  # public in practice
@@ -21,6 +22,7 @@ from discovery.protocol.messages import (
     Open,
     ReceiptIssued,
     Step,
+    WireTensor,
     decode,
     encode,
 )
@@ -89,6 +91,52 @@ def test_a_shape_that_multiplies_beyond_all_memory_is_refused_by_its_data() -> N
         _refused(pb.Envelope(step=pb.Step(hidden=tensor)), "64 came")
 
 
+@cache
+def _bombs() -> dict[str, bytes]:
+    """Frames that a parser would make many times their size of."""
+    many = 2**18
+    tensor = pb.Tensor(dtype="float32", shape=[1, 2, 3], data=bytes(24))
+    step = pb.Envelope(step=pb.Step(hidden=tensor)).SerializeToString()
+    return {
+        "rows": pb.Envelope(step=pb.Step(rows=[1] * many, hidden=tensor)).SerializeToString(),
+        "shape": pb.Envelope(step=pb.Step(hidden=pb.Tensor(shape=[1] * many))).SerializeToString(),
+        "padding": pb.Envelope(open=pb.Open(left_padding=[1] * many)).SerializeToString(),
+        "addresses": pb.Envelope(open=pb.Open(next=pb.PeerAddress(maddrs=[""] * many))).SerializeToString(),
+        "digests": pb.Envelope(node_info=pb.NodeInfo(model_digests=[""] * many)).SerializeToString(),
+        "a step many times": step * (many // len(step)),
+        "addresses beside a tensor": step + b"\x0a" + _VarintBytes(2 * many) + b"\x12\x00" * many,
+        "data that is none": b"\x1a" + _VarintBytes(many) + b"\x2a" + _VarintBytes(many) + bytes(many),
+        "a tail beside a tensor": pb.Envelope(
+            step=pb.Step(hidden=pb.Tensor(dtype="float32", shape=[1, 1, 2**18], data=bytes(2**20)))
+        ).SerializeToString()
+        + b"\x50\x01" * 2**17,
+        "a receipt": pb.Envelope(receipt=bytes(many)).SerializeToString(),
+        "a failure": pb.Envelope(failure=pb.Failure(message="m" * many)).SerializeToString(),
+        "varints without an end": b"\xff" * many,
+        "fields of another kind": b"\x50\x01" * many,
+        "groups": b"\x0b" * many,
+    }
+
+
+@pytest.mark.parametrize("name", _bombs())
+def test_a_frame_that_would_grow_when_it_is_parsed_is_refused_unparsed(name: str) -> None:
+    bomb = _bombs()[name]
+    assert len(bomb) > 2**17
+    with pytest.raises(ProtocolViolation, match=r"holds no tensor|is more than a tensor|varint|cut short"):
+        decode(bomb)
+
+
+@pytest.mark.parametrize("rows", [(), tuple(range(256))])
+def test_a_large_tensor_travels_whatever_stands_beside_it(rows: tuple[int, ...]) -> None:
+    step = Step(2**64 - 1, 1, WireTensor("float16", (256, 2, 300), bytes(2 * 256 * 2 * 300)), 2, rows)
+    assert decode(encode(step)) == step
+    unpacked = pb.Envelope.FromString(encode(step))
+    del unpacked.step.rows[:]
+    one_by_one = b"".join(b"\x20" + _VarintBytes(row) for row in rows)
+    inner = one_by_one + unpacked.step.SerializeToString()
+    assert decode(b"\x1a" + _VarintBytes(len(inner)) + inner) == step, "a list need not be packed"
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
@@ -97,6 +145,7 @@ def test_a_shape_that_multiplies_beyond_all_memory_is_refused_by_its_data() -> N
         ({"shape": [1, 2]}, "shape"),
         ({"shape": []}, "shape"),
         ({"shape": [1, 2, 3, 1]}, "shape"),
+        ({"shape": [1] * 10_000}, "shape of hidden states has 3 numbers, not 10000"),
         ({"shape": [1, 0, 3]}, "shape"),
         ({"shape": [MAX_BATCH + 1, 2, 3]}, "out of range"),
         ({"shape": [1, MAX_POSITIONS + 1, 3]}, "out of range"),
@@ -119,6 +168,7 @@ def test_a_tensor_whose_shape_type_and_bytes_disagree_is_refused(changes: dict[s
     [
         ({"keep": 3}, "keep 3 is more than the 2 positions"),
         ({"rows": [0, 1]}, "rows"),
+        ({"rows": [0] * 10_000}, "rows"),
         ({"start_position": MAX_POSITIONS - 1}, "beyond the longest context"),
         ({"start_position": 2**32 - 1}, "beyond the longest context"),
     ],
@@ -152,6 +202,11 @@ def test_a_step_without_hidden_states_is_refused() -> None:
         ({"next": pb.PeerAddress(peer_id=peer_of("a"), maddrs=["/ip4/1.2.3.4/tcp/1"] * 17)}, "addresses"),
         ({"next": pb.PeerAddress(peer_id=peer_of("a"), maddrs=["/" * 257])}, "addresses"),
         ({"left_padding": [1, 2]}, "left_padding"),
+        ({"left_padding": [10]}, "left_padding"),
+        ({"left_padding": [2**32 - 1]}, "left_padding"),
+        ({"price_units": 2**53}, "price_units"),
+        ({"priority": 2}, "priority"),
+        ({"priority": -(2**31)}, "priority"),
     ],
 )
 def test_an_opening_out_of_its_ranges_is_refused(changes: dict[str, object], reason: str) -> None:
