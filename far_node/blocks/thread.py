@@ -46,6 +46,7 @@ class ComputeThread:
                 _tell(loop, answer, None, error)
             else:
                 _tell(loop, answer, result, None)
+                del result
             del job, answer, call  # nothing is kept alive while waiting
 
 

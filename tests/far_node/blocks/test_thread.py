@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from functools import partial
 
 import pytest
@@ -61,3 +62,19 @@ async def test_closing_waits_for_the_calls_that_were_made() -> None:
     await asyncio.sleep(0)
     await asyncio.to_thread(thread.close)
     assert await asked == 3
+
+
+async def test_a_result_is_not_kept_alive_by_the_thread_that_made_it() -> None:
+    class Large:
+        pass
+
+    thread = ComputeThread("test")
+    made = weakref.ref(await thread.run(Large))
+    await thread.run(lambda: None)
+    again = await thread.run(Large)
+    last = weakref.ref(again)
+    del again
+    await asyncio.sleep(0.05)
+    assert made() is None
+    assert last() is None
+    thread.close()
