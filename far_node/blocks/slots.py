@@ -39,7 +39,7 @@ _ONE_BY_ONE = {
     "gpt_neo": "its local attention makes its own mask",
     "recurrent_gemma": "its recurrent blocks keep their state outside the cache",
 }
-_WELL_FILLED = 0.8  # of a batch's columns in use: then one call for all rows is quicker than one for each
+_HELD, _MASKS = "far_held", "far_masks"  # attributes by which a packed pass passes through a model that knows nothing
 _LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
 _NO_RESERVE = 0x4000  # MAP_NORESERVE of Linux, which Python names from 3.13 on
 # private, so that pages can be given back; not reserved, because most of a slab is never written
@@ -194,21 +194,10 @@ class SlotRows:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The batch as a mask function is given it, in the place of one offset for all rows.
-
-    Attributes:
-        positions: of the queries, (rows, positions).
-        ends: for each row, the column after its last.
-    """
+    """The batch as a mask function is given it, in the place of one offset for all rows."""
 
     positions: Tensor
-    ends: tuple[int, ...]
-
-    def mark(self, mask: Tensor, offset: int, columns: int) -> None:
-        """Tell the attention that is given this mask how much of each row is in use, where it is worth knowing."""
-        used = tuple(end - offset for end in self.ends)
-        if mask.device.type == "cpu" and sum(used) < _WELL_FILLED * columns * len(used):
-            mask.columns_used = used  # type: ignore[attr-defined]
+    """(rows, positions) of the queries."""
 
 
 class _Batch:
@@ -216,6 +205,7 @@ class _Batch:
 
     def __init__(self, parts: Sequence[SlotRows], positions: int, device: torch.device) -> None:
         self.parts, self.positions = parts, positions
+        self.positions_of = [positions] * len(parts)
         self.lengths = [part.length for part in parts]
         self.longest, self.shortest = max(self.lengths), min(self.lengths)
         self.count = sum(part.count for part in parts)
@@ -275,6 +265,84 @@ class _Batch:
         return gathered
 
 
+@dataclass(frozen=True)
+class _Segment:
+    """One row of a session in a packed pass: its tokens there, its row in the slab and how far that is filled."""
+
+    tokens: slice
+    slab: Slab
+    row: int
+    length: int
+
+    @property
+    def positions(self) -> int:
+        return int(self.tokens.stop - self.tokens.start)
+
+    @property
+    def end(self) -> int:
+        return self.length + self.positions
+
+
+class _PackedBatch:
+    """Steps of any number of positions behind one another in a single row of tokens, nothing padded, nothing copied.
+
+    All but the attention looks at each token by itself. The attention is told of the segments by attributes of the
+    keys and of the mask; a model that does something of its own with either loses them, and cannot run this way: the
+    mask has a shape that fits nothing, so this is an error and never a wrong result.
+    """
+
+    query_positions: Tensor
+
+    def __init__(self, parts: Sequence[SlotRows], positions: Sequence[int], device: torch.device) -> None:
+        self.parts, self.positions_of = parts, positions
+        self.longest = max(part.length for part in parts)
+        self.segments: list[_Segment] = []
+        at, where = 0, []
+        for part, count in zip(parts, positions, strict=True):
+            for row in range(part.first, part.first + part.count):
+                self.segments.append(_Segment(slice(at, at + count), part.slab, row, part.length))
+                where.append(torch.arange(part.length, part.length + count, device=device))
+                at += count
+        self.tokens = at
+        self.query_positions = torch.cat(where)[None]
+
+    def write(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Put new keys and values, (1, heads, tokens, size), where they belong, and mark them with it."""
+        held = []
+        for segment in self.segments:
+            own_keys, own_values = segment.slab.of(layer, keys, values)
+            columns = slice(segment.length, segment.end)
+            own_keys[segment.row, :, columns] = keys[0, :, segment.tokens]
+            own_values[segment.row, :, columns] = values[0, :, segment.tokens]
+            held.append((segment, own_keys, own_values))
+        setattr(keys, _HELD, held)
+        setattr(values, _HELD, held)
+
+    def masks(
+        self, mask_function: Callable[..., Tensor], window: int | None, device: torch.device | str
+    ) -> Tensor:
+        """A mask of a shape that fits nothing, with those of the segments and their first columns as an attribute."""
+        mask = torch.zeros((), dtype=torch.bool, device=device).expand(1, 1, self.tokens, self.tokens + 1)
+        setattr(mask, _MASKS, [self._mask_of(segment, mask_function, window, device) for segment in self.segments])
+        return mask
+
+    def _mask_of(
+        self,
+        segment: _Segment,
+        mask_function: Callable[..., Tensor],
+        window: int | None,
+        device: torch.device | str,
+    ) -> tuple[Tensor | None, int]:
+        offset = max(segment.length - window + 1, 0) if window else 0
+        if mask_function is causal_mask_function and (segment.positions == 1 or segment.length == 0):
+            return None, offset  # everything is seen, or torch's own causal mask says it all
+        zero = torch.zeros(1, 1, 1, 1, dtype=torch.long, device=device)
+        queries = torch.arange(segment.length, segment.end, device=device)[None, None, :, None]
+        columns = torch.arange(offset, segment.end, device=device)[None, None, None]
+        seen = mask_function(zero, zero, queries, columns)
+        return seen.expand(1, 1, segment.positions, segment.end - offset), offset
+
+
 class _SlotLayer(CacheLayerMixin):
     """A layer's keys and values, in the slabs of the batch."""
 
@@ -283,7 +351,7 @@ class _SlotLayer(CacheLayerMixin):
     def __init__(self, index: int, window: int | None) -> None:
         super().__init__()
         self.index, self.sliding_window, self.is_sliding = index, window, window is not None
-        self.batch: _Batch | None = None
+        self.batch: _Batch | _PackedBatch | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing to do: the slab's tensors are made when they are first written."""
@@ -291,11 +359,16 @@ class _SlotLayer(CacheLayerMixin):
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """As :meth:`transformers.Cache.update`."""
         assert self.batch is not None
+        if isinstance(self.batch, _PackedBatch):
+            self.batch.write(self.index, key_states, value_states)
+            return key_states, value_states
         return self.batch.write_and_read(self.index, key_states, value_states, self.sliding_window)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """``(kv_length, kv_offset)``."""
         assert self.batch is not None
+        if isinstance(self.batch, _PackedBatch):
+            return self.batch.tokens, 0
         offset = self.batch.offset(self.sliding_window)
         return self.batch.longest + query_length - offset, offset
 
@@ -361,7 +434,7 @@ class SlotCache(Cache):
                 layers.append(_SlotLayer(index, more.get("sliding_window")))
         super().__init__(layers=layers)
         self._held = range(first, end)
-        self._batch: _Batch | None = None
+        self._batch: _Batch | _PackedBatch | None = None
 
     @property
     def has_recurrent_state(self) -> bool:
@@ -376,16 +449,33 @@ class SlotCache(Cache):
         """
         for part in parts:
             part.prepare()
-        batch = self._batch = _Batch(parts, positions, device)
-        self._held = range(first, end)
+        batch = _Batch(parts, positions, device)
+        self._set(batch, first, end)
+        if batch.query_positions is not None:
+            return batch.query_positions
+        return torch.arange(batch.longest, batch.end, device=device).expand(batch.count, -1)
+
+    def begin_packed(
+        self, parts: Sequence[SlotRows], positions: Sequence[int], device: torch.device, first: int, end: int
+    ) -> Tensor:
+        """Make a pass ready over these sessions, each with its own number of positions, behind one another.
+
+        Returns:
+            The position of each token, (1, tokens).
+        """
+        for part in parts:
+            part.prepare()
+        batch = _PackedBatch(parts, positions, device)
+        self._set(batch, first, end)
+        return batch.query_positions
+
+    def _set(self, batch: _Batch | _PackedBatch, first: int, end: int) -> None:
+        self._batch, self._held = batch, range(first, end)
         for index, layer in enumerate(self.layers):
             if isinstance(layer, _SlotLayer):
                 layer.batch = batch
             elif isinstance(layer, _StateLayer) and index in self._held:
-                layer.begin(parts)
-        if batch.query_positions is not None:
-            return batch.query_positions
-        return torch.arange(batch.longest, batch.end, device=device).expand(batch.count, -1)
+                layer.begin(batch.parts)
 
     def finish(self) -> None:
         """The pass is done: sessions are longer, and nothing of them is kept here."""
@@ -396,8 +486,8 @@ class SlotCache(Cache):
                 layer.batch = None
             elif isinstance(layer, _StateLayer) and index in self._held:
                 layer.end(batch.parts)
-        for part in batch.parts:
-            part.length += batch.positions
+        for part, positions in zip(batch.parts, batch.positions_of, strict=True):
+            part.length += positions
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Positions of the longest row, whichever layer is asked."""
@@ -406,10 +496,11 @@ class SlotCache(Cache):
     def get_query_offset(self, layer_idx: int = 0) -> Any:
         """Where the queries begin; where rows differ, the rows themselves, for :func:`_by_rows`."""
         batch = self._batch
+        if isinstance(batch, _PackedBatch):
+            return batch
         if batch is None or batch.query_positions is None:
             return self.get_seq_length()
-        ends = [part.length + batch.positions for part in batch.parts for _ in range(part.count)]
-        return _Rows(batch.query_positions, tuple(ends))
+        return _Rows(batch.query_positions)
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         """``(kv_length, kv_offset)``; layers without attention report what a full one would."""
@@ -443,6 +534,8 @@ def _by_rows(original: Callable[..., Tensor | None], as_numbers: bool) -> Callab
         device: torch.device | str = "cpu",
         **more: Any,
     ) -> Tensor | None:
+        if isinstance(q_offset, _PackedBatch) and not as_numbers:
+            return q_offset.masks(mask_function, more.get("local_size"), device)
         if not isinstance(q_offset, _Rows):
             if as_numbers:
                 more["dtype"] = dtype
@@ -462,37 +555,30 @@ def _by_rows(original: Callable[..., Tensor | None], as_numbers: bool) -> Callab
         seen = mask_function(row, head, q_offset.positions[:, None, :, None], columns)
         seen = seen.expand(batch_size, 1, q_length, kv_length)
         if not as_numbers:
-            q_offset.mark(seen, kv_offset, kv_length)
             return seen
         return torch.where(seen, torch.zeros((), dtype=dtype, device=device), torch.finfo(dtype).min)
 
     return mask
 
 
-def _attention_by_rows(
+def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **more: Any
-) -> tuple[Tensor, None]:
-    """transformers' own attention; row by row where the rows of a batch are of very different lengths.
-
-    A CPU reads every column that it is given, also those that the mask hides.
-    """
-    used = getattr(attention_mask, "columns_used", None)
-    if used is None or attention_mask is None or len(used) != len(query):
+) -> tuple[Tensor, Any]:
+    """transformers' own attention; in a packed pass once for each segment, on its own columns of the slab."""
+    held = getattr(key, _HELD, None)
+    if held is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **more)
-    rows = [
-        sdpa_attention_forward(
-            module,
-            query[row : row + 1],
-            key[row : row + 1, :, :columns],
-            value[row : row + 1, :, :columns],
-            attention_mask[row : row + 1, ..., :columns],
-            **more,
-        )[0]
-        for row, columns in enumerate(used)
-    ]
-    return torch.cat(rows), None
+    masks = getattr(attention_mask, _MASKS, None)
+    if masks is None or getattr(value, _HELD, None) is not held:
+        raise RuntimeError("this model does something of its own with masks, keys or values")
+    outputs = []
+    for (segment, keys, values), (mask, offset) in zip(held, masks, strict=True):
+        own = query[:, :, segment.tokens]
+        seen = (slice(segment.row, segment.row + 1), slice(None), slice(offset, segment.end))
+        outputs.append(sdpa_attention_forward(module, own, keys[seen], values[seen], mask, **more)[0])
+    return torch.cat(outputs, dim=1), None
 
 
-AttentionInterface.register("sdpa", _attention_by_rows)
+AttentionInterface.register("sdpa", _attention)
 AttentionMaskInterface.register("sdpa", _by_rows(sdpa_mask, as_numbers=False))
 AttentionMaskInterface.register("eager", _by_rows(eager_mask, as_numbers=True))
