@@ -21,6 +21,7 @@ from discovery.protocol.announcement import MAX_MODEL_ID_LENGTH
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.registry.endpoints import router
 from discovery.registry.errors import ModelNotServed
+from discovery.registry.files import is_directory
 from discovery.registry.library import Library, OnPrepared
 
 MAX_CONNECTIONS = 256
@@ -35,11 +36,11 @@ def parse_model(text: str) -> tuple[str, Path]:
         InvalidArgument: there is no such directory, or the id is none.
     """
     model_id, given, place = text.partition("=")
-    if not given or Path(text).expanduser().is_dir():
+    if not given or is_directory(text):
         model_id, place = "", text
-    directory = Path(place).expanduser()
-    if not directory.is_dir():
+    if not is_directory(place):
         raise InvalidArgument(f"--model {text!r}: there is no directory {place!r}")
+    directory = Path(place).expanduser()
     model_id = model_id or directory.resolve().name
     if not _MODEL_ID.fullmatch(model_id) or len(model_id) > MAX_MODEL_ID_LENGTH:
         raise InvalidArgument(f"--model {text!r}: {model_id!r} is no name of a model; give one with ID=DIR")

@@ -91,6 +91,14 @@ def small_files(directory: Path) -> list[Path]:
     return sorted(file for file in directory.iterdir() if is_small_file(file.name) and file.is_file())
 
 
+def is_directory(text: str) -> bool:
+    """Whether what somebody wrote is the path of a directory. Nothing and what is too long for a path are none."""
+    try:
+        return bool(text) and Path(text).expanduser().is_dir()
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
 def real_file(file: Path) -> Path:
     """The regular file behind ``file``, which may be a link within its directory, or within a hub's cache
     (``snapshots/<commit>/name`` → ``blobs/<hash>``), and nowhere else.
@@ -98,10 +106,15 @@ def real_file(file: Path) -> Path:
     Raises:
         InvalidArgument: it is something else.
     """
-    directory, target = file.parent.resolve(), file.resolve()
+    directory = file.parent.resolve()
     allowed = [directory]
     if directory.parent.name == "snapshots":
         allowed.append(directory.parent.parent / "blobs")
-    if not target.is_file() or not any(target.is_relative_to(place) for place in allowed):
+    try:
+        target = file.resolve(strict=True)
+        valid = target.is_file() and any(target.is_relative_to(place) for place in allowed)
+    except (OSError, RuntimeError):  # it leads nowhere, or round in a circle
+        valid = False
+    if not valid:
         raise InvalidArgument(f"{file.name} in {directory} is a link that leads elsewhere, or no file", file=file.name)
     return target

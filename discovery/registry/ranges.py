@@ -15,7 +15,7 @@ from discovery.registry.library import Served
 STALL_SECONDS: Final = 60.0
 """Whoever takes no chunk for so long is let go."""
 
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 def range_of(header: str | None, size: int) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 from discovery.protocol.errors import WeightsDamaged
-from discovery.registry.files import CONFIG
+from discovery.registry.files import CONFIG, is_directory
 from discovery.registry.hashes import HashCache
 from discovery.registry.layers import block_count_in
 from far_node.errors import ModelNotFound, ModelUnsupported
@@ -71,9 +71,9 @@ def find_model(
         DownloadFailed: a download broke off; the next one goes on from there.
         NoSpace: there is no room for what is missing.
     """
-    directory = Path(model).expanduser()
-    if registry is None and directory.is_dir():
-        return _in_directory(directory.resolve(), model_id or directory.resolve().name, part, on_progress)
+    if registry is None and is_directory(model):
+        directory = Path(model).expanduser().resolve()
+        return _in_directory(directory, model_id or directory.name, part, on_progress)
     if registry is None and model == BUNDLED_MODEL:
         return _in_directory(bundled_model_path(), model_id or BUNDLED_MODEL, part, on_progress)
     return _in_store(model, model_id or model, part, registry, on_progress)

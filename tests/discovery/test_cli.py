@@ -1,16 +1,22 @@
-"""``far-discovery``: a bootstrap peer starts or says why not."""
+"""``far-discovery``: a bootstrap peer or a registry starts, or says why not."""
 
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
 import discovery.cli
+from far_node.blocks.source import find_model
 from tests.support.documents import peer_of
+from tests.support.models import make_model
+from tests.support.swarm import Process
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +73,58 @@ def test_an_identity_that_is_none(tmp_path: Path) -> None:
 def test_another_bootstrap_peer_that_is_not_running(tmp_path: Path) -> None:
     nobody = f"/ip4/127.0.0.1/tcp/9/p2p/{peer_of('nobody')}"
     refused(tmp_path, "peer_unavailable", "is the bootstrap peer running?", "--initial-peers", nobody)
+
+
+class TestRegistry:
+    """``far-discovery registry`` starts, tells what is ready, and ends when asked to."""
+
+    def refused(self, words: str, *arguments: str) -> None:
+        plain = CliRunner().invoke(discovery.cli.app, ["registry", *arguments])
+        assert (plain.exit_code, plain.stdout) == (1, "")
+        (line,) = plain.stderr.strip().splitlines()
+        assert line.startswith("error: ")
+        assert words in line
+        told = CliRunner().invoke(discovery.cli.app, ["registry", *arguments, "--json"])
+        event = json.loads(told.stdout)
+        assert (told.exit_code, event["event"], event["code"]) == (1, "error", "invalid_argument")
+
+    def test_a_directory_that_is_not_there(self) -> None:
+        self.refused("there is no directory", "--model", "/no/such")
+
+    def test_two_models_of_one_name(self, tmp_path: Path) -> None:
+        for name in ("a", "b"):
+            (tmp_path / name / "tiny").mkdir(parents=True)
+        both = ["--model", str(tmp_path / "a/tiny"), "--model", str(tmp_path / "b/tiny")]
+        self.refused("two of the models have the same name", *both)
+
+    def test_a_port_that_is_in_use(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = str(listener.getsockname()[1])
+            self.refused(f"cannot listen on 127.0.0.1:{port}", "--model", str(tmp_path), "--port", port)
+
+    def test_no_model_is_a_usage_error(self) -> None:
+        assert CliRunner().invoke(discovery.cli.app, ["registry"]).exit_code == 2
+
+    def test_it_tells_what_is_ready_and_ends_when_asked_to(self, tmp_path: Path) -> None:
+        good, bad = make_model(tmp_path / "good"), tmp_path / "bad"
+        bad.mkdir()
+        arguments = ["registry", "--json", "--port", "0", "--model", f"far/good={good}", "--model", str(bad)]
+        process = Process.start("registry", ["discovery.cli", *arguments], tmp_path)
+        try:
+            process.wait_until_ready()
+            url = process.ready["url"]
+            assert process.ready["models"] == ["far/good", "bad"]
+            digest = find_model(str(good)).digest
+            deadline = time.monotonic() + 30
+            while len(process.events()) < 3 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            _, prepared, failed = process.events()
+            assert (prepared["event"], prepared["model_id"], prepared["digest"]) == ("prepared", "far/good", digest)
+            assert (failed["event"], failed["code"]) == ("error", "invalid_argument")
+            assert httpx.get(f"{url}/models/far/good/manifest").json()["digest"] == digest
+            process.send(signal.SIGTERM)
+            assert process.wait() == 0
+            assert process.events()[-1] == {"event": "stopped"}
+            assert process.err.read_text() == ""
+        finally:
+            process.kill()

@@ -1,8 +1,9 @@
-"""What only bytes on a real stream can do: lengths that lie."""
+"""What only real streams can do: lengths that lie, and buffers that nobody empties."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,13 +11,15 @@ import pytest
 from hivemind.p2p import P2P, PeerID
 from hivemind.utils.multiaddr import Multiaddr
 
+from discovery.dht import p2p as p2p_module
 from discovery.dht.identity import load_identity
 from discovery.dht.p2p import P2PTransport
 from discovery.dht.transport import Stream
-from discovery.protocol.errors import FarError
+from discovery.protocol.errors import FarError, PeerUnavailable
 from discovery.protocol.messages import MAX_FRAME_BYTES
 
 PROTOCOL = "/far-mesh/test/raw"
+A_FRAME = 2**22
 
 
 @pytest.fixture
@@ -67,3 +70,63 @@ async def test_a_frame_that_is_not_what_its_length_says_is_an_error_after_the_fr
     assert await asyncio.wait_for(story.get(), 20) == b"ok"
     assert await asyncio.wait_for(story.get(), 20) == seen
     await transport.close()
+
+
+@pytest.mark.parametrize("sender_waits", [True, False], ids=["in the middle of a frame", "when the handler is done"])
+async def test_a_stream_that_is_closed_is_gone_soon_whether_its_peer_reads_or_not(
+    daemons: tuple[P2P, P2P], monkeypatch: pytest.MonkeyPatch, sender_waits: bool
+) -> None:
+    monkeypatch.setattr(p2p_module, "LINGER_SECONDS", 0.2)
+    here, there = daemons
+    full, ended = asyncio.Event(), asyncio.Event()
+
+    async def talk(stream: Stream) -> None:
+        try:
+            while True:
+                async with asyncio.timeout(1):
+                    await stream.send(bytes(A_FRAME))
+        except TimeoutError:
+            full.set()
+        if sender_waits:
+            closing = asyncio.create_task(_close_soon(stream))
+            with pytest.raises(PeerUnavailable):
+                await stream.send(b"one more")
+            await closing
+        ended.set()
+
+    transport = P2PTransport(there)
+    await transport.serve(PROTOCOL, talk)
+    before = _open_files()
+    _, reader, writer = await here.call_binary_stream_handler(there.peer_id, PROTOCOL)
+    await asyncio.wait_for(full.wait(), 30)
+    assert _open_files() == before + 2, "one of ours, and one that is served"
+    await asyncio.wait_for(ended.wait(), 20)
+    async with asyncio.timeout(20):
+        while _open_files() > before + 1:
+            await asyncio.sleep(0.05)
+    writer.close()
+    await transport.close()
+
+
+async def test_what_was_sent_before_a_close_still_arrives(daemons: tuple[P2P, P2P]) -> None:
+    here, there = daemons
+
+    async def talk(stream: Stream) -> None:
+        await stream.send(bytes(A_FRAME))
+
+    transport = P2PTransport(there)
+    await transport.serve(PROTOCOL, talk)
+    _, reader, writer = await here.call_binary_stream_handler(there.peer_id, PROTOCOL)
+    await asyncio.sleep(1)
+    assert len(await asyncio.wait_for(reader.read(-1), 20)) == 4 + A_FRAME
+    writer.close()
+    await transport.close()
+
+
+async def _close_soon(stream: Stream) -> None:
+    await asyncio.sleep(0.1)
+    await stream.close()
+
+
+def _open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))

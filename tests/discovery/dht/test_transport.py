@@ -178,6 +178,62 @@ async def test_what_is_sent_to_a_lost_peer_fails_soon(pair: Pair) -> None:
     assert failure.value.facts["peer_id"] == pair.address.peer_id
 
 
+async def test_a_frame_longer_than_its_receiver_takes_is_a_violation_before_it_is_read(pair: Pair) -> None:
+    seen: asyncio.Queue[bytes | FarError | None] = asyncio.Queue()
+
+    async def take_little(stream: Stream) -> None:
+        for limit in (4, 4, 3):
+            try:
+                await seen.put(await stream.receive(limit))
+            except FarError as error:
+                await seen.put(error)
+                raise
+
+    await pair.there.serve(ECHO, take_little)
+    stream = await pair.here.open(pair.address, ECHO)
+    for frame in (b"four", b"", b"four"):
+        await stream.send(frame)
+    assert [await seen.get(), await seen.get()] == [b"four", b""]
+    violation = await seen.get()
+    assert isinstance(violation, ProtocolViolation)
+    assert violation.facts["peer_id"] == pair.here.peer_id
+    assert "a frame of 4 bytes, the most here is 3" in violation.message
+    await stream.close()
+
+
+async def test_what_a_peer_does_not_read_is_not_held_for_it_without_end(pair: Pair) -> None:
+    sent = 0
+    ended = asyncio.Event()
+
+    async def talk_for_ever(stream: Stream) -> None:
+        nonlocal sent
+        try:
+            while True:
+                await stream.send(bytes(2**16))
+                sent += 2**16
+        finally:
+            ended.set()
+
+    await pair.there.serve(ECHO, talk_for_ever)
+    stream = await pair.here.open(pair.address, ECHO)
+    assert await stream.receive() is not None
+    before = -1
+    while before != sent:
+        before = sent
+        await asyncio.sleep(0.3)
+    assert 2**20 <= sent <= 2**26, "the sender waits"
+    assert not ended.is_set()
+    await stream.close()
+    await asyncio.wait_for(ended.wait(), 20)
+
+
+@pytest.mark.parametrize("maddr", ["", "nowhere", "/ip4/999.1.1.1/tcp/1", "/ip4/127.0.0.1/tcp/-1", "/ip4", "/dns4/\0"])
+async def test_a_peer_at_an_address_that_is_none_is_unavailable(pair: Pair, maddr: str) -> None:
+    with pytest.raises(PeerUnavailable) as failure:
+        await pair.here.open(PeerAddress(peer_of("nobody"), (maddr,)), ECHO)
+    assert failure.value.facts["peer_id"] == peer_of("nobody")
+
+
 async def _until_the_end(stream: Stream) -> str:
     try:
         while await stream.receive() is not None:

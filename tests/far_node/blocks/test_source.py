@@ -120,7 +120,20 @@ class TestFinding:
         assert find_model(str(model), "our/model").id == "our/model"
 
     @pytest.mark.parametrize(
-        "name", ["", ".", "no-such-model", "/no/such/dir", "./no", "~/no/such", "a/b/c", "far-demo2"]
+        "name",
+        [
+            "",
+            ".",
+            "no-such-model",
+            "/no/such/dir",
+            "./no",
+            "~/no/such",
+            "a/b/c",
+            "far-demo2",
+            "m" * 300,
+            "a\0b",
+            "../x/y",
+        ],
     )
     def test_what_is_no_model_is_not_found(self, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
