@@ -28,8 +28,12 @@ def load_blocks(
     dtype: Dtype = "float32",
     quantization: Quantization = "none",
     device: str = "cpu",
+    attention: str | None = None,
 ) -> Blocks:
     """Load blocks ``[first, end)`` of a model; nothing else of it is read or held.
+
+    Args:
+        attention: ``sdpa`` or ``eager``; None: what transformers takes for this architecture.
 
     Raises:
         InvalidArgument: the range is not within the model.
@@ -41,11 +45,12 @@ def load_blocks(
         raise InvalidArgument(f"blocks {first}:{end} are not within this model's 0:{count}")
     torch_dtype = TORCH_DTYPES[dtype]
     model_class = node_class(config, first, end)
+    options: dict[str, Any] = {"attn_implementation": attention} if attention else {}
     try:
         if quantization == "none":
-            model = _from_pretrained(model_class, source, config, dtype=torch_dtype).to(device)
+            model = _from_pretrained(model_class, source, config, dtype=torch_dtype, **options).to(device)
         else:
-            options = {"quantization_config": WeightsConfig(quantization), "device_map": {"": device}}
+            options |= {"quantization_config": WeightsConfig(quantization), "device_map": {"": device}}
             model = _from_pretrained(model_class, source, config, dtype=torch_dtype, **options)
             finish_quantizing(model, quantization)
         return Blocks(model, first, end)
