@@ -11,14 +11,15 @@ from discovery.protocol.messages import Priority
 from far_node.limits import Limits
 
 DECODE_POSITIONS = 16
-"""A step of more positions than this is a prefill: computed in chunks, and never in one pass with others."""
+"""A step of more positions than this is a prefill: it is computed in chunks."""
 AGING_SECONDS = 2.0
 """Who has waited this long goes before all classes, so that nobody starves."""
 
 _LATELY_SECONDS = 1.0
-_PREFILL_SHARE = 1.0  # of the time of a decode pass, that a chunk of somebody's prefill may take beside it
+_PREFILL_SHARE = 1.2  # of the time of a decode pass, that prefills may add to it
 _SMALLEST_CHUNK = 8
-_PATIENCE_SHARE = 0.2
+_QUIET_EVERY = 16  # passes; then one without prefills, which tells how long decoding takes by itself
+_PATIENCE_SHARE = 0.25
 _MOST_PATIENCE_SECONDS = 0.01
 _SMOOTHING = 0.2
 _REMEMBERED_TURNS = 1000
@@ -35,6 +36,7 @@ class Waiting:
         since: when it came, in seconds of a steady clock.
         positions: still to compute, in each row.
         kind: steps of the same kind may share a pass; None: it runs alone.
+        packs: whether they may do so with different numbers of positions.
     """
 
     key: int
@@ -45,6 +47,7 @@ class Waiting:
     rows: int
     positions: int
     kind: Hashable | None
+    packs: bool = False
 
     @property
     def is_prefill(self) -> bool:
@@ -53,102 +56,154 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """What the device does next: ``positions`` of each of these steps."""
+class Share:
+    """``positions`` of a step, in a pass."""
 
-    steps: tuple[Waiting, ...]
+    step: Waiting
     positions: int
 
     @property
-    def is_prefill(self) -> bool:
-        """Whether it is a chunk of a prefill."""
-        return self.steps[0].is_prefill
+    def tokens(self) -> int:
+        """Rows × positions."""
+        return self.step.rows * self.positions
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the device does next, in one pass. ``shielded``: prefills were kept short for the sake of others."""
+
+    shares: tuple[Share, ...]
+    shielded: bool = False
 
     @property
     def rows(self) -> int:
         """Rows in the pass."""
-        return sum(step.rows for step in self.steps)
+        return sum(share.step.rows for share in self.shares)
+
+    @property
+    def decodes(self) -> tuple[Share, ...]:
+        """Those that are not part of a prefill."""
+        return tuple(share for share in self.shares if not share.step.is_prefill)
+
+    @property
+    def prefill_tokens(self) -> int:
+        """Tokens of prefills."""
+        return sum(share.tokens for share in self.shares if share.step.is_prefill)
 
 
 class Batcher:
-    """Decode passes and prefill chunks take turns; priorities first, and round robin between clients inside each."""
+    """Priorities first, round robin between clients inside each.
+
+    A prefill is computed in chunks: in the same pass as the decode steps that wait where the model packs, else in turn
+    with them. While others decode, a chunk is as long as makes their passes a little more than twice as long.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._turns = 0
         self._served: dict[str, int] = {}
         self._decoded: dict[Hashable, float] = {}
-        self._last: Turn | None = None
-        self._chunk = 4 * _SMALLEST_CHUNK
+        self._last = Turn(())
+        self._chunk = float(2 * _SMALLEST_CHUNK)
+        self._return_seconds = 0.0
         self.decode_seconds = 0.0
         self.decode_rows_per_second = 0.0
         self.prefill_positions_per_second = 0.0
 
     def next_turn(self, waiting: Sequence[Waiting], now: float) -> Turn:
         """What to run of ``waiting``, which is not empty."""
-        if len(waiting) == 1:
-            turn = self._alone(waiting[0], now)
-        else:
-            decodes = [step for step in waiting if not step.is_prefill]
-            prefills = [step for step in waiting if step.is_prefill]
-            decode_now = not prefills or (decodes and (self._last is None or self._last.is_prefill))
-            turn = self._pass_of(decodes, now) if decode_now else self._alone(self._in_order(prefills, now)[0], now)
+        ordered = self._in_order(waiting, now) if len(waiting) > 1 else list(waiting)
+        decodes = [step for step in ordered if not step.is_prefill]
+        prefills = [step for step in ordered if step.is_prefill]
+        turn = self._choose(decodes, prefills, now)
         self._turns += 1
         self._last = turn
         self._served = {client: at for client, at in self._served.items() if self._turns - at < _REMEMBERED_TURNS}
-        self._served.update(dict.fromkeys((step.client for step in turn.steps), self._turns))
+        self._served.update(dict.fromkeys((share.step.client for share in turn.shares), self._turns))
         return turn
+
+    def came(self, session: Hashable, now: float) -> None:
+        """A step has come: how soon a session comes back tells whether it is worth waiting for."""
+        left = self._decoded.get(session)
+        if left is not None:
+            self._return_seconds = _smooth(self._return_seconds, now - left)
 
     def learn(self, turn: Turn, seconds: float, now: float) -> None:
         """The turn took ``seconds`` and ended ``now``."""
         seconds = max(seconds, 1e-9)
-        if turn.is_prefill:
-            self.prefill_positions_per_second = _smooth(
-                self.prefill_positions_per_second, turn.rows * turn.positions / seconds
-            )
-            if self.decode_seconds:
-                wanted = _PREFILL_SHARE * self.decode_seconds / seconds
-                fitting = turn.positions * min(max(wanted, 0.5), 2.0)
-                self._chunk = int(min(max(fitting, _SMALLEST_CHUNK), self._limits.prefill_chunk))
-            return
-        self.decode_seconds = _smooth(self.decode_seconds, seconds)
-        self.decode_rows_per_second = _smooth(self.decode_rows_per_second, turn.rows * turn.positions / seconds)
-        for step in turn.steps:
-            self._decoded[step.session] = now
+        decodes, prefill_tokens = turn.decodes, turn.prefill_tokens
+        for share in decodes:
+            self._decoded[share.step.session] = now
+        if prefill_tokens:
+            self.prefill_positions_per_second = _smooth(self.prefill_positions_per_second, prefill_tokens / seconds)
+            if turn.shielded and self.decode_seconds:
+                self._fit_chunk(prefill_tokens, seconds)
+        else:
+            self.decode_seconds = _smooth(self.decode_seconds, seconds)
+            rate = sum(share.tokens for share in decodes) / seconds
+            self.decode_rows_per_second = _smooth(self.decode_rows_per_second, rate)
 
     def patience(self, waiting: Sequence[Waiting]) -> float:
         """Seconds worth waiting for the others of the last pass: together they cost little more than one alone."""
-        if self._last is None or self._last.is_prefill or any(step.is_prefill for step in waiting):
+        waiting_decodes = sum(not step.is_prefill for step in waiting)
+        if waiting_decodes >= len(self._last.decodes):
             return 0.0
-        if len(waiting) >= len(self._last.steps):
-            return 0.0
-        return min(_PATIENCE_SHARE * self.decode_seconds, _MOST_PATIENCE_SECONDS)
+        patience = min(_PATIENCE_SHARE * self.decode_seconds, _MOST_PATIENCE_SECONDS)
+        return patience if self._return_seconds < patience else 0.0
 
-    def _alone(self, step: Waiting, now: float) -> Turn:
-        if not step.is_prefill:
-            return Turn((step,), step.positions)
-        size = self._chunk if self._others_decode(step, now) else self._limits.prefill_chunk
-        return Turn((step,), min(step.positions, max(1, size // step.rows)))
+    def _choose(self, decodes: list[Waiting], prefills: list[Waiting], now: float) -> Turn:
+        if not prefills:
+            return Turn(self._decode_pass(decodes))
+        if not decodes:
+            shielded = self._others_decode(prefills, now)
+            return Turn(self._prefill_pass(prefills, shielded), shielded)
+        first = decodes[0]
+        if not (first.packs and first.kind == prefills[0].kind):
+            if self._last.prefill_tokens:
+                return Turn(self._decode_pass(decodes))
+            return Turn(self._prefill_pass(prefills, shielded=True), shielded=True)
+        if self._turns % _QUIET_EVERY == 0:
+            return Turn(self._decode_pass(decodes))
+        return Turn(self._decode_pass(decodes) + self._prefill_pass(prefills, shielded=True), shielded=True)
 
-    def _others_decode(self, step: Waiting, now: float) -> bool:
-        lately = max(_LATELY_SECONDS, 10 * self.decode_seconds)
-        self._decoded = {session: at for session, at in self._decoded.items() if now - at < lately}
-        return any(session != step.session for session in self._decoded)
-
-    def _pass_of(self, decodes: Sequence[Waiting], now: float) -> Turn:
-        ordered = self._in_order(decodes, now)
+    def _decode_pass(self, ordered: Sequence[Waiting]) -> tuple[Share, ...]:
         first = ordered[0]
         chosen, rows = [first], first.rows
         for step in ordered[1:]:
-            together = first.kind is not None and (step.kind, step.positions) == (first.kind, first.positions)
+            together = first.kind is not None and step.kind == first.kind
+            together = together and (first.packs or step.positions == first.positions)
             if together and rows + step.rows <= self._limits.max_batch_size:
                 chosen.append(step)
                 rows += step.rows
-        return Turn(tuple(chosen), first.positions)
+        return tuple(Share(step, step.positions) for step in chosen)
+
+    def _prefill_pass(self, ordered: Sequence[Waiting], shielded: bool) -> tuple[Share, ...]:
+        first, shares = ordered[0], list[Share]()
+        left = int(self._chunk) if shielded else self._limits.prefill_chunk
+        for step in ordered:
+            together = step is first or (first.packs and first.kind is not None and step.kind == first.kind)
+            if together and (left >= step.rows or not shares):
+                share = Share(step, min(step.positions, max(1, left // step.rows)))
+                shares.append(share)
+                left -= share.tokens
+        return tuple(shares)
+
+    def _others_decode(self, prefills: Sequence[Waiting], now: float) -> bool:
+        lately = max(_LATELY_SECONDS, 10 * self.decode_seconds)
+        self._decoded = {session: at for session, at in self._decoded.items() if now - at < lately}
+        return bool(self._decoded.keys() - {step.session for step in prefills})
+
+    def _fit_chunk(self, tokens: int, seconds: float) -> None:
+        """Longer or shorter chunks from now on, so that a shielded pass takes what it may."""
+        wanted = (1 + _PREFILL_SHARE) * self.decode_seconds / seconds
+        if tokens < 0.9 * int(self._chunk) and wanted > 1:
+            return  # the end of a prompt says nothing of longer chunks
+        fitting = self._chunk * min(max(wanted, 0.5), 1.25)
+        self._chunk = min(max(fitting, _SMALLEST_CHUNK), self._limits.prefill_chunk)
 
     def _in_order(self, steps: Sequence[Waiting], now: float) -> list[Waiting]:
         def urgency(step: Waiting) -> int:
-            return -2 if now - step.since > AGING_SECONDS else step.priority
+            return Priority.HIGH - 1 if now - step.since > AGING_SECONDS else step.priority
 
         ranked = sorted(steps, key=lambda step: (urgency(step), step.key))
         return [step for _, equals in groupby(ranked, urgency) for step in self._round_robin(equals)]

@@ -167,7 +167,8 @@ class _StepJob(_Job):
 
     def waiting(self, key: int) -> Waiting:
         place, (rows, positions, _) = self.place, self.rest.shape
-        return Waiting(key, id(place), place.client, place.priority, self.since, rows, positions, place.kind)
+        packs = place.blocks.packs
+        return Waiting(key, id(place), place.client, place.priority, self.since, rows, positions, place.kind, packs)
 
     @torch.inference_mode()
     def prepare(self) -> None:
@@ -270,6 +271,7 @@ class _Worker:
                 self._closing = True
                 return
             if isinstance(job, _StepJob):
+                self.batcher.came(id(job.place), job.since)
                 if self._attempt(job, job.prepare):
                     self._steps[self._arrived] = job
                     self._arrived += 1
@@ -312,29 +314,29 @@ class _Worker:
 
     def _run(self, turn: Turn) -> None:
         started = time.monotonic()
-        jobs = [self._steps[step.key] for step in turn.steps]
-        for job in jobs:
+        shares = [(self._steps[share.step.key], share.positions) for share in turn.shares]
+        for job, _ in shares:
             job.began = job.began or started
         self.last_rows = turn.rows
-        computed = self._pass(jobs, turn.positions)
+        computed = self._pass(shares)
         self.batcher.learn(turn, time.monotonic() - started, time.monotonic())
-        for step, job in zip(turn.steps, jobs, strict=True):
+        for share, (job, _) in zip(turn.shares, shares, strict=True):
             finished = job in computed and job.rest.shape[1] == 0
             if finished:
                 self._attempt(job, job.result, answer=True)
             if finished or job not in computed:
-                del self._steps[step.key]
+                del self._steps[share.step.key]
 
-    def _pass(self, jobs: list[_StepJob], positions: int) -> list[_StepJob]:
-        """Compute ``positions`` of each; those that fail are told so, the others are given back."""
-        if len(jobs) > 1:
+    def _pass(self, shares: Sequence[tuple[_StepJob, int]]) -> list[_StepJob]:
+        """Compute so many positions of each; those that fail are told so, the others are given back."""
+        if len(shares) > 1:
             try:
-                _advance(jobs, positions)
+                _advance(shares)
             except Exception:  # one of them may be to blame: alone each has its own fate
-                log.warning("batch_failed", sessions=len(jobs), exc_info=True)
+                log.warning("batch_failed", sessions=len(shares), exc_info=True)
             else:
-                return jobs
-        return [job for job in jobs if self._attempt(job, partial(_advance, [job], positions))]
+                return [job for job, _ in shares]
+        return [share[0] for share in shares if self._attempt(share[0], partial(_advance, [share]))]
 
     def _attempt(self, job: _Job, call: Callable[[], Any], answer: bool = False) -> bool:
         """Make a call for somebody; what it raises is theirs. ``answer``: so is what it returns."""
@@ -355,15 +357,16 @@ class _Worker:
         return False
 
 
-def _advance(jobs: Sequence[_StepJob], positions: int) -> None:
-    """One forward pass over the next ``positions`` of these steps."""
-    place = jobs[0].place
-    inputs = [job.rest[:, :positions] for job in jobs]
+def _advance(shares: Sequence[tuple[_StepJob, int]]) -> None:
+    """One forward pass over the next positions of these steps."""
+    place = shares[0][0].place
+    inputs = [job.rest[:, :positions] for job, positions in shares]
     if isinstance(place.cache, SlotRows):
-        parts = [(hidden, job.place.cache) for hidden, job in zip(inputs, jobs, strict=True)]
+        rows = [job.place.cache for job, _ in shares]
+        parts = list(zip(inputs, rows, strict=True))
         outputs = place.blocks.run_together(parts, place.first, place.end, place.left_padding)  # type: ignore[arg-type]
     else:
         outputs = [place.blocks.run(inputs[0], place.cache, place.first, place.end, place.left_padding)]
-    for job, output in zip(jobs, outputs, strict=True):
+    for (job, positions), output in zip(shares, outputs, strict=True):
         job.outputs.append(output)
         job.rest = job.rest[:, positions:]

@@ -318,9 +318,7 @@ class _PackedBatch:
         setattr(keys, _HELD, held)
         setattr(values, _HELD, held)
 
-    def masks(
-        self, mask_function: Callable[..., Tensor], window: int | None, device: torch.device | str
-    ) -> Tensor:
+    def masks(self, mask_function: Callable[..., Tensor], window: int | None, device: torch.device | str) -> Tensor:
         """A mask of a shape that fits nothing, with those of the segments and their first columns as an attribute."""
         mask = torch.zeros((), dtype=torch.bool, device=device).expand(1, 1, self.tokens, self.tokens + 1)
         setattr(mask, _MASKS, [self._mask_of(segment, mask_function, window, device) for segment in self.segments])
