@@ -24,7 +24,7 @@ from torch.nn import functional
 _WEIGHT_LEVELS = 127
 _LEVELS = 127, 63  # of activation codes; with 63 the sum of two products fits 16 bits, as CPUs without VNNI need it
 _ROWS_AT_ONCE = 128  # bounds what lies between quantising and product, and the kernels that are made for a row count
-_VALUES_AT_ONCE = 1 << 20
+_VALUES_AT_ONCE = 1 << 16
 _PACKED_STEP = 64
 _ZERO_POINT = torch.zeros(1, dtype=torch.int64)
 
@@ -80,10 +80,16 @@ class Int8Linear(nn.Module):
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """8-bit codes (rows, columns) and scales (rows), to whose products ``weight`` is rounded."""
-    weight = weight.float()
-    scale = weight.abs().amax(dim=1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny) / _WEIGHT_LEVELS
-    codes = (weight / scale).round_()
-    return codes.to(torch.int8, memory_format=torch.contiguous_format), scale[:, 0]
+    codes = torch.empty_like(weight, dtype=torch.int8, memory_format=torch.contiguous_format)
+    scale = weight.new_empty(len(weight), 1, dtype=torch.float32)
+    # in parts that stay in the core's cache: fresh memory for each step on the whole takes most of the time
+    at_once = max(1, _VALUES_AT_ONCE // weight.shape[1])
+    for first in range(0, len(weight), at_once):
+        rows = slice(first, first + at_once)
+        part = weight[rows].float()
+        scale[rows] = _step(part, _WEIGHT_LEVELS)
+        codes[rows] = (part / scale[rows]).round_()
+    return codes, scale[:, 0]
 
 
 def packed_bytes(rows: int, columns: int) -> int:
@@ -97,7 +103,7 @@ def split_rows(rows: Tensor, levels: int) -> tuple[Tensor, Tensor]:
 
     A code is unsigned with its zero at ``levels + 1``; the fine ones count in steps ``2 × levels`` times smaller.
     """
-    scale = rows.abs().amax(dim=1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny) / levels
+    scale = _step(rows, levels)
     parts = rows.new_empty(2, *rows.shape)
     coarse, fine = parts[0], parts[1]
     torch.div(rows, scale, out=fine)
@@ -105,6 +111,11 @@ def split_rows(rows: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     fine.sub_(coarse).mul_(2 * levels)
     # half a step more, for the cast cuts off what is behind the point
     return parts.add_(levels + 1.5).to(torch.uint8).view(2 * len(rows), -1), scale
+
+
+def _step(rows: Tensor, levels: int) -> Tensor:
+    """The step (rows, 1) by which the largest value of a row is ``levels`` steps from zero."""
+    return rows.abs().amax(dim=1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny).div_(levels)
 
 
 @functools.cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from typing import Any
 
 from safetensors import SafetensorError
@@ -53,6 +55,7 @@ def load_blocks(
             options |= {"quantization_config": WeightsConfig(quantization), "device_map": {"": device}}
             model = _from_pretrained(model_class, source, config, dtype=torch_dtype, **options)
             finish_quantizing(model, quantization)
+            _return_freed_memory()
         return Blocks(model, first, end)
     except _CANNOT_BUILD as error:
         raise _unsupported(source, config, error) from error
@@ -98,6 +101,12 @@ def _from_pretrained(
         raise ModelUnsupported(f"{source.id} lacks the weights {', '.join(sorted(report['missing_keys'])[:3])}")
     loaded: PreTrainedModel = model
     return loaded
+
+
+def _return_freed_memory() -> None:
+    """glibc keeps what was freed, which after quantizing is as much as a layer in full precision."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _unsupported(source: ModelSource, config: PreTrainedConfig, error: Exception) -> ModelUnsupported:
