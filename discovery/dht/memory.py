@@ -1,74 +1,111 @@
 """A network in one process: the double of the p2p transport, for tests that need no town.
 
-Every frame is copied through a queue, so both sides see what they would see over a wire. ``MemoryNetwork.cut(peer)``
-breaks all streams of a peer, as a lost machine does.
+Every frame is copied through a pipe that holds as much as a wire would, so both sides see what they would see over one.
+``MemoryNetwork.cut(peer)`` breaks all streams of a peer, as a lost machine does.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
+from weakref import WeakSet
 
 import structlog
 
 from discovery.dht.transport import Stream, StreamHandler
-from discovery.protocol.errors import FarError, PeerUnavailable
+from discovery.protocol.errors import FarError, PeerUnavailable, ProtocolViolation
 from discovery.protocol.ids import PeerId
-from discovery.protocol.messages import PeerAddress
+from discovery.protocol.messages import MAX_FRAME_BYTES, PeerAddress
 
 log = structlog.get_logger(__name__)
 
-_END = object()
-_CUT = object()
+HELD_BYTES = 2**19
+"""What may be on its way in one direction before the sender has to wait, about what libp2p and its daemons hold."""
+
+
+class _Pipe:
+    """One direction of a stream."""
+
+    def __init__(self) -> None:
+        self._frames: deque[bytes] = deque()
+        self._held = 0
+        self._changed = asyncio.Event()
+        self.ended = self.cut = False
+
+    async def put(self, frame: bytes) -> bool:
+        """Whether the frame went in; it waits while the pipe is full."""
+        while self._held >= HELD_BYTES and not (self.ended or self.cut):
+            await self._change()
+        if self.ended or self.cut:
+            return False
+        self._frames.append(frame)
+        self._held += len(frame)
+        self._tell()
+        return True
+
+    async def look(self) -> bytes | None:
+        """The next frame, which stays; ``None`` when no more will come."""
+        while not self._frames and not (self.ended or self.cut):
+            await self._change()
+        return self._frames[0] if self._frames else None
+
+    def take(self) -> None:
+        """Let go of the frame that was looked at."""
+        self._held -= len(self._frames.popleft())
+        self._tell()
+
+    def end(self, *, cut: bool = False) -> None:
+        """Nothing more goes in; what is in may still be read."""
+        self.ended, self.cut = True, self.cut or cut
+        self._tell()
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _tell(self) -> None:
+        self._changed.set()
 
 
 class MemoryStream:
-    """One side of a pair of queues."""
+    """One side of a pair of pipes."""
 
-    def __init__(self, peer_id: PeerId, inbox: asyncio.Queue[object], outbox: asyncio.Queue[object]) -> None:
+    def __init__(self, peer_id: PeerId, inward: _Pipe, outward: _Pipe) -> None:
         self._peer_id = peer_id
-        self._inbox, self._outbox = inbox, outbox
-        self._broken = False
-        self._ended = False
-        self._closed = False
-        self.other: MemoryStream | None = None
+        self._in, self._out = inward, outward
+        self._has_read_the_end = False
 
     @property
     def peer_id(self) -> PeerId:
         return self._peer_id
 
     async def send(self, frame: bytes) -> None:
-        if self._broken or self._ended or self._closed:
+        if self._has_read_the_end or not await self._out.put(bytes(frame)):
             raise PeerUnavailable(f"the stream to {self._peer_id} is closed", peer_id=self._peer_id)
-        await self._outbox.put(bytes(frame))
 
-    async def receive(self) -> bytes | None:
-        if self._broken:
-            raise PeerUnavailable(f"the stream to {self._peer_id} broke", peer_id=self._peer_id)
-        if self._ended:
+    async def receive(self, limit: int = MAX_FRAME_BYTES) -> bytes | None:
+        frame = await self._in.look()
+        if frame is None:
+            self._has_read_the_end = True
+            if self._in.cut:
+                raise PeerUnavailable(f"the stream to {self._peer_id} broke", peer_id=self._peer_id)
             return None
-        item = await self._inbox.get()
-        if item is _CUT:
-            self._broken = True
-            raise PeerUnavailable(f"the stream to {self._peer_id} broke", peer_id=self._peer_id)
-        if item is _END:
-            self._ended = True
-            return None
-        assert isinstance(item, bytes)
-        return item
+        if len(frame) > limit:
+            raise ProtocolViolation(
+                f"{self._peer_id} announced a frame of {len(frame)} bytes, the most here is {limit}",
+                peer_id=self._peer_id,
+            )
+        self._in.take()
+        return frame
 
     async def close(self) -> None:
-        if not self._broken and not self._closed:
-            self._closed = True
-            self._outbox.put_nowait(_END)
-            self._inbox.put_nowait(_END)
+        self._out.end()
+        self._in.end()
 
     def cut(self) -> None:
         """Break it as a lost machine does: what was sent before may still be read, nothing more can be sent."""
-        for side in (self, self.other):
-            if side is not None:
-                side._closed = True
-                side._inbox.put_nowait(_CUT)
-        self._broken = True
+        self._out.end(cut=True)
+        self._in.end(cut=True)
 
 
 class MemoryTransport:
@@ -77,7 +114,9 @@ class MemoryTransport:
     def __init__(self, network: MemoryNetwork, peer_id: PeerId) -> None:
         self._network, self._peer_id = network, peer_id
         self.handlers: dict[str, StreamHandler] = {}
-        self.streams: list[MemoryStream] = []
+        self.streams: WeakSet[MemoryStream] = WeakSet()
+        self.visits = 0
+        """Streams that others have opened here."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -91,13 +130,12 @@ class MemoryTransport:
         remote = self._network.peers.get(address.peer_id)
         if remote is None or protocol not in remote.handlers:
             raise PeerUnavailable(f"{address.peer_id} cannot be reached", peer_id=address.peer_id)
-        forth: asyncio.Queue[object] = asyncio.Queue()
-        back: asyncio.Queue[object] = asyncio.Queue()
+        forth, back = _Pipe(), _Pipe()
         ours = MemoryStream(address.peer_id, back, forth)
         theirs = MemoryStream(self._peer_id, forth, back)
-        ours.other, theirs.other = theirs, ours
-        self.streams.append(ours)
-        remote.streams.append(theirs)
+        self.streams.add(ours)
+        remote.streams.add(theirs)
+        remote.visits += 1
         task = asyncio.create_task(remote._run(remote.handlers[protocol], theirs))
         remote._tasks.add(task)
         task.add_done_callback(remote._tasks.discard)
@@ -132,5 +170,5 @@ class MemoryNetwork:
     def cut(self, peer_id: PeerId) -> None:
         """Take a peer off the network and break all its streams."""
         transport = self.peers.pop(peer_id, None)
-        for stream in transport.streams if transport else []:
+        for stream in list(transport.streams) if transport else []:
             stream.cut()

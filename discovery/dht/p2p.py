@@ -25,6 +25,8 @@ from discovery.protocol.messages import MAX_FRAME_BYTES, PeerAddress
 log = structlog.get_logger(__name__)
 
 OPEN_TIMEOUT_SECONDS = 10.0
+LINGER_SECONDS = 5.0
+"""How long what was sent before a close may take to be read. asyncio by itself would wait for ever."""
 _LENGTH = struct.Struct(">I")
 _STREAM_BROKE = (asyncio.IncompleteReadError, ConnectionError, BrokenPipeError)
 _CANNOT_OPEN = (P2PDaemonError, ControlFailure, DispatchFailure, TimeoutError, OSError, asyncio.IncompleteReadError)
@@ -46,8 +48,10 @@ class P2PStream:
             await self._writer.drain()
         except (*_STREAM_BROKE, RuntimeError):
             raise self._broke() from None
+        if self._writer.is_closing():  # while we waited
+            raise self._broke()
 
-    async def receive(self) -> bytes | None:
+    async def receive(self, limit: int = MAX_FRAME_BYTES) -> bytes | None:
         try:
             header = await self._reader.readexactly(_LENGTH.size)
         except asyncio.IncompleteReadError as error:
@@ -57,14 +61,19 @@ class P2PStream:
         except ConnectionError:
             raise self._broke() from None
         (length,) = _LENGTH.unpack(header)
-        if length > MAX_FRAME_BYTES:
-            raise ProtocolViolation(f"{self._peer_id} announced a frame of {length} bytes", peer_id=self._peer_id)
+        if length > limit:
+            raise ProtocolViolation(
+                f"{self._peer_id} announced a frame of {length} bytes, the most here is {limit}", peer_id=self._peer_id
+            )
         try:
             return await self._reader.readexactly(length)
         except _STREAM_BROKE:
             raise self._broke() from None
 
     async def close(self) -> None:
+        transport = self._writer.transport
+        if transport.get_write_buffer_size():
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, transport.abort)
         self._writer.close()
 
     def _broke(self) -> PeerUnavailable:
@@ -113,7 +122,7 @@ class P2PTransport:
     async def _open(self, address: PeerAddress, protocol: str) -> Stream:
         remote = PeerID.from_base58(address.peer_id)
         if address.maddrs and address.peer_id not in self._connected:
-            await self._p2p._client.connect(remote, [Multiaddr(maddr) for maddr in address.maddrs])
+            await self._p2p._client.connect(remote, _parse(address))
             self._connected.add(address.peer_id)
         _, reader, writer = await self._p2p.call_binary_stream_handler(remote, protocol)
         return P2PStream(address.peer_id, reader, writer)
@@ -126,14 +135,25 @@ class P2PTransport:
             assert task is not None
             self._handling.add(task)
             task.add_done_callback(self._handling.discard)
+            stream = P2PStream(PeerId(info.peer_id.to_base58()), reader, writer)
             try:
-                await handler(P2PStream(check_peer_id(info.peer_id.to_base58()), reader, writer))
+                check_peer_id(stream.peer_id)
+                await handler(stream)
             except FarError as error:
-                log.info("stream_ended", peer=info.peer_id.to_base58(), code=error.code, reason=error.message)
+                log.info("stream_ended", peer=stream.peer_id, code=error.code, reason=error.message)
             except asyncio.CancelledError:
                 if not self._closing:
                     raise
             finally:
-                writer.close()
+                await stream.close()
 
         return accept
+
+
+def _parse(address: PeerAddress) -> list[Multiaddr]:
+    """The addresses that somebody gave for a peer, who may be a stranger."""
+    try:
+        return [Multiaddr(maddr) for maddr in address.maddrs]
+    except (ValueError, LookupError, TypeError) as error:
+        reason = f"{address.peer_id} cannot be reached at an address that is none: {error}"
+        raise PeerUnavailable(reason, peer_id=address.peer_id) from None

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from discovery.protocol.errors import ProtocolViolation
 from discovery.protocol.ids import PeerId
-from discovery.protocol.messages import Failure, Message, PeerAddress, decode, encode
+from discovery.protocol.messages import MAX_FRAME_BYTES, Failure, Message, PeerAddress, decode, encode
 
 M = TypeVar("M")
 
@@ -28,12 +28,17 @@ class Stream(Protocol):
         """Send one frame; :class:`~discovery.protocol.errors.PeerUnavailable` when the stream is broken."""
         ...
 
-    async def receive(self) -> bytes | None:
-        """The next frame; ``None`` when the other side has closed; ``PeerUnavailable`` when the stream broke."""
+    async def receive(self, limit: int = MAX_FRAME_BYTES) -> bytes | None:
+        """The next frame; ``None`` when the other side has closed.
+
+        Raises:
+            PeerUnavailable: the stream broke.
+            ProtocolViolation: the frame is longer than ``limit`` bytes; of it nothing has been read.
+        """
         ...
 
     async def close(self) -> None:
-        """Close both directions. Never raises."""
+        """Close both directions; a peer that does not read loses what it has not read by then. Never raises."""
         ...
 
 
@@ -76,19 +81,19 @@ class Channel:
         """Send one message."""
         await self._stream.send(encode(message))
 
-    async def receive(self) -> Message | None:
-        """The next message, or ``None`` at the end. A :class:`Failure` is returned, not raised."""
-        frame = await self._stream.receive()
+    async def receive(self, limit: int = MAX_FRAME_BYTES) -> Message | None:
+        """The next message, of ``limit`` bytes at most, or ``None`` at the end. A :class:`Failure` is not raised."""
+        frame = await self._stream.receive(limit)
         return None if frame is None else decode(frame)
 
-    async def expect(self, kind: type[M]) -> M:
-        """The next message, which must be a ``kind``.
+    async def expect(self, kind: type[M], limit: int = MAX_FRAME_BYTES) -> M:
+        """The next message, which must be a ``kind`` of ``limit`` bytes at most.
 
         Raises:
             FarError: the one the peer reports, if it sends a :class:`Failure` instead.
             ProtocolViolation: it sends anything else, or closes.
         """
-        message = await self.receive()
+        message = await self.receive(limit)
         if isinstance(message, Failure):
             raise message.to_error()
         if not isinstance(message, kind):

@@ -207,7 +207,7 @@ class TestRefusals:
     @pytest.fixture(autouse=True)
     async def no_node_is_troubled(self, ring: Ring) -> AsyncIterator[None]:
         yield
-        assert all(not node.transport.streams for node in ring.nodes)
+        assert all(not node.transport.visits for node in ring.nodes)
 
     @pytest.mark.parametrize("count", [0, -1])
     def test_no_tokens_at_all(self, count: int) -> None:
@@ -248,7 +248,7 @@ class TestRefusals:
         assert len([token async for token in generation]) == 1
         await generation.finish()
         for node in ring.nodes:
-            node.transport.streams.clear()
+            node.transport.visits = 0
 
 
 class TestOpening:

@@ -18,7 +18,7 @@ from discovery.dht.transport import Stream, StreamHandler
 from discovery.protocol.announcement import Announcement, Quantization, SignedAnnouncement, sign_announcement
 from discovery.protocol.errors import FarError
 from discovery.protocol.ids import PeerId
-from discovery.protocol.messages import SESSION_PROTOCOL, Message, WireTensor, decode, encode
+from discovery.protocol.messages import MAX_FRAME_BYTES, SESSION_PROTOCOL, Message, WireTensor, decode, encode
 from far_mesh.client import Mesh, MeshConfig, Swarm
 from far_mesh.route import RouteHop
 from far_mesh.session import MeshSession, SessionRequest
@@ -97,8 +97,8 @@ class _ChangedStream:
         if message is not None:
             await self.stream.send(encode(message))
 
-    async def receive(self) -> bytes | None:
-        return await self.stream.receive()
+    async def receive(self, limit: int = MAX_FRAME_BYTES) -> bytes | None:
+        return await self.stream.receive(limit)
 
     async def close(self) -> None:
         await self.stream.close()

@@ -97,7 +97,7 @@ async def test_a_stream_that_is_closed_is_gone_soon_whether_its_peer_reads_or_no
     transport = P2PTransport(there)
     await transport.serve(PROTOCOL, talk)
     before = _open_files()
-    _, reader, writer = await here.call_binary_stream_handler(there.peer_id, PROTOCOL)
+    _, _, writer = await here.call_binary_stream_handler(there.peer_id, PROTOCOL)
     await asyncio.wait_for(full.wait(), 30)
     assert _open_files() == before + 2, "one of ours, and one that is served"
     await asyncio.wait_for(ended.wait(), 20)
