@@ -189,7 +189,7 @@ class Downloader:
             elif start and not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
                 raise _Restart
             arriving.announce(answer.headers.get("Content-Length"))
-            for piece in answer.iter_raw(_PIECE):
+            for piece in answer.iter_raw():  # as they come: what httpx gathers is lost when the connection is
                 arriving.write(piece)
 
     @staticmethod

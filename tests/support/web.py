@@ -126,19 +126,27 @@ def a_hub(directory: Path) -> Iterator[Hub]:
         yield hub
 
 
-Answer = tuple[int, dict[str, str], bytes]
+Answer = tuple[int, dict[str, str | None], bytes]
+"""Status, headers (None for one that is not sent), body."""
 
 
 @contextmanager
-def answering(answer: Callable[[str, str | None], Answer]) -> Iterator[str]:
-    """A server that answers each GET with what ``answer(path, range header)`` gives: status, headers, body."""
+def answering(answer: Callable[[str, str | None], Answer], tokens: list[str | None] | None = None) -> Iterator[str]:
+    """A server that answers each GET with what ``answer(path, range header)`` gives, and closes the connection.
+
+    Args:
+        tokens: gets what each request showed as its authorization.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if tokens is not None:
+                tokens.append(self.headers.get("Authorization"))
             status, headers, body = answer(self.path, self.headers.get("Range"))
             self.send_response(status)
             for name, value in ({"Content-Length": str(len(body))} | headers).items():
-                self.send_header(name, value)
+                if value is not None:
+                    self.send_header(name, value)
             self.end_headers()
             self.close_connection = True
             try:
