@@ -30,6 +30,7 @@ def _model_option(help: str, *flags: str, **more: Any) -> Any:
 
 
 ModelIdOption = Annotated[str | None, _model_option("Public name of the model; default: directory name or hub id.")]
+RegistryOption = Annotated[str | None, _model_option("Address of a layer registry to download from; default: the hub.")]
 BlocksOption = Annotated[
     str | None, _model_option("Blocks to serve, a:b with b exclusive; default: as many as fit, where they lack most.")
 ]
@@ -38,7 +39,9 @@ QuantizationOption = Annotated[
     str | None, _model_option("none, int8 or nf4 (4 bits); default: int8 on a CPU, int8 or nf4 on a GPU by what fits.")
 ]
 DtypeOption = Annotated[str | None, _model_option("float32, bfloat16 or float16; default by device.")]
-AttentionOption = Annotated[str, _model_option("sdpa (flash attention where the GPU has it) or eager.")]
+AttentionOption = Annotated[
+    str | None, _model_option("sdpa (flash attention where the GPU has it) or eager; default: what suits the model.")
+]
 ContextOption = Annotated[int | None, _model_option("Positions of the longest session; default: the model's own.")]
 CacheOption = Annotated[int, _model_option("Budget of the attention cache in MiB.", "--cache-mb", min=1)]
 OffloadOption = Annotated[bool, _model_option("Run blocks that do not fit on the GPU on the CPU.", "--cpu-offload")]
@@ -59,11 +62,12 @@ def start(
     wallet: Annotated[str, typer.Option(help="EVM address that is paid, 0x…")],
     initial_peers: Annotated[list[str], typer.Option(help="Multiaddr of a swarm peer, …/p2p/12D3KooW…; repeatable.")],
     model_id: ModelIdOption = None,
+    registry: RegistryOption = None,
     blocks: BlocksOption = None,
     num_blocks: NumBlocksOption = None,
     quantization: QuantizationOption = None,
     dtype: DtypeOption = None,
-    attention: AttentionOption = "sdpa",
+    attention: AttentionOption = None,
     context_length: ContextOption = None,
     cache_mb: CacheOption = 1024,
     cpu_offload: OffloadOption = False,
@@ -171,11 +175,12 @@ def load(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="Model directory, hub id (owner/name) or the bundled far-demo.")],
     model_id: ModelIdOption = None,
+    registry: RegistryOption = None,
     blocks: BlocksOption = None,
     num_blocks: NumBlocksOption = None,
     quantization: QuantizationOption = None,
     dtype: DtypeOption = None,
-    attention: AttentionOption = "sdpa",
+    attention: AttentionOption = None,
     context_length: ContextOption = None,
     cache_mb: CacheOption = 1024,
     cpu_offload: OffloadOption = False,
@@ -192,11 +197,12 @@ def swap(
     old: Annotated[str, typer.Argument(help="Public name or digest of the model that goes.")],
     model: Annotated[str, typer.Argument(help="The model that comes: directory, hub id or far-demo.")],
     model_id: ModelIdOption = None,
+    registry: RegistryOption = None,
     blocks: BlocksOption = None,
     num_blocks: NumBlocksOption = None,
     quantization: QuantizationOption = None,
     dtype: DtypeOption = None,
-    attention: AttentionOption = "sdpa",
+    attention: AttentionOption = None,
     context_length: ContextOption = None,
     cache_mb: CacheOption = 1024,
     cpu_offload: OffloadOption = False,

@@ -29,13 +29,14 @@ class ModelOptions:
     """One model and how much of it to serve.
 
     Attributes:
-        model: a directory, a hub id or a bundled name.
+        model: a directory, a name in the models directory, a hub id or a bundled name.
         model_id: its public name; None for the one that ``model`` gives.
+        registry: address of a layer registry to download from; None for the hub.
         blocks: ``(first, end)``, end exclusive. With ``num_blocks`` None as well, as many as fit.
         num_blocks: how many, wherever the swarm lacks them most.
         quantization: None for what suits the device.
         dtype: compute type; None for what suits the device.
-        attention: which of torch's attention functions.
+        attention: how attention is computed; None for what suits the architecture.
         context_length: positions of the longest session; None for what the model can.
         cache_bytes: budget of the attention cache.
         cpu_offload: whether blocks that do not fit on the GPU may run on the CPU.
@@ -45,11 +46,12 @@ class ModelOptions:
 
     model: str
     model_id: str | None = None
+    registry: str | None = None
     blocks: tuple[int, int] | None = None
     num_blocks: int | None = None
     quantization: Quantization | None = None
     dtype: Dtype | None = None
-    attention: Attention = "sdpa"
+    attention: Attention | None = None
     context_length: int | None = None
     cache_bytes: int = DEFAULT_CACHE_BYTES
     cpu_offload: bool = False

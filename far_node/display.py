@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console as Terminal
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from discovery.console import Console
@@ -23,28 +23,30 @@ class Story:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> Self:
         if not self._console.as_json and sys.stdout.isatty():
-            columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-            self._bar = Progress(*columns, TextColumn("tensors"), TimeElapsedColumn(), transient=True)
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.fields[how_far]}"),
+            )
+            self._bar = Progress(*columns, TimeElapsedColumn(), transient=True)
             self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if self._bar is not None:
             self._bar.stop()
-            self._bar, self._task = None, None
+            self._bar, self._tasks = None, {}
 
     def tell(self, event: str, **facts: Any) -> None:
         """Something happened; what this version does not know is not told to people."""
-        if event == "progress":
-            self._move(facts["done"], facts["total"])
-            return
         self._console.event(event, _sentence(event, facts), **facts)
-        if event == "loading" and self._bar is not None:
-            self._task = self._bar.add_task(f"reading {readable_bytes(facts['bytes'])}", total=None)
+        if event == "progress" and self._bar is not None:
+            self._move(self._bar, **facts)
 
     def ready(self, about: dict[str, Any], **who: Any) -> None:
         """The node serves."""
@@ -61,9 +63,11 @@ class Story:
         """The node is gone."""
         self._console.event("stopped", "stopped" + _cut_short(told), **told)
 
-    def _move(self, done: int, total: int) -> None:
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, total=total)
+    def _move(self, bar: Progress, work: str, done: int, total: int, unit: str, **_: Any) -> None:
+        if work not in self._tasks:
+            self._tasks[work] = bar.add_task(work, how_far="")
+        far = (f"{readable_bytes(done)} of {readable_bytes(total)}") if unit == "bytes" else f"{done} of {total} {unit}"
+        bar.update(self._tasks[work], completed=done, total=total, how_far=far)
 
 
 def _sentence(event: str, facts: dict[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,17 +15,25 @@ from discovery.protocol.errors import InvalidArgument
 from far_node.blocks.cut import ModelShape, read_config, shape_of
 from far_node.blocks.load import load_blocks
 from far_node.blocks.run import Blocks
-from far_node.blocks.source import ModelSource, find_model
+from far_node.blocks.sizes import block_sizes
+from far_node.blocks.source import ModelSource, find_model, release_model
 from far_node.capacity import Plan, Range, Room, Wish, divide, plan_blocks
 from far_node.config import ModelOptions
+from far_node.models.part import Part
+from far_node.models.progress import Progress
 
-Progress = Callable[[int, int], None]
-"""How many of how many tensors have been read; called from the thread that loads."""
+Watch = Callable[..., None]
+"""``watch(event, **facts)``: what is going on while a model is loaded."""
+
+_PROGRESS_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
 class Found:
-    """A model that is here, and what each kind of its weights would take: bytes of every block."""
+    """A model whose config is here, and what each kind of its weights would take: bytes of every block.
+
+    Whoever finds one lets go of it in the end: until then nobody removes it from the models directory.
+    """
 
     options: ModelOptions
     source: ModelSource
@@ -47,26 +56,43 @@ class Found:
         first, end = plan.candidates[0]
         return divide(self.sizes[plan.quantization][first:end], [room.spare for room in rooms]) is not None
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Unless this goes well, the model's files are not needed any longer."""
+        try:
+            yield
+        except BaseException:
+            self.let_go()
+            raise
+
+    def let_go(self) -> None:
+        """The model's files may be removed from the models directory."""
+        release_model(self.source)
+
     def bytes_of(self, kind: Quantization, blocks: Range) -> int:
         """Memory of the weights of a range."""
         return sum(self.sizes[kind][slice(*blocks)])
 
 
 def find(options: ModelOptions, device: str) -> Found:
-    """Find the model and read its config. It may be downloaded, so this can take long.
+    """Find the model and read its config, which may be downloaded for that. Weights are not looked at yet.
 
     Raises:
         FarError: there is no such model, it cannot be cut, or it does not have the blocks asked for.
     """
     if options.cpu_offload and device == "cpu":
         raise InvalidArgument("--cpu-offload is for nodes with a GPU; this one computes on the CPU anyway")
-    source = find_model(options.model, options.model_id)
-    config = read_config(source)
-    shape = shape_of(config)
-    _check_blocks(options, shape)
-    dtype: Dtype = options.dtype or ("float32" if device == "cpu" else "bfloat16")
-    kinds = (options.quantization,) if options.quantization else usual_kinds(device)
-    return Found(options, source, shape, device, dtype, {kind: block_sizes(config, kind, dtype) for kind in kinds})
+    source = find_model(options.model, options.model_id, Part(), registry=options.registry)
+    try:
+        shape = shape_of(read_config(source))
+        _check_blocks(options, shape)
+        dtype: Dtype = options.dtype or ("float32" if device == "cpu" else "bfloat16")
+        kinds = (options.quantization,) if options.quantization else usual_kinds(device)
+        sizes = {kind: block_sizes(source, kind, dtype, device) for kind in kinds}
+    except BaseException:
+        release_model(source)
+        raise
+    return Found(options, source, shape, device, dtype, sizes)
 
 
 def usual_kinds(device: str) -> tuple[Quantization, ...]:
@@ -76,40 +102,37 @@ def usual_kinds(device: str) -> tuple[Quantization, ...]:
     return ("none",) if device == "mps" else ("int8",)
 
 
-def load(found: Found, plan: Plan, blocks: Range, progress: Progress) -> Blocks:
-    """Load a range of blocks, as planned.
+def fetch(found: Found, blocks: Range, watch: Watch) -> None:
+    """Download what is not on this disk of a range, and check what is.
 
     Raises:
-        FarError: the weights are missing, damaged, or the architecture cannot be cut.
+        FarError: the weights are missing, damaged or cannot be fetched.
     """
-    with _watched(progress):
+    pace = _Pace(watch)
+
+    def progress(now: Progress) -> None:
+        pace(now.work, now.done, now.total, unit="bytes", file=now.file)
+
+    options, part = found.options, Part(*blocks)
+    fetched = find_model(options.model, options.model_id, part, registry=options.registry, on_progress=progress)
+    release_model(fetched)  # its model is in use as long as ``found`` is
+
+
+def load(found: Found, plan: Plan, blocks: Range, watch: Watch) -> Blocks:
+    """Load a range of blocks that are on this disk, as planned.
+
+    Raises:
+        FarError: weights of these blocks are missing or damaged, or the architecture cannot be cut.
+    """
+    with _watched(_Pace(watch)):
         return load_blocks(
-            found.source, *blocks, dtype=found.dtype, quantization=plan.quantization, device=found.device
+            found.source,
+            *blocks,
+            dtype=found.dtype,
+            quantization=plan.quantization,
+            device=found.device,
+            attention=found.options.attention,
         )
-
-
-def block_sizes(config: Any, kind: Quantization, dtype: Dtype) -> tuple[int, ...]:
-    """Interim."""
-    import torch
-    from torch import nn
-    from transformers.pytorch_utils import Conv1D
-    from far_node.blocks.cut import find_stack, node_class
-    count = shape_of(config).block_count
-    with torch.device("meta"):
-        layers = find_stack(node_class(config, 0, count)(config)).layers
-    size = {"float32": 4}.get(dtype, 2)
-    sizes = []
-    for layer in layers:
-        total = 0
-        for module in layer.modules():
-            for name, p in module.named_parameters(recurse=False):
-                n = p.numel()
-                if kind != "none" and isinstance(module, nn.Linear | Conv1D) and name == "weight":
-                    total += n + p.shape[0] * 4 if kind == "int8" else n // 2 + n // 16
-                else:
-                    total += n * size
-        sizes.append(total)
-    return tuple(sizes)
 
 
 def _check_blocks(options: ModelOptions, shape: ModelShape) -> None:
@@ -123,15 +146,27 @@ def _check_blocks(options: ModelOptions, shape: ModelShape) -> None:
         raise InvalidArgument(f"--context-length {options.context_length} is more than this model's {longest}")
 
 
+class _Pace:
+    """Tells how far some work is, but not so often that telling becomes work."""
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch, self._last = watch, time.monotonic()
+
+    def __call__(self, work: str, done: int, total: int, **more: Any) -> None:
+        now = time.monotonic()
+        if now - self._last >= _PROGRESS_SECONDS:
+            self._last = now
+            self._watch("progress", work=work, done=done, total=total, **more)
+
+
 @contextlib.contextmanager
-def _watched(progress: Progress) -> Iterator[None]:
+def _watched(pace: _Pace) -> Iterator[None]:
     """transformers tells of each tensor it has loaded, to whoever stands in for its progress bar."""
 
     def count(tensors: Sequence[Any]) -> Iterator[Any]:
         for done, tensor in enumerate(tensors):
-            progress(done, len(tensors))
+            pace("reading", done, len(tensors), unit="tensors")
             yield tensor
-        progress(len(tensors), len(tensors))
 
     def stand_in(make: Callable[..., Any], arguments: tuple[Any, ...], settings: dict[str, Any]) -> Any:
         if settings.get("desc") == "Loading weights":

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from far_node.errors import BlocksNotServed, Leaving
 from far_node.executor import Executor, Load
 from far_node.handler import NodeHandler
 from far_node.hardware import find_device, limit_memory, memory_of
-from far_node.loading import Found, find, load
+from far_node.loading import Found, Watch, fetch, find, load
 from far_node.placement import coverage, least_covered
 from far_node.receipts import Signer
 from far_node.serving import Serving
@@ -36,9 +36,6 @@ from far_node.serving import Serving
 log = structlog.get_logger(__name__)
 
 _USUAL_POSITIONS = 2048
-
-Watch = Callable[..., None]
-"""``watch(event, **facts)``: what is going on while a model is loaded."""
 
 
 def unwatched(event: str, **facts: Any) -> None:
@@ -49,7 +46,7 @@ def unwatched(event: str, **facts: Any) -> None:
 class ServedModel:
     """A model on this node: what was asked for, what is served of it, and its standing on the DHT."""
 
-    options: ModelOptions
+    found: Found
     serving: Serving
     announcer: Announcer
 
@@ -85,12 +82,13 @@ class ServedModel:
 class Node:
     """A running node: :meth:`join`, :meth:`begin`, and :meth:`stop` at the end."""
 
-    def __init__(self, config: NodeConfig, identity: Identity, peer: SwarmPeer, device: str, first: Found) -> None:
-        self.config, self.device = config, device
-        self._identity, self._peer, self._first = identity, peer, first
+    def __init__(
+        self, config: NodeConfig, identity: Identity, peer: SwarmPeer, loader: ComputeThread, first: Found
+    ) -> None:
+        self.config, self.device = config, first.device
+        self._identity, self._peer, self._loader, self._first = identity, peer, loader, first
         self._executor = Executor(config.limits)
         self.handler = NodeHandler(peer.transport, self._executor, config.limits)
-        self._loader = ComputeThread("loader")  # not the device's: sessions go on while a model is loaded
         self._models: dict[str, ServedModel] = {}
         self._changing = asyncio.Lock()
         self._leaving = False
@@ -108,10 +106,11 @@ class Node:
             torch.set_num_threads(config.threads)
         device = find_device(config.device)
         limit_memory(device, config.gpu_memory_fraction)
-        found = await ComputeThread("finder").run(lambda: find(config.model, device))
+        loader = ComputeThread("loader")  # not the device's: sessions go on while a model is loaded
+        found = await loader.run(lambda: find(config.model, device))
         found.plan(_rooms(config, config.model, device))  # what can never fit is said before anybody is met
         peer = await SwarmPeer.start(identity, _peer_config(config))
-        node = cls(config, identity, peer, device, found)
+        node = cls(config, identity, peer, loader, found)
         try:
             node.maddrs = await peer.maddrs()
             await node.handler.start()
@@ -127,7 +126,7 @@ class Node:
             FarError: whatever stands in the way; the node must be stopped.
         """
         async with self._change():
-            return await self._bring_up(self._first, self._first.plan(self._rooms(self.config.model)), watch)
+            return await self._serve(self._first, watch)
 
     @property
     def peer_id(self) -> str:
@@ -173,8 +172,7 @@ class Node:
             FarError: whatever stands in the way.
         """
         async with self._change():
-            found = await self._find(options)
-            return await self._bring_up(found, found.plan(self._rooms(options)), watch)
+            return await self._serve(await self._find(options), watch)
 
     async def unload(self, name: str, patience: float) -> bool:
         """Serve a model no longer, when its sessions have ended or ``patience`` seconds are over.
@@ -208,18 +206,20 @@ class Node:
         async with self._change():
             old = self.find_model(name)
             found = await self._find(options, instead_of=old)
-            plan = found.plan(self._rooms(options, instead_of=old))
-            same = found.source.digest == old.about.model_digest
-            if not same and found.fits(plan, self._rooms(options)):
-                new = await self._bring_up(found, plan, watch)
-                return new, await self._retire(old, patience)
-            watch("making_room", model_id=old.about.model_id)
-            ended = await self._retire(old, patience)
-            try:
-                return await self._bring_up(found, found.plan(self._rooms(options)), watch), ended
-            except FarError:
-                await self._bring_back(old, watch)
-                raise
+            with found.held():
+                plan = found.plan(self._rooms(options, instead_of=old))
+                blocks = await self._fetch(found, plan, watch)
+                same = found.source.digest == old.about.model_digest
+                if not same and found.fits(plan, self._rooms(options)):
+                    new = await self._bring_up(found, plan, blocks, watch)
+                    return new, await self._retire(old, patience)
+                watch("making_room", model_id=old.about.model_id)
+                ended = await self._retire(old, patience)
+                try:
+                    return await self._bring_up(found, plan, blocks, watch), ended
+                except FarError:
+                    await self._bring_back(old, watch)
+                    raise
 
     async def drain(self, patience: float) -> bool:
         """Say that we leave, take no new sessions, and let those that are open end.
@@ -253,11 +253,22 @@ class Node:
         found = await self._loader.run(lambda: find(options, self.device))
         there = self._models.get(found.source.digest)
         if there is not None and there is not instead_of:
+            found.let_go()
             raise InvalidArgument(f"{there.about.model_id} is served here already; unload it first, or swap it")
         return found
 
-    async def _bring_up(self, found: Found, plan: Plan, watch: Watch) -> ServedModel:
-        blocks = await self._choose(found, plan)
+    async def _serve(self, found: Found, watch: Watch) -> ServedModel:
+        with found.held():
+            plan = found.plan(self._rooms(found.options))
+            return await self._bring_up(found, plan, await self._fetch(found, plan, watch), watch)
+
+    async def _fetch(self, found: Found, plan: Plan, watch: Watch) -> Range:
+        """Choose our blocks, and have them on this disk."""
+        blocks = plan.candidates[0]
+        if len(plan.candidates) > 1:
+            others = [signed.announcement for signed in await self._peer.board.nodes_of(found.source.digest)]
+            covered = coverage(others, found.shape.block_count, self._identity.peer_id)
+            blocks = least_covered(plan.candidates, covered)
         watch(
             "loading",
             model_id=found.source.id,
@@ -266,12 +277,14 @@ class Node:
             bytes=found.bytes_of(plan.quantization, blocks),
             tight=plan.tight,
         )
-        loop = asyncio.get_running_loop()
+        watch_there = _from_thread(watch)
+        await self._loader.run(lambda: fetch(found, blocks, watch_there))
+        return blocks
 
-        def progress(done: int, total: int) -> None:
-            loop.call_soon_threadsafe(lambda: watch("progress", done=done, total=total))
-
-        loaded = await self._loader.run(lambda: load(found, plan, blocks, progress))
+    async def _bring_up(self, found: Found, plan: Plan, blocks: Range, watch: Watch) -> ServedModel:
+        """Load blocks that are on this disk, compute a first step, and tell the swarm."""
+        watch_there = _from_thread(watch)
+        loaded = await self._loader.run(lambda: load(found, plan, blocks, watch_there))
         announcement = self._announcement(found, plan, blocks)
         serving = await Serving.prepare(
             announcement,
@@ -282,7 +295,7 @@ class Node:
             context_length=found.options.context_length or found.shape.context_length,
             limits=self.config.limits,
         )
-        model = ServedModel(found.options, serving, Announcer(self._peer.board, announcement, self._identity.key))
+        model = ServedModel(found, serving, Announcer(self._peer.board, announcement, self._identity.key))
         self.handler.add(serving)
         try:
             await model.announcer.start()
@@ -291,13 +304,6 @@ class Node:
             raise
         self._models[announcement.model_digest] = model
         return model
-
-    async def _choose(self, found: Found, plan: Plan) -> Range:
-        if len(plan.candidates) == 1:
-            return plan.candidates[0]
-        others = [signed.announcement for signed in await self._peer.board.nodes_of(found.source.digest)]
-        covered = coverage(others, found.shape.block_count, self._identity.peer_id)
-        return least_covered(plan.candidates, covered)
 
     async def _empty(self, model: ServedModel, patience: float) -> bool:
         draining = self.handler.drain(model.about.model_digest, patience)
@@ -308,14 +314,15 @@ class Node:
         ended = await self._empty(model, patience)
         self.handler.remove(model.about.model_digest)
         await model.serving.close()
-        self._models.pop(model.about.model_digest, None)
+        del self._models[model.about.model_digest]
+        model.found.let_go()
         return ended
 
     async def _bring_back(self, old: ServedModel, watch: Watch) -> None:
         """What a swap took away, as it was."""
         about = old.about
         options = replace(
-            old.options,
+            old.found.options,
             model_id=about.model_id,
             blocks=about.blocks,
             num_blocks=None,
@@ -323,8 +330,7 @@ class Node:
             dtype=about.dtype,
         )
         try:
-            found = await self._find(options)
-            await self._bring_up(found, found.plan(self._rooms(options)), watch)
+            await self._serve(await self._find(options), watch)
         except FarError as error:
             log.error("model_lost", model_id=about.model_id, code=error.code, reason=error.message)
 
@@ -349,6 +355,16 @@ class Node:
             issued_at=now,
             expires_at=now + LIFETIME_SECONDS,
         )
+
+
+def _from_thread(watch: Watch) -> Watch:
+    """``watch``, to be called from another thread."""
+    loop = asyncio.get_running_loop()
+
+    def tell(event: str, **facts: Any) -> None:
+        loop.call_soon_threadsafe(lambda: watch(event, **facts))
+
+    return tell
 
 
 def _rooms(

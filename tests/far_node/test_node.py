@@ -261,7 +261,7 @@ async def test_where_memory_holds_one_model_only_the_old_one_makes_room_when_its
     assert await reader.read_on() == expected(llama)
     new, ended = await swapping
     assert (new.about.model_id, new.about.blocks, ended) == ("second", (0, 6), True)
-    assert told[:2] == ["making_room", "loading"]
+    assert told[:2] == ["loading", "making_room"]
     other, second = await a_reader(town, gpt2)
     assert await second.read_on() == expected(gpt2)
     await mesh.close()
