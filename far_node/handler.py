@@ -15,6 +15,7 @@ from discovery.protocol.ids import SessionId
 from discovery.protocol.messages import (
     INFO_PROTOCOL,
     LINK_PROTOCOL,
+    MAX_PLAIN_BYTES,
     SESSION_PROTOCOL,
     Close,
     Failure,
@@ -28,6 +29,7 @@ from discovery.protocol.messages import (
 from far_node.errors import BlocksNotServed, Busy, Leaving, SessionExpired, SessionUnknown
 from far_node.executor import Executor, Place
 from far_node.limits import Limits
+from far_node.lobby import Lobby
 from far_node.serving import Serving, Standing
 from far_node.session import NodeSession
 
@@ -40,6 +42,8 @@ LINK_WAIT_SECONDS = 10.0
 SWEEP_SECONDS = 1.0
 HANG_UP_SECONDS = 2.0
 BUSY_RETRY_SECONDS = 2.0
+STREAMS_WAITING = 512
+STREAMS_WAITING_PER_PEER = 64
 
 
 class _OpenSession:
@@ -60,9 +64,9 @@ class _OpenSessions:
         """Sessions of one model."""
         return [entry.session for entry in self.by_id.values() if entry.serving is serving]
 
-    async def add(self, entry: _OpenSession) -> None:
+    def add(self, entry: _OpenSession) -> None:
+        """An id that nobody has yet; :meth:`tell` must follow."""
         self.by_id[entry.session.opening.session_id] = entry
-        await self.tell()
 
     def take_out(self, session: NodeSession) -> _OpenSession | None:
         """The entry of a session, once; :meth:`tell` must follow."""
@@ -73,11 +77,8 @@ class _OpenSessions:
 
     async def wait_for(self, session_id: SessionId) -> NodeSession:
         """A link may arrive before the client's own Open does."""
-        try:
-            async with asyncio.timeout(LINK_WAIT_SECONDS), self._changed:
-                await self._changed.wait_for(lambda: session_id in self.by_id)
-        except TimeoutError:
-            raise SessionUnknown("no such session is open here") from None
+        async with self._changed:
+            await self._changed.wait_for(lambda: session_id in self.by_id)
         return self.by_id[session_id].session
 
     async def wait_for_end(self, serving: Serving) -> None:
@@ -98,6 +99,7 @@ class NodeHandler:
         self._transport, self._executor, self._limits = transport, executor, limits or Limits()
         self._servings: dict[str, Serving] = {}
         self._sessions = _OpenSessions()
+        self._lobby = Lobby(STREAMS_WAITING, STREAMS_WAITING_PER_PEER)
         self._token_layers_done = 0
         self._started_at = time.monotonic()
         self._sweeper: asyncio.Task[None] | None = None
@@ -170,7 +172,7 @@ class NodeHandler:
         channel = Channel(stream)
         session: NodeSession | None = None
         try:
-            opening = await _first(channel, Open)
+            opening = await self._first(channel, Open)
             session = await self._open(opening, channel)
             await channel.send(Opened())
             await self._obey(session, channel)
@@ -187,12 +189,15 @@ class NodeHandler:
     async def serve_link(self, stream: Stream) -> None:
         """The predecessor's stream: Link, then steps. Only the peer the client named may link."""
         channel = Channel(stream)
-        link = await _first(channel, Link)
-        session = await self._sessions.wait_for(link.session_id)
-        if session.opening.previous != channel.peer_id:
-            raise SessionUnknown(f"the session expects its steps from {session.opening.previous}")
+        link = await self._first(channel, Link)
         try:
-            while (message := await channel.receive()) is not None:
+            async with self._lobby.wait(channel.peer_id, LINK_WAIT_SECONDS):
+                session = await self._sessions.wait_for(link.session_id)
+        except TimeoutError:
+            raise SessionUnknown("no such session is open here") from None
+        session.link_from(channel)
+        try:
+            while (message := await channel.receive(session.frame_limit)) is not None:
                 if not isinstance(message, Step):
                     raise ProtocolViolation(f"{type(message).__name__} on a link, where only steps travel")
                 await session.take(message)
@@ -204,10 +209,10 @@ class NodeHandler:
     async def serve_info(self, stream: Stream) -> None:
         """Answer what this process is and holds (``rpc_info``)."""
         channel = Channel(stream)
-        request = await _first(channel, InfoRequest)
         try:
+            request = await self._first(channel, InfoRequest)
             await channel.send(self.info(request.model_digest or None))
-        except BlocksNotServed as error:
+        except (BlocksNotServed, Busy) as error:
             await channel.send(Failure.of(error))
 
     def info(self, model_digest: str | None = None) -> NodeInfo:
@@ -262,19 +267,22 @@ class NodeHandler:
     async def _open(self, opening: Open, channel: Channel) -> NodeSession:
         serving = self._serving_of(opening.model_digest)
         serving.check(opening)
-        self._check_room(channel.peer_id)
+        self._check_room(opening, channel.peer_id)
         place = serving.admit(opening, channel.peer_id)
         session = NodeSession(opening, channel, place, self._executor, serving.signer)
-        await self._sessions.add(_OpenSession(session, serving, place))
+        self._sessions.add(_OpenSession(session, serving, place))
         try:
+            await self._sessions.tell()
             await session.link_to_next(self._transport)
         except BaseException:
             await self._forget(session)
             raise
         return session
 
-    def _check_room(self, client: str) -> None:
+    def _check_room(self, opening: Open, client: str) -> None:
         limits, sessions = self._limits, [entry.session for entry in self._sessions.by_id.values()]
+        if opening.session_id in self._sessions.by_id:  # of whichever model
+            raise Busy("a session with this id is open", retry_after=BUSY_RETRY_SECONDS)
         if len(sessions) >= limits.max_sessions:
             raise Busy(
                 f"{limits.max_sessions} sessions are open, the most this node takes", retry_after=BUSY_RETRY_SECONDS
@@ -286,9 +294,10 @@ class NodeHandler:
             )
 
     async def _obey(self, session: NodeSession, channel: Channel) -> None:
-        while (message := await channel.receive()) is not None:
+        is_fed_here = session.opening.previous is None
+        while (message := await channel.receive(session.frame_limit if is_fed_here else MAX_PLAIN_BYTES)) is not None:
             match message:
-                case Step() if session.opening.previous is None:
+                case Step() if is_fed_here:
                     await session.take(message)
                 case Close():
                     await session.final_receipt()
@@ -302,15 +311,15 @@ class NodeHandler:
             return
         entry.serving.free(session.opening, entry.place)
         self._token_layers_done += session.log.token_layers
-        await self._sessions.tell()
         await session.close()
+        await self._sessions.tell()
 
     async def _sweep(self) -> None:
         """Close sessions of which nothing was heard for too long, also where the client does not read."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             now, patience = time.monotonic(), self._limits.idle_timeout
-            idle = [e.session for e in self._sessions.by_id.values() if now - e.session.last_step_at > patience]
+            idle = [e.session for e in self._sessions.by_id.values() if e.session.idle_seconds(now) > patience]
             error = SessionExpired(f"nothing came for {patience:g} s, and the session was closed")
             await asyncio.gather(*(self._expire(session, Failure.of(error)) for session in idle))
 
@@ -319,10 +328,9 @@ class NodeHandler:
         await self._forget(session)
         await session.hang_up(failure, HANG_UP_SECONDS)
 
-
-async def _first(channel: Channel, kind: type[M]) -> M:
-    try:
-        async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
-            return await channel.expect(kind)
-    except TimeoutError:
-        raise ProtocolViolation(f"{channel.peer_id} opened a stream and said nothing") from None
+    async def _first(self, channel: Channel, kind: type[M]) -> M:
+        try:
+            async with self._lobby.wait(channel.peer_id, FIRST_MESSAGE_SECONDS):
+                return await channel.expect(kind, MAX_PLAIN_BYTES)
+        except TimeoutError:
+            raise ProtocolViolation(f"{channel.peer_id} opened a stream and said nothing") from None

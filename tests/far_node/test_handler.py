@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from discovery.protocol.messages import (
     InfoRequest,
     Link,
     NodeInfo,
-    Open,
     Opened,
     PeerAddress,
     ReceiptIssued,
@@ -38,61 +36,15 @@ from far_node import handler as handler_module
 from far_node.blocks.wire import to_wire
 from tests.support import messages as some
 from tests.support.documents import OTHER_DIGEST, peer_of
+from tests.support.door import knock, opened, opening, refusal, serves
 from tests.support.models import BLOCKS
-from tests.support.ring import Ring, RingNode, a_ring
+from tests.support.ring import Ring, a_ring
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody here is on the other side of the world."""
     monkeypatch.setattr(handler_module, "LINK_WAIT_SECONDS", 0.05)
-
-
-def opening(ring: Ring, node: RingNode, **changes: Any) -> Open:
-    fields: dict[str, Any] = {
-        "session_id": new_session_id(),
-        "nonce": secrets.token_bytes(16),
-        "model_digest": ring.source.digest,
-        "first_block": node.announcement.first_block,
-        "end_block": node.announcement.end_block,
-        "max_length": 32,
-        "batch": 1,
-        "codec": "float32",
-        "previous": None,
-        "next": None,
-    }
-    return Open(**fields | changes)
-
-
-async def knock(ring: Ring, node: RingNode, protocol: str = SESSION_PROTOCOL) -> Channel:
-    return Channel(await ring.client.open(PeerAddress(PeerId(node.peer_id)), protocol))
-
-
-async def opened(ring: Ring, node: RingNode, **changes: Any) -> Channel:
-    channel = await knock(ring, node)
-    await channel.send(opening(ring, node, **changes))
-    await channel.expect(Opened)
-    return channel
-
-
-async def refusal(channel: Channel) -> FarError:
-    """The failure that the other side reports next."""
-    message = await channel.receive()
-    assert isinstance(message, Failure), message
-    return message.to_error()
-
-
-async def serves(ring: Ring, node: RingNode) -> None:
-    """A whole session with this node alone: it answers and receipts."""
-    channel = await opened(ring, node)
-    await channel.send(Step(0, 0, ring.random_hidden(3)))
-    answer = await channel.expect(Step)
-    assert answer.hidden.shape == (1, 3, ring.shape.hidden_size)
-    await channel.send(Close())
-    issued = await channel.expect(ReceiptIssued)
-    assert read_receipt(issued.document).receipt.positions == 3
-    assert await channel.receive() is None
-    await node.until_free()
 
 
 class TestInfo:
