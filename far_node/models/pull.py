@@ -109,18 +109,19 @@ def pull_file(
             origin=origin,
             kind="gguf",
             file=expected.name,
+            size_bytes=expected.size,
             added_at=now,
             last_used_at=now,
         )
-        if known is None or not target.is_file():
-            size = expected.size or 0
-            store.reserve(record.model_copy(update={"size_bytes": size}), max(0, size - _file_size(part_of(target))))
-            counter = Counter("pulling", name, size, on_progress)
-            counter.file = expected.name
-            sha256 = downloader.fetch(request, target, expected, counter)
-            known = record.model_copy(update={"sha256": sha256})
-            store.note(known)
-        return known
+        if known is not None and target.is_file():
+            return known
+        store.reserve(record, max(0, expected.size - _file_size(part_of(target))))
+        counter = Counter("pulling", name, expected.size, on_progress)
+        counter.file = expected.name
+        sha256 = downloader.fetch(request, target, expected, counter)
+        record = record.model_copy(update={"sha256": sha256})
+        store.note(record)
+        return record
 
 
 def check_gguf(name: str) -> None:

@@ -222,8 +222,10 @@ class ModelStore:
             record = contents.models.get(name)
             if record is None:
                 raise ModelNotFound(f"there is no model {name!r} in {self.directory}", model=name)
-            if not self._delete(record):
-                raise ModelInUse(f"{name} is in use by a running process; stop that first", model=name)
+            with self._unused(record) as unused:
+                if not unused:
+                    raise ModelInUse(f"{name} is in use by a running process; stop that first", model=name)
+                self._delete(record)
             del contents.models[name]
             return record
 
@@ -234,33 +236,39 @@ class ModelStore:
     def _make_room(self, others: dict[str, Record], contents: _Contents, room: int, wanted_by: str) -> None:
         if room < 0:
             raise NoSpace(f"{wanted_by} alone is larger than the size limit of {_gb(self.max_bytes or 0)}")
-        taken = sum(record.size_bytes for record in others.values())
-        for record in sorted(others.values(), key=lambda record: record.last_used_at):
-            if taken <= room:
-                return
-            if record.size_bytes and self._delete(record):
+        excess = sum(record.size_bytes for record in others.values()) - room
+        going: list[Record] = []
+        with contextlib.ExitStack() as held:
+            for record in sorted(others.values(), key=lambda record: record.last_used_at):
+                if sum(other.size_bytes for other in going) >= excess:
+                    break
+                if record.size_bytes and held.enter_context(self._unused(record)):
+                    going.append(record)
+            left = excess - sum(other.size_bytes for other in going)
+            if left > 0:  # nothing goes for nothing
+                raise NoSpace(
+                    f"{wanted_by} does not fit into the size limit of {_gb(self.max_bytes or 0)}: {_gb(left)} more "
+                    "would have to go, and the rest is in use; raise it with --max-size"
+                )
+            for record in going:
+                self._delete(record)
                 del contents.models[record.name]
-                taken -= record.size_bytes
-        if taken > room:
-            raise NoSpace(
-                f"{wanted_by} does not fit into the size limit of {_gb(self.max_bytes or 0)}: models in use take "
-                f"{_gb(taken)}; raise it with --max-size"
-            )
 
-    def _delete(self, record: Record) -> bool:
-        """Delete a model's files; False if somebody uses them."""
+    @contextmanager
+    def _unused(self, record: Record) -> Iterator[bool]:
+        """Whether nobody uses a model; then nobody can begin to until the context ends."""
         lock = FileLock(self._lock_file(record.name, "use"))
         try:
-            if not lock.acquire(wait=False):
-                return False
-            folder = self.folder_of(record.name)
-            if folder.exists():
-                gone = self.directory / f"{_GONE}{secrets.token_hex(8)}"  # so that nothing half deleted has its name
-                folder.rename(gone)
-                shutil.rmtree(gone)
-            return True
+            yield lock.acquire(wait=False)
         finally:
             lock.release()
+
+    def _delete(self, record: Record) -> None:
+        folder = self.folder_of(record.name)
+        if folder.exists():
+            gone = self.directory / f"{_GONE}{secrets.token_hex(8)}"  # so that nothing half deleted has its name
+            folder.rename(gone)
+            shutil.rmtree(gone)
 
     def _lock_file(self, name: str, purpose: str) -> Path:
         return self.directory / _LOCKS / f"{self.folder_of(name).name}.{purpose}"
@@ -278,7 +286,9 @@ class ModelStore:
             return _Contents.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return self._found_again()
-        except (OSError, ValidationError):
+        except OSError as error:
+            raise self._unusable(error) from None
+        except ValidationError:
             raise InvalidArgument(
                 f"{path} cannot be read; mend it, or delete it: models pulled by layers are found again, links are not"
             ) from None
@@ -300,7 +310,10 @@ class ModelStore:
         try:
             yield
         except OSError as error:
-            raise InvalidArgument(f"the models directory {self.directory} cannot be used: {error.strerror}") from None
+            raise self._unusable(error) from None
+
+    def _unusable(self, error: OSError) -> InvalidArgument:
+        return InvalidArgument(f"the models directory {self.directory} cannot be used: {error.strerror}")
 
 
 def record_of(name: str, folder: Folder, now: float) -> Record:
