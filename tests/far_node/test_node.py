@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,10 +20,13 @@ from discovery.dht.peer import LOCAL_MADDR, PeerConfig, SwarmPeer
 from discovery.protocol.errors import FarError, InvalidArgument
 from far_mesh.client import GenerationOptions, Mesh, MeshConfig
 from far_node.capacity import GIB, Memory
+from far_node.commands import OwnersCommands
 from far_node.config import ModelOptions, NodeConfig
+from far_node.departure import Departure
+from far_node.display import print_status
 from far_node.errors import BlocksNotServed, Leaving
 from far_node.limits import Limits
-from far_node.node import Node
+from far_node.node import Node, unwatched
 from tests.support.documents import signed_announcement, wallet_of
 from tests.support.models import BUNDLED_VOCABULARY, greedy, make_model, whole_model, with_bundled_tokenizer
 
@@ -293,6 +297,44 @@ async def test_an_automatic_number_of_blocks_is_what_fits_where_the_swarm_has_le
         assert served.about.blocks == (3, 6)
     finally:
         await joined.stop()
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "words"),
+    [
+        ("status", {"more": 1}, "more: Extra inputs"),
+        ("load", {}, "options: Field required"),
+        ("load", {"options": {"blocks": [0, 1]}}, "options.model: Field required"),
+        ("load", {"options": {"model": "m", "more": 1}}, "options.more"),
+        ("load", {"options": {"model": "m", "blocks": [4, 2]}}, "a < b"),
+        ("load", {"options": {"model": "m", "quantization": "int3"}}, "options.quantization"),
+        ("unload", {"model": ["first"]}, "model: Input should be a valid string"),
+        ("unload", {"model": "first", "drain_timeout": -1}, "drain_timeout: Input should be greater"),
+        ("swap", {"model": "first"}, "options: Field required"),
+        ("stop", {"drain_timeout": "soon"}, "drain_timeout: Input should be a valid number"),
+    ],
+)
+async def test_a_command_whose_arguments_mean_nothing_is_refused(
+    standing: Node, command: str, arguments: dict[str, Any], words: str
+) -> None:
+    departure = Departure()
+    commands = OwnersCommands(standing, departure).by_name()
+    with pytest.raises(InvalidArgument, match=words):
+        await commands[command](arguments, unwatched)
+    assert [model.about.model_id for model in standing.models] == ["first"]
+    assert standing.state == "ready"
+
+
+async def test_the_status_is_json_and_can_be_shown(standing: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = OwnersCommands(standing, Departure()).by_name()
+    told = json.loads(json.dumps(await commands["status"]({}, unwatched)))
+    assert told["models"][0]["context_length"] == 256
+    assert told["limits"]["max_batch_size"] == standing.config.limits.max_batch_size
+    print_status(told)
+    shown = capsys.readouterr().out
+    assert "first" in shown
+    assert "0:6 of 6" in shown
+    assert "0 open, 0 steps waiting" in shown
 
 
 async def test_a_node_that_leaves_loads_nothing_more(town: SwarmPeer, node: Node, gpt2: Path) -> None:

@@ -1,0 +1,86 @@
+"""What a node tells while it works: to programs as JSON, to people in sentences."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from discovery.console import Console
+from far_node.display import Story
+
+LOADING: dict[str, Any] = {
+    "model_id": "tiny",
+    "blocks": (0, 3),
+    "quantization": "int8",
+    "bytes": 3 << 30,
+    "tight": True,
+}
+READY: dict[str, Any] = {
+    "model_id": "tiny",
+    "blocks": (0, 3),
+    "block_count": 6,
+    "quantization": "int8",
+    "dtype": "float32",
+    "parameter_bytes": 3 << 30,
+    "cache_budget_bytes": 1 << 30,
+    "expected_sessions": 12,
+    "expected_session_length": 2048,
+}
+
+
+@pytest.mark.parametrize(
+    ("event", "facts", "sentence"),
+    [
+        ("starting", {"model": "tiny"}, "looking for tiny …"),
+        ("loading", LOADING | {"tight": False}, "loading blocks 0:3 of tiny (int8, 3.00 GiB) …"),
+        ("leaving", {"sessions": 2}, "waiting for 2 open sessions to end; once more, and they are cut off"),
+        ("leaving", {"sessions": 0}, ""),
+        ("progress", {"work": "reading", "done": 1, "total": 2, "unit": "tensors"}, ""),
+        ("an event of a later version", {"more": 1}, ""),
+    ],
+)
+def test_people_read_sentences_and_programs_the_same_as_json(
+    capsys: pytest.CaptureFixture[str], event: str, facts: dict[str, Any], sentence: str
+) -> None:
+    with Story(Console(False)) as story:
+        story.tell(event, **facts)
+    assert capsys.readouterr().out == (f"{sentence}\n" if sentence else "")
+    with Story(Console(True)) as story:
+        story.tell(event, **facts)
+    assert json.loads(capsys.readouterr().out) == json.loads(json.dumps({"event": event, **facts}))
+
+
+def test_memory_that_gets_tight_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    Story(Console(False)).tell("loading", **LOADING)
+    assert "warning: that leaves less memory free" in capsys.readouterr().out
+
+
+def test_ready_says_what_is_served_and_how_many_find_room(capsys: pytest.CaptureFixture[str]) -> None:
+    Story(Console(False)).ready(READY, peer_id="12D3", wallet="0x1")
+    assert capsys.readouterr().out.splitlines() == [
+        "serving blocks 0:3 of 6 of tiny (int8, float32): 3.00 GiB of weights, "
+        "1.00 GiB of cache for about 12 sessions of 2048 tokens",
+        "as 12D3, paid to 0x1",
+    ]
+
+
+def test_sessions_that_were_cut_off_are_mentioned(capsys: pytest.CaptureFixture[str]) -> None:
+    Story(Console(False)).changed("unload", {"drained": False})
+    Story(Console(False)).stopped({"drained": True, "token_layers_served": 6})
+    assert capsys.readouterr().out.splitlines() == [
+        "the model is unloaded; sessions that had not ended were cut off",
+        "stopped",
+    ]
+
+
+def test_a_terminal_sees_how_far_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with Story(Console(False)) as story:
+        story.tell("progress", work="pulling", done=1 << 30, total=4 << 30, unit="bytes", file="model.safetensors")
+        bar = story._bar
+        assert bar is not None
+        assert [(task.description, task.completed, task.total) for task in bar.tasks] == [("pulling", 1 << 30, 4 << 30)]
+        story.tell("progress", work="reading", done=2, total=3, unit="tensors")
+        assert len(bar.tasks) == 2
