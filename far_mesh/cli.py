@@ -11,7 +11,7 @@ from discovery.console import Console, fail, quiet_libraries, run, settle_memory
 
 if TYPE_CHECKING:
     from far_mesh.client import Mesh, Result
-    from far_mesh.config import GenerationOptions
+    from far_mesh.config import GenerationOptions, Treatment
 
 app = typer.Typer(
     help="Run language models on the Far Mesh swarm.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -29,18 +29,24 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="Same seed, same text.")] = None,
     stop: Annotated[list[str], typer.Option(help="End before this text; repeatable.")] = [],  # noqa: B006
     raw: Annotated[bool, typer.Option("--raw", help="Do not apply the model's chat template.")] = False,
+    priority: Annotated[str, typer.Option(help="high, normal or low: whose steps go first on a busy node.")] = "normal",
+    share_prefix: Annotated[
+        bool,
+        typer.Option("--share-prefix", help="Let nodes reuse the beginning of this prompt with others who say so too."),
+    ] = False,
     prefix: Annotated[str, typer.Option(help="DHT prefix of the swarm.")] = "far",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per token and line.")] = False,
 ) -> None:
     """Stream an answer from a swarm. No marketplace, no account: this machine talks to the nodes itself."""
     from discovery.protocol.errors import FarError
-    from far_mesh.config import GenerationOptions
+    from far_mesh.config import GenerationOptions, Treatment, parse_priority
 
     console = Console(json)
     quiet_libraries()
     try:
         options = GenerationOptions(max_tokens, temperature, top_p, seed, tuple(stop))
+        treatment = Treatment(parse_priority(priority), share_prefix=share_prefix)
     except FarError as error:
         fail(console, error)
 
@@ -54,13 +60,15 @@ def generate(
             torch.set_num_threads(threads)
         async with await Mesh.join(model, initial_peers, MeshConfig(prefix=prefix)) as mesh:
             settle_memory()
-            await _stream(console, mesh.encode(prompt, raw=raw), options, mesh)
+            await _stream(console, mesh.encode(prompt, raw=raw), options, treatment, mesh)
 
     run(console, ask)
 
 
-async def _stream(console: Console, prompt_ids: list[int], options: GenerationOptions, mesh: Mesh) -> None:
-    generation = await mesh.open(prompt_ids, options)
+async def _stream(
+    console: Console, prompt_ids: list[int], options: GenerationOptions, treatment: Treatment, mesh: Mesh
+) -> None:
+    generation = await mesh.open(prompt_ids, options, treatment=treatment)
     try:
         async for token in generation:
             console.token(token.id, token.text)

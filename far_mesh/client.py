@@ -16,7 +16,7 @@ from transformers import PreTrainedConfig
 from discovery.protocol.announcement import Announcement, SignedAnnouncement
 from discovery.protocol.errors import FarError
 from discovery.protocol.messages import WireTensor
-from far_mesh.config import GenerationOptions, MeshConfig
+from far_mesh.config import GenerationOptions, MeshConfig, Treatment
 from far_mesh.contributions import Contribution, Verified
 from far_mesh.errors import ContextLengthExceeded
 from far_mesh.model.ends import ModelEnds
@@ -150,12 +150,14 @@ class Mesh:
         options: GenerationOptions,
         *,
         price_units: int = 0,
+        treatment: Treatment = Treatment(),  # noqa: B008  # a frozen value
         on_checkpoint: CheckpointCallback | None = None,
     ) -> Generation:
         """Find a route and open a session on it; nothing is computed yet.
 
         Args:
             price_units: what is offered for a thousand token-layers, in 1e-9 FAR; it is written into the receipts.
+            treatment: how the nodes are asked to treat it.
             on_checkpoint: told what was verified, about every 64 positions.
 
         Raises:
@@ -171,7 +173,7 @@ class Mesh:
                 f"the context of {self.model_id} holds {self.context_length}",
                 param="max_tokens" if len(prompt_ids) < self.context_length else "prompt",
             )
-        session = await self._opener.open(length, price_units=price_units)
+        session = await self._opener.open(length, price_units=price_units, treatment=treatment)
         return Generation(session, self._model, prompt_ids, options, on_checkpoint)
 
     async def close(self) -> None:

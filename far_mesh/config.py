@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from discovery.dht.keys import DEFAULT_PREFIX
 from discovery.protocol.errors import InvalidArgument
+from discovery.protocol.messages import MAX_SCOPE_BYTES, Priority
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,38 @@ class MeshConfig:
     def __post_init__(self) -> None:
         if min(self.step_timeout, self.open_timeout, self.close_timeout) <= 0 or self.open_attempts < 1:
             raise InvalidArgument("timeouts must be positive and at least one attempt is needed")
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """How nodes are asked to treat a session.
+
+    Attributes:
+        priority: whose steps go first on a busy node.
+        prefix_scope: up to 32 bytes; nodes reuse what they computed of a prompt in sessions with the same scope. Who
+            asks for several users gives each a scope of its own, or a quick answer tells one what another has asked.
+        share_prefix: reuse it in sessions of all clients who say the same, whatever their scope.
+    """
+
+    priority: Priority = Priority.NORMAL
+    prefix_scope: bytes = b""
+    share_prefix: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.prefix_scope) > MAX_SCOPE_BYTES:
+            raise InvalidArgument(f"prefix_scope takes at most {MAX_SCOPE_BYTES} bytes", param="prefix_scope")
+
+
+def parse_priority(name: str) -> Priority:
+    """``high``, ``normal`` or ``low``.
+
+    Raises:
+        InvalidArgument: none of them.
+    """
+    try:
+        return Priority[name.upper()]
+    except KeyError:
+        raise InvalidArgument(f"priority {name!r} is not one of high, normal, low", param="priority") from None
 
 
 @dataclass(frozen=True)

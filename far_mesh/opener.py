@@ -9,7 +9,7 @@ from discovery.dht.identity import Identity, discard_identity, ephemeral_identit
 from discovery.dht.peer import PeerConfig, SwarmPeer
 from discovery.protocol.announcement import Dtype, SignedAnnouncement
 from discovery.protocol.errors import FarError, InvalidArgument
-from far_mesh.config import MeshConfig
+from far_mesh.config import MeshConfig, Treatment
 from far_mesh.route import RouteHop, plan_route
 from far_mesh.session import MeshSession, SessionRequest
 from far_mesh.swarm_view import SwarmView
@@ -70,7 +70,13 @@ class SessionOpener:
         return await self._view.nodes()
 
     async def open(
-        self, max_length: int, *, rows: int = 1, price_units: int = 0, left_padding: tuple[int, ...] = ()
+        self,
+        max_length: int,
+        *,
+        rows: int = 1,
+        price_units: int = 0,
+        left_padding: tuple[int, ...] = (),
+        treatment: Treatment = Treatment(),  # noqa: B008  # a frozen value
     ) -> MeshSession:
         """Open a session of ``rows`` × ``max_length`` positions.
 
@@ -84,7 +90,7 @@ class SessionOpener:
             try:
                 route = await self._plan(excluded, fresh=attempt > 0)
                 request = SessionRequest(
-                    self._model.digest, max_length, _codec_for(route), rows, price_units, left_padding
+                    self._model.digest, max_length, _codec_for(route), rows, price_units, left_padding, treatment
                 )
                 return await self._open_on(route, request)
             except FarError as error:

@@ -16,7 +16,7 @@ from discovery.protocol.errors import DeadlineExceeded, FarError, ProtocolViolat
 from discovery.protocol.ids import PeerId, new_session_id
 from discovery.protocol.messages import NONCE_BYTES, Open, Step, WireTensor
 from discovery.protocol.receipt import extend_root, first_root
-from far_mesh.config import MeshConfig
+from far_mesh.config import MeshConfig, Treatment
 from far_mesh.contributions import Asked, Roots, Verified, verify_receipts
 from far_mesh.hop import Hop, address_of
 from far_mesh.route import RouteHop
@@ -32,6 +32,7 @@ class SessionRequest:
     rows: int = 1
     price_units: int = 0
     left_padding: tuple[int, ...] = ()
+    treatment: Treatment = Treatment()
 
 
 class _Answer:
@@ -167,6 +168,9 @@ class MeshSession:
             next=address_of(route[index + 1]) if index + 1 < len(route) else None,
             price_units=request.price_units,
             left_padding=request.left_padding,
+            priority=request.treatment.priority,
+            share_prefix=request.treatment.share_prefix,
+            prefix_scope=request.treatment.prefix_scope,
         )
 
     def _take_result(self, step: Step) -> None:

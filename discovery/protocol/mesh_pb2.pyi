@@ -37,7 +37,7 @@ class PeerAddress(_message.Message):
     def __init__(self, peer_id: _Optional[str] = ..., maddrs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("session_id", "nonce", "model_digest", "first_block", "end_block", "max_length", "batch", "codec", "previous", "next", "price_units", "left_padding", "priority", "share_prefix")
+    __slots__ = ("session_id", "nonce", "model_digest", "first_block", "end_block", "max_length", "batch", "codec", "previous", "next", "price_units", "left_padding", "priority", "share_prefix", "prefix_scope")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -52,6 +52,7 @@ class Open(_message.Message):
     LEFT_PADDING_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     SHARE_PREFIX_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_SCOPE_FIELD_NUMBER: _ClassVar[int]
     session_id: bytes
     nonce: bytes
     model_digest: str
@@ -66,7 +67,8 @@ class Open(_message.Message):
     left_padding: _containers.RepeatedScalarFieldContainer[int]
     priority: int
     share_prefix: bool
-    def __init__(self, session_id: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., model_digest: _Optional[str] = ..., first_block: _Optional[int] = ..., end_block: _Optional[int] = ..., max_length: _Optional[int] = ..., batch: _Optional[int] = ..., codec: _Optional[str] = ..., previous: _Optional[str] = ..., next: _Optional[_Union[PeerAddress, _Mapping]] = ..., price_units: _Optional[int] = ..., left_padding: _Optional[_Iterable[int]] = ..., priority: _Optional[int] = ..., share_prefix: _Optional[bool] = ...) -> None: ...
+    prefix_scope: bytes
+    def __init__(self, session_id: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., model_digest: _Optional[str] = ..., first_block: _Optional[int] = ..., end_block: _Optional[int] = ..., max_length: _Optional[int] = ..., batch: _Optional[int] = ..., codec: _Optional[str] = ..., previous: _Optional[str] = ..., next: _Optional[_Union[PeerAddress, _Mapping]] = ..., price_units: _Optional[int] = ..., left_padding: _Optional[_Iterable[int]] = ..., priority: _Optional[int] = ..., share_prefix: _Optional[bool] = ..., prefix_scope: _Optional[bytes] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ()

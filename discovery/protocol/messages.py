@@ -30,6 +30,7 @@ MAX_POSITIONS = 2**24
 MAX_PRICE_UNITS = 2**53 - 1
 MAX_REASON = 1000
 NONCE_BYTES = 16
+MAX_SCOPE_BYTES = 32
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 assert set(DTYPE_BYTES) == set(get_args(Dtype))
@@ -78,6 +79,7 @@ class Open:
     left_padding: tuple[int, ...] = ()
     priority: Priority = Priority.NORMAL
     share_prefix: bool = False
+    prefix_scope: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +378,7 @@ def _open_to_wire(message: Open) -> pb.Open:
         left_padding=message.left_padding,
         priority=message.priority,
         share_prefix=message.share_prefix,
+        prefix_scope=message.prefix_scope,
     )
 
 
@@ -389,6 +392,7 @@ def _open_from_wire(wire: pb.Open) -> Open:
     _require(len(wire.left_padding) in (0, wire.batch), "left_padding has one count for each row")
     padding = tuple(wire.left_padding)
     _require(all(count < wire.max_length for count in padding), "left_padding leaves no position")
+    _require(len(wire.prefix_scope) <= MAX_SCOPE_BYTES, f"a prefix scope has at most {MAX_SCOPE_BYTES} bytes")
     _require(wire.priority in list(Priority), f"the priority {wire.priority} is none of -1 (high), 0 (normal), 1 (low)")
     following = None
     if wire.HasField("next"):
@@ -411,6 +415,7 @@ def _open_from_wire(wire: pb.Open) -> Open:
         left_padding=padding,
         priority=Priority(wire.priority),
         share_prefix=wire.share_prefix,
+        prefix_scope=wire.prefix_scope,
     )
 
 

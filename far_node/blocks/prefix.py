@@ -23,16 +23,16 @@ _DOMAIN = b"far-mesh/prefix/v1\n"
 Keys = tuple[bytes, ...]
 
 
-def prefix_keys(client: str | None, blocks: tuple[int, int], hidden: WireTensor) -> Keys:
+def prefix_keys(owner: bytes | None, blocks: tuple[int, int], hidden: WireTensor) -> Keys:
     """One key for each whole :data:`PREFIX_POSITIONS` of a first step, each covering all before it.
 
     Args:
-        client: whose states may be used; None for the states of all who share.
+        owner: whose states may be used; None for the states of all who share.
         blocks: the range that is computed.
         hidden: one row.
     """
-    scope = "shared" if client is None else f"of {client}"
-    key = hashlib.sha256(_DOMAIN + f"{scope}\n{blocks[0]}:{blocks[1]} {hidden.dtype}\n".encode()).digest()
+    scope = b"shared" if owner is None else b"of " + hashlib.sha256(owner).digest()
+    key = hashlib.sha256(_DOMAIN + scope + f" {blocks[0]}:{blocks[1]} {hidden.dtype}\n".encode()).digest()
     keys, data = [], memoryview(hidden.data)
     size = PREFIX_POSITIONS * hidden.shape[2] * DTYPE_BYTES[hidden.dtype]
     for at in range(0, len(data) - size + 1, size):

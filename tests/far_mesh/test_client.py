@@ -351,8 +351,11 @@ async def _read(generation: Generation) -> None:
 class _Nonsense(Blocks):
     """Blocks that answer with one value. Takes over the blocks it is made of."""
 
+    value: float
+
     def __init__(self, honest: Blocks, value: float) -> None:
-        self.__dict__ = honest.__dict__ | {"value": value}
+        self.__dict__ = honest.__dict__
+        self.value = value
 
     def _forward(self, *arguments: Any) -> Tensor:
         return torch.full_like(super()._forward(*arguments), self.value)

@@ -70,6 +70,7 @@ def openings(draw: st.DrawFn) -> Open:
         left_padding=draw(st.just(()) | padding),
         priority=draw(st.sampled_from(Priority)),
         share_prefix=draw(st.booleans()),
+        prefix_scope=draw(st.binary(max_size=32)),
     )
 
 

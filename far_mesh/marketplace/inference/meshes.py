@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from discovery.protocol.announcement import SignedAnnouncement
-from far_mesh.config import GenerationOptions, MeshConfig
+from far_mesh.config import GenerationOptions, MeshConfig, Treatment
 from far_mesh.marketplace.sessions.schemas import Share, Work
 from far_mesh.marketplace.settings import Settings
 
@@ -78,6 +78,7 @@ class MeshLike(Protocol):
         options: GenerationOptions,
         *,
         price_units: int = 0,
+        treatment: Treatment = ...,
         on_checkpoint: Callable[[ProvenWork], Awaitable[None]] | None = None,
     ) -> GenerationLike: ...
     async def close(self) -> None: ...

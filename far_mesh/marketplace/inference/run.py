@@ -9,6 +9,8 @@ the end refunds all of it.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -17,7 +19,8 @@ from typing import TypeVar
 import structlog
 
 from discovery.protocol.errors import FarError
-from far_mesh.config import GenerationOptions
+from discovery.protocol.messages import MAX_SCOPE_BYTES
+from far_mesh.config import GenerationOptions, Treatment
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import DatabaseUnavailable, GenerationFailed
 from far_mesh.marketplace.inference.meshes import GenerationLike, MeshLike, ProvenWork, ResultLike, TokenLike, work_of
@@ -36,6 +39,7 @@ from far_mesh.marketplace.settlement.service import Settlement
 
 TOKENS_AHEAD = 8
 DATABASE_PATIENCE_SECONDS = 60.0
+_SCOPE_KEY = secrets.token_bytes(32)
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -191,6 +195,7 @@ class Run:
             order.prompt_ids,
             order.options,
             price_units=offered,
+            treatment=Treatment(prefix_scope=_scope_of(order.session.user_wallet)),
             # Who reads an answer in one piece has got nothing of it when we crash, so there is nothing to settle by.
             on_checkpoint=self._keep_checkpoint if order.streamed else None,
         )
@@ -262,6 +267,11 @@ class Run:
 
     def _time_to_first_token(self) -> int | None:
         return None if self._first_token is None else self._since_start(self._first_token)
+
+
+def _scope_of(wallet: str) -> bytes:
+    """Which prompts a node may recognise: those of one user, whom the node cannot tell by it."""
+    return hashlib.blake2b(wallet.encode(), key=_SCOPE_KEY, digest_size=MAX_SCOPE_BYTES).digest()
 
 
 async def _patiently(act: Callable[[], Awaitable[T]]) -> T:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from discovery.protocol.announcement import SignedAnnouncement
 from discovery.protocol.errors import FarError
 from discovery.protocol.receipt import SignedReceipt, sign_receipt
-from far_mesh.config import GenerationOptions
+from far_mesh.config import GenerationOptions, Treatment
 from far_mesh.contributions import Contribution
 from far_mesh.marketplace.inference.meshes import MeshLike, Prompt, ProvenWork
 from far_mesh.marketplace.settings import Settings
@@ -98,6 +98,7 @@ class MeshDouble:
     block_count: int = BLOCKS
     context_length: int = CONTEXT
     asked: list[tuple[tuple[int, ...], GenerationOptions]] = field(default_factory=list)
+    treatments: list[Treatment] = field(default_factory=list)
     generations: list[GenerationDouble] = field(default_factory=list)
 
     def encode(self, prompt: Prompt, *, raw: bool = False) -> list[int]:
@@ -115,12 +116,14 @@ class MeshDouble:
         options: GenerationOptions,
         *,
         price_units: int = 0,
+        treatment: Treatment = Treatment(),  # noqa: B008  # a frozen value
         on_checkpoint: Callable[[ProvenWork], Awaitable[None]] | None = None,
     ) -> GenerationDouble:
         """A route, or what was set to stand in the way."""
         if self.refuse_to_open is not None:
             raise self.refuse_to_open
         self.asked.append((tuple(prompt_ids), options))
+        self.treatments.append(treatment)
         generation = GenerationDouble(self, len(prompt_ids), options, on_checkpoint)
         self.generations.append(generation)
         return generation

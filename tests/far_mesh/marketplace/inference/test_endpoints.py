@@ -146,6 +146,19 @@ def test_parameters_reach_the_mesh(open_house: OpenHouse) -> None:
     assert (options.stop, other.stop) == (("x", "y"), ("x",))
 
 
+def test_nodes_recognise_the_prompts_of_one_user_and_not_of_another(open_house: OpenHouse) -> None:
+    mesh = MeshDouble()
+    user = open_house(mesh).user()
+    other = user.house.user()
+    for who in (user, user, other):
+        who.generate("one two")
+    mine, again, theirs = (treatment.prefix_scope for treatment in mesh.treatments)
+    assert mine == again != theirs
+    assert len(mine) == len(theirs) == 32
+    assert not any(treatment.share_prefix for treatment in mesh.treatments)
+    assert user.wallet.encode() not in mine
+
+
 # ---- refused before any money moves
 
 
