@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from discovery.dht.transport import Transport
 from discovery.protocol.announcement import Dtype
@@ -32,7 +32,7 @@ class SessionRequest:
     rows: int = 1
     price_units: int = 0
     left_padding: tuple[int, ...] = ()
-    treatment: Treatment = Treatment()
+    treatment: Treatment = field(default_factory=Treatment)
 
 
 class _Answer:
