@@ -262,6 +262,38 @@ def status(identity: IdentityOption = DEFAULT_IDENTITY, json: JsonOption = False
         print_status(told)
 
 
+@app.command()
+def plan(
+    model: Annotated[str, typer.Argument(help="Model directory, hub id (owner/name) or the bundled far-demo.")],
+    memory_gb: Annotated[list[float], typer.Option(min=0, help="Memory of a machine in GiB; once for each.")],
+    quantization: Annotated[str, typer.Option(help="none, int8 or nf4.")] = "int8",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "bfloat16",
+    reserve_gb: Annotated[float, typer.Option(min=0, help="GiB of each machine that stay free.")] = 2.0,
+    registry: RegistryOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Divide a model among your own machines, by their memory."""
+    from discovery.protocol.errors import FarError
+    from far_node.capacity import GIB, share_blocks
+    from far_node.config import ModelOptions
+    from far_node.loading import find
+
+    console = Console(json)
+    quiet_libraries()
+    try:
+        # checked by ModelOptions
+        options = ModelOptions(model, quantization=quantization, dtype=dtype, registry=registry)  # type: ignore[arg-type]
+        (sizes,) = find(options, "cpu").sizes.values()
+        shares = share_blocks([int((gb - reserve_gb) * GIB) for gb in memory_gb], len(sizes), max(sizes))
+    except FarError as error:
+        fail(console, error)
+    first = 0
+    for gb, share in zip(memory_gb, shares, strict=True):
+        place = f"--blocks {first}:{first + share}" if share else "nothing"
+        console.event("share", f"{gb:g} GiB: {place}", memory_gb=gb, blocks=[first, first + share] if share else None)
+        first += share
+
+
 _STATUS_SECONDS = 10.0
 
 

@@ -154,6 +154,19 @@ def test_options_of_a_second_model_that_mean_nothing(tmp_path: Path) -> None:
     refused(["swap", "a", "far-demo", "--blocks", "3:1"], "invalid_argument", "is not a range a:b with a < b")
 
 
+def test_a_model_is_divided_among_ones_own_machines(tiny: Path) -> None:
+    machines = ["--memory-gb", "4", "--memory-gb", "3", "--memory-gb", "2"]
+    ended = CliRunner().invoke(far_node.cli.app, ["plan", str(tiny), *machines])
+    assert ended.exit_code == 0, ended.output
+    assert ended.stdout.splitlines() == ["4 GiB: --blocks 0:4", "3 GiB: --blocks 4:6", "2 GiB: nothing"]
+    told = CliRunner().invoke(far_node.cli.app, ["plan", str(tiny), *machines, "--reserve-gb", "1", "--json"])
+    assert [json.loads(line)["blocks"] for line in told.stdout.splitlines()] == [[0, 3], [3, 5], [5, 6]]
+
+
+def test_machines_that_are_too_small_together(tiny: Path) -> None:
+    refused(["plan", str(tiny), "--memory-gb", "2"], "does_not_fit", "these machines have room for 0")
+
+
 @pytest.mark.parametrize("model", ["no-such-model", "/no/such/directory", ""])
 def test_a_model_that_is_not_there(tiny: Path, tmp_path: Path, model: str) -> None:
     refused(start(tiny, tmp_path, model=model or str(tmp_path)), "model_unavailable", "model")
