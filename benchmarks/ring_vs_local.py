@@ -73,7 +73,7 @@ async def start_swarm(group: ProcessGroup, folder: Path, model: Path, blocks: in
             [
                 *("start", "--json", "--model", str(model), "--wallet", WALLET, "--initial-peers", peer),
                 *("--blocks", f"{first}:{end}", "--identity", str(folder / plan.name)),
-                *("--host-maddr", local, "--threads", str(threads)),
+                *("--host-maddr", local, "--threads", str(threads), "--quantization", "none"),
             ],
         )
         await node.ready()
