@@ -65,12 +65,14 @@ def add(
 
 
 def _add_url(store: ModelStore, name: str, url: str, sha256: str | None, on_progress: OnProgress) -> Record:
-    file = unquote(urlsplit(check_url(url)).path.rpartition("/")[2])
+    place, _, _ = url.partition("?")  # what follows may be a key, which is nobody's business later
+    file = unquote(urlsplit(place).path.rpartition("/")[2])
     check_gguf(file)
+    check_url(place)
     request = Request(url)
     with Downloader() as downloader:
         expected = Expected(file, downloader.size_of(request), sha256)
-    return pull_file(store, name, request, expected, Origin(kind="url", place=url), on_progress=on_progress)
+    return pull_file(store, name, request, expected, Origin(kind="url", place=place), on_progress=on_progress)
 
 
 def _add_directory(store: ModelStore, name: str, path: Path, link: bool, on_progress: OnProgress) -> Record:

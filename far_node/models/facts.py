@@ -26,7 +26,8 @@ _FLOATS = {name for name in BITS if name.startswith(("F", "BF"))}
 @dataclass(frozen=True)
 class Memory:
     """Bytes in memory, by kind of weights: as ``float32`` or ``bfloat16`` (float16 takes the same), or quantised to
-    ``int8`` or ``nf4`` with the rest as bfloat16. An estimate from the shapes; the cache comes on top."""
+    ``int8`` or ``nf4`` with the rest as bfloat16. An estimate from the shapes, as on a GPU: a CPU packs 8-bit weights
+    in tiles and rounds small ones up. The cache comes on top."""
 
     float32: int
     bfloat16: int
