@@ -27,7 +27,7 @@ from far_mesh.route import RouteHop
 from far_mesh.session import MeshSession
 from far_node.blocks.cut import read_config, shape_of
 from far_node.blocks.load import load_client_model
-from far_node.blocks.source import ModelSource, find_model
+from far_node.blocks.source import ENDS, ModelSource, find_model
 from far_node.blocks.thread import ComputeThread
 from far_node.blocks.wire import from_wire, to_wire
 
@@ -335,7 +335,7 @@ class _ClientModel:
 
     @classmethod
     def _load(cls, model: str, model_id: str | None) -> _ClientModel:
-        source = find_model(model, model_id)
+        source = find_model(model, model_id, ENDS)
         config = read_config(source)
         return cls(model_facts(source, config), Tokens.load(source, config), ModelEnds(load_client_model(source)))
 

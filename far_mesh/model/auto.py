@@ -27,7 +27,7 @@ from far_mesh.session import MeshSession
 from far_node.blocks.cache import BlockCache
 from far_node.blocks.cut import client_class, read_config, shape_of
 from far_node.blocks.load import load_client_model
-from far_node.blocks.source import find_model
+from far_node.blocks.source import ENDS, find_model
 from far_node.blocks.wire import from_wire, to_wire
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class AutoDistributedModelForCausalLM:
         Raises:
             FarError: the model cannot be found or cut, or no initial peer answers.
         """
-        source = find_model(model)
+        source = find_model(model, part=ENDS)
         model_config = read_config(source)
         loaded = load_client_model(source, model_class=_distributed_class(model_config))
         assert isinstance(loaded, DistributedModel)

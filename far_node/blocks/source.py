@@ -20,9 +20,20 @@ from discovery.registry.layers import block_count_in
 from far_node.errors import ModelNotFound, ModelUnsupported
 from far_node.models.directory import digest_of, hash_files
 from far_node.models.folder import Folder
-from far_node.models.part import Part
+from far_node.models.part import ENDS, Part
 from far_node.models.progress import OnProgress, silent
 from far_node.models.store import ModelStore, Record, is_name
+
+__all__ = [
+    "BUNDLED_MODEL",
+    "ENDS",
+    "ModelSource",
+    "Part",
+    "block_count_of",
+    "bundled_model_path",
+    "find_model",
+    "release_model",
+]
 
 BUNDLED_MODEL = "far-demo"
 
