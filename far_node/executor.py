@@ -248,9 +248,10 @@ class _Worker:
         while not (self._closing and not self._steps):
             try:
                 self._take(block=not self._steps)
-                self._drop_unwanted()
                 if self._steps:
                     self._wait_for_company()
+                self._drop_unwanted()  # after all are in: among them may be the next owner of a closed session's rows
+                if self._steps:
                     self._run(self._choose())
             except Exception:  # a bug of ours: those who wait are told, and the thread goes on
                 log.exception("compute_thread_failed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
+from discovery.dht.memory import MemoryTransport
 from discovery.dht.transport import Channel
 from discovery.protocol.errors import FarError
 from discovery.protocol.ids import PeerId, new_session_id
@@ -39,14 +40,16 @@ def opening(ring: Ring, node: RingNode, **changes: Any) -> Open:
     return Open(**fields | changes)
 
 
-async def knock(ring: Ring, node: RingNode, protocol: str = SESSION_PROTOCOL) -> Channel:
+async def knock(
+    ring: Ring, node: RingNode, protocol: str = SESSION_PROTOCOL, *, by: MemoryTransport | None = None
+) -> Channel:
     """A stream to a node, on which nothing has been said."""
-    return Channel(await ring.client.open(PeerAddress(PeerId(node.peer_id)), protocol))
+    return Channel(await (by or ring.client).open(PeerAddress(PeerId(node.peer_id)), protocol))
 
 
-async def opened(ring: Ring, node: RingNode, **changes: Any) -> Channel:
+async def opened(ring: Ring, node: RingNode, *, by: MemoryTransport | None = None, **changes: Any) -> Channel:
     """The control stream of a session that is open."""
-    channel = await knock(ring, node)
+    channel = await knock(ring, node, by=by)
     await channel.send(opening(ring, node, **changes))
     await channel.expect(Opened)
     return channel
@@ -59,7 +62,7 @@ async def refusal(channel: Channel) -> FarError:
     return message.to_error()
 
 
-async def serves(ring: Ring, node: RingNode) -> None:
+async def serves(ring: Ring, node: RingNode, *, until_free: bool = True) -> None:
     """A whole session with this node alone: it answers and receipts."""
     channel = await opened(ring, node)
     await channel.send(Step(0, 0, ring.random_hidden(3)))
@@ -69,4 +72,5 @@ async def serves(ring: Ring, node: RingNode) -> None:
     issued = await channel.expect(ReceiptIssued)
     assert read_receipt(issued.document).receipt.positions == 3
     assert await channel.receive() is None
-    await node.until_free()
+    if until_free:
+        await node.until_free()
