@@ -126,7 +126,7 @@ class Batcher:
         """A step has come: how soon a session comes back tells whether it is worth waiting for."""
         left = self._decoded.get(session)
         if left is not None:
-            self._return_seconds = _smooth(self._return_seconds, now - left)
+            self._return_seconds = _smooth(self._return_seconds, min(now - left, _LATELY_SECONDS))
 
     def learn(self, turn: Turn, seconds: float, now: float) -> None:
         """The turn took ``seconds`` and ended ``now``."""
@@ -137,7 +137,8 @@ class Batcher:
         if prefill_tokens:
             self.prefill_positions_per_second = _smooth(self.prefill_positions_per_second, prefill_tokens / seconds)
             if turn.shielded and self.decode_seconds:
-                self._fit_chunk(prefill_tokens, seconds)
+                allowed = (_PREFILL_SHARE + bool(decodes)) * self.decode_seconds
+                self._fit_chunk(prefill_tokens, allowed / seconds)
         else:
             self.decode_seconds = _smooth(self.decode_seconds, seconds)
             rate = sum(share.tokens for share in decodes) / seconds
@@ -145,8 +146,9 @@ class Batcher:
 
     def patience(self, waiting: Sequence[Waiting]) -> float:
         """Seconds worth waiting for the others of the last pass: together they cost little more than one alone."""
+        here, last = {step.session for step in waiting}, {share.step.session for share in self._last.decodes}
         waiting_decodes = sum(not step.is_prefill for step in waiting)
-        if waiting_decodes >= len(self._last.decodes):
+        if waiting_decodes >= len(last) or last <= here:
             return 0.0
         patience = min(_PATIENCE_SHARE * self.decode_seconds, _MOST_PATIENCE_SECONDS)
         return patience if self._return_seconds < patience else 0.0
@@ -157,35 +159,41 @@ class Batcher:
         if not decodes:
             shielded = self._others_decode(prefills, now)
             return Turn(self._prefill_pass(prefills, shielded), shielded)
-        first = decodes[0]
-        if not (first.packs and first.kind == prefills[0].kind):
+        stepping = self._decode_pass(decodes)
+        rows = sum(share.step.rows for share in stepping)
+        if not (_go_together(decodes[0], prefills[0]) and self._has_room(prefills[0], rows) and decodes[0].packs):
             if self._last.prefill_tokens:
-                return Turn(self._decode_pass(decodes))
+                return Turn(stepping)
             return Turn(self._prefill_pass(prefills, shielded=True), shielded=True)
         if self._turns % _QUIET_EVERY == 0:
-            return Turn(self._decode_pass(decodes))
-        return Turn(self._decode_pass(decodes) + self._prefill_pass(prefills, shielded=True), shielded=True)
+            return Turn(stepping)
+        return Turn(stepping + self._prefill_pass(prefills, shielded=True, rows=rows), shielded=True)
+
+    def _has_room(self, step: Waiting, rows: int) -> bool:
+        """Beside so many rows that are in the pass; a step that is larger than any pass is one by itself."""
+        return not rows or rows + step.rows <= self._limits.max_batch_size
 
     def _decode_pass(self, ordered: Sequence[Waiting]) -> tuple[Share, ...]:
         first = ordered[0]
         chosen, rows = [first], first.rows
         for step in ordered[1:]:
-            together = first.kind is not None and step.kind == first.kind
-            together = together and (first.packs or step.positions == first.positions)
-            if together and rows + step.rows <= self._limits.max_batch_size:
+            together = _go_together(first, step) and (first.packs or step.positions == first.positions)
+            if together and self._has_room(step, rows):
                 chosen.append(step)
                 rows += step.rows
         return tuple(Share(step, step.positions) for step in chosen)
 
-    def _prefill_pass(self, ordered: Sequence[Waiting], shielded: bool) -> tuple[Share, ...]:
+    def _prefill_pass(self, ordered: Sequence[Waiting], shielded: bool, rows: int = 0) -> tuple[Share, ...]:
+        """Chunks of prefills, in a pass that has so many ``rows`` of others."""
         first, shares = ordered[0], list[Share]()
         left = int(self._chunk) if shielded else self._limits.prefill_chunk
         for step in ordered:
-            together = step is first or (first.packs and first.kind is not None and step.kind == first.kind)
-            if together and (left >= step.rows or not shares):
+            together = step is first or (first.packs and _go_together(first, step))
+            if together and self._has_room(step, rows) and (left >= step.rows or not shares):
                 share = Share(step, min(step.positions, max(1, left // step.rows)))
                 shares.append(share)
                 left -= share.tokens
+                rows += step.rows
         return tuple(shares)
 
     def _others_decode(self, prefills: Sequence[Waiting], now: float) -> bool:
@@ -193,9 +201,8 @@ class Batcher:
         self._decoded = {session: at for session, at in self._decoded.items() if now - at < lately}
         return bool(self._decoded.keys() - {step.session for step in prefills})
 
-    def _fit_chunk(self, tokens: int, seconds: float) -> None:
-        """Longer or shorter chunks from now on, so that a shielded pass takes what it may."""
-        wanted = (1 + _PREFILL_SHARE) * self.decode_seconds / seconds
+    def _fit_chunk(self, tokens: int, wanted: float) -> None:
+        """Longer or shorter chunks from now on, so that a shielded pass takes what it may: ``wanted`` times as long."""
         if tokens < 0.9 * int(self._chunk) and wanted > 1:
             return  # the end of a prompt says nothing of longer chunks
         fitting = self._chunk * min(max(wanted, 0.5), 1.25)
@@ -220,6 +227,10 @@ class Batcher:
             if queues[client]:
                 clients.append(client)
         return ordered
+
+
+def _go_together(first: Waiting, other: Waiting) -> bool:
+    return first.kind is not None and other.kind == first.kind
 
 
 def _smooth(old: float, new: float) -> float:
