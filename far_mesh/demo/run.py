@@ -35,7 +35,7 @@ from far_mesh.demo.user import DemoUser, Told
 from far_mesh.marketplace.chain.client import Chain, Release
 from far_mesh.marketplace.chain.wallet import ChainWallet
 from far_mesh.marketplace.serve import listening
-from far_node.blocks.source import block_count_of, find_model
+from far_node.blocks.source import Part, block_count_of, find_model
 
 
 class DoesNotAddUp(FarError):
@@ -73,7 +73,7 @@ async def demo(config: DemoConfig, *, as_json: bool) -> None:
 async def _demo(config: DemoConfig, told: asyncio.Event, as_json: bool) -> None:
     config = dataclasses.replace(config, model=model_argument(config.model))
     screen = Console(stderr=as_json, highlight=False)
-    source = find_model(config.model)
+    source = find_model(config.model, part=Part())
     plans = plan_nodes(config.nodes, block_count_of(source))
     listening("127.0.0.1", config.port).close()  # before time is spent on the rest
     async with AsyncExitStack() as stack:
