@@ -110,7 +110,7 @@ def split_rows(rows: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     torch.round(fine, out=coarse)
     fine.sub_(coarse).mul_(2 * levels)
     # half a step more, for the cast cuts off what is behind the point
-    return parts.add_(levels + 1.5).to(torch.uint8).view(2 * len(rows), -1), scale
+    return parts.add_(levels + 1.5).to(torch.uint8).flatten(0, 1), scale
 
 
 def _step(rows: Tensor, levels: int) -> Tensor:
