@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from far_node.blocks.load import load_blocks
 from far_node.blocks.run import Blocks
 from far_node.blocks.sizes import block_sizes
 from far_node.blocks.source import ModelSource, find_model, release_model
+from far_node.blocks.split import SplitBlocks
 from far_node.capacity import Plan, Range, Room, Wish, divide, plan_blocks
 from far_node.config import ModelOptions
 from far_node.models.part import Part
@@ -55,6 +57,14 @@ class Found:
         """Whether a plan that was made for other rooms fits in these, and leaves their reserve alone."""
         first, end = plan.candidates[0]
         return divide(self.sizes[plan.quantization][first:end], [room.spare for room in rooms]) is not None
+
+    def places(self, plan: Plan, blocks: Range) -> list[tuple[str, Range]]:
+        """Which part of a planned range lies on which device: what does not fit on ours is for the CPU."""
+        counts = divide(self.sizes[plan.quantization][slice(*blocks)], plan.room_bytes)
+        assert counts is not None, "it was planned so that it fits"
+        borders = itertools.accumulate(counts, initial=blocks[0])
+        spans = zip((self.device, "cpu"), itertools.pairwise(borders), strict=False)
+        return [(device, span) for device, span in spans if span[0] < span[1]]
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -125,14 +135,18 @@ def load(found: Found, plan: Plan, blocks: Range, watch: Watch) -> Blocks:
         FarError: weights of these blocks are missing or damaged, or the architecture cannot be cut.
     """
     with _watched(_Pace(watch)):
-        return load_blocks(
-            found.source,
-            *blocks,
-            dtype=found.dtype,
-            quantization=plan.quantization,
-            device=found.device,
-            attention=found.options.attention,
-        )
+        parts = [
+            load_blocks(
+                found.source,
+                *span,
+                dtype=found.dtype,
+                quantization=plan.quantization,
+                device=device,
+                attention=found.options.attention,
+            )
+            for device, span in found.places(plan, blocks)
+        ]
+    return parts[0] if len(parts) == 1 else SplitBlocks(parts)
 
 
 def _check_blocks(options: ModelOptions, shape: ModelShape) -> None:
