@@ -97,6 +97,10 @@ class Executor:
         self._arrivals.put(job)
         return await job.answer  # type: ignore[no-any-return]
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """Have ``call`` run on the compute thread before what is asked of it after this; nobody waits for it."""
+        self._arrivals.put(_CallJob(call))
+
     async def compute(self, place: Place, step: Step, keep: int = 0, keys: Keys = ()) -> Computed:
         """The hidden states after a session's blocks; a session gives its steps one after the other.
 

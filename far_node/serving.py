@@ -122,6 +122,8 @@ class Serving:
         """The session is over: no step of it runs any more, and its rows go to others."""
         place.closed = True
         self.budget.free(opening.session_id)
+        if isinstance(place.cache, SlotRows):
+            self.executor.soon(place.cache.clear)  # before the next owner's first step, and memory is what is promised
 
     async def close(self) -> None:
         """Let go of the weights, when the device does not compute with them any more."""

@@ -187,9 +187,13 @@ class SlotRows:
     def prepare(self) -> None:
         """Before the first use: what the rows' former owner left goes."""
         if not self.clean:
-            for row in range(self.first, self.first + self.count):
-                self.slab.clear(row)
+            self.clear()
             self.clean = True
+
+    def clear(self) -> None:
+        """Forget what is in the rows, and give their memory back."""
+        for row in range(self.first, self.first + self.count):
+            self.slab.clear(row)
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -36,6 +38,7 @@ from far_node.receipts import Signer
 from far_node.serving import Serving
 from tests.support.documents import OTHER_DIGEST, key_of, peer_of
 from tests.support.door import knock, opened, opening, refusal, serves
+from tests.support.models import BLOCKS, make_model
 from tests.support.ring import Ring, RingNode, a_ring
 
 SOON = 20.0
@@ -434,7 +437,7 @@ class TestLeftovers:
             await serves(ring, node, until_free=False)  # this client was served last, so the next one goes first
             link, control = await _fed_by_link(ring, node, 0)
             # the device waits for company, as it does where there has been some
-            monkeypatch.setattr(batcher, "patience", lambda waiting: SOON if len(waiting) == 1 else 0.0)
+            monkeypatch.setattr(batcher, "patience", lambda waiting: 0.5 if len(waiting) == 1 else 0.0)
             await link.send(Step(0, 0, ring.random_hidden(1, seed=7)))
             await until(lambda: len(node.executor._worker._steps) == 1)
             await control.close()
@@ -447,6 +450,24 @@ class TestLeftovers:
             await pupil.leave()
             await pupil.learned_right(node)
             await keeper.close()
+
+    async def test_the_memory_of_its_rows_is_given_back_though_others_stay(self, tmp_path: Path) -> None:
+        model = make_model(tmp_path / "long", max_position_embeddings=4096, num_key_value_heads=4)
+        async with a_ring(model) as ring:
+            node = await ring.add(0, 6, limits=Limits(prefix_cache_bytes=0))
+            channels = [await opened(ring, node, max_length=4096) for _ in range(16)]
+            empty = _resident_bytes()
+            for channel in channels:
+                await channel.send(Step(0, 0, ring.random_hidden(1500), 1))
+                await channel.expect(Step)
+            full = _resident_bytes()
+            assert full - empty > 16 * 1500 * BLOCKS * 2 * 4 * 16 * 4 * 0.9, "keys and values of four heads in float32"
+            for channel in channels[1:]:
+                await channel.close()
+            await until(lambda: node.budget.sessions == 1)
+            await node.executor.run(lambda: None)
+            assert _resident_bytes() - empty < 0.3 * (full - empty)
+            await channels[0].close()
 
     async def test_drained_while_it_opens_it_ends(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         heard = asyncio.Queue[object]()
@@ -468,6 +489,11 @@ class TestLeftovers:
             async with asyncio.timeout(SOON):
                 while await heard.get() is not None:
                     continue
+
+
+def _resident_bytes() -> int:
+    gc.collect()
+    return int(psutil.Process().memory_info().rss)
 
 
 async def _fed_by_link(ring: Ring, node: RingNode, positions: int) -> tuple[Channel, Channel]:
