@@ -71,6 +71,7 @@ def _node_arguments(config: DemoConfig, store: DemoStore, plan: NodePlan, bootst
         "--identity": str(store.identity(plan.name)),
         "--host-maddr": LOCAL_MADDR,
         "--threads": "1",
+        "--drain-timeout": "5",  # the demo waits for nobody much longer
     }
     return ["start", "--json", *(word for pair in options.items() for word in pair)]
 
