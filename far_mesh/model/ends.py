@@ -61,7 +61,7 @@ class ModelEnds:
     @property
     def dtype(self) -> torch.dtype:
         """The type hidden states are computed in."""
-        return self._model.dtype
+        return self._model.config.dtype
 
     @torch.inference_mode()
     def embed(self, ids: Tensor, start: int) -> Tensor:

@@ -61,10 +61,14 @@ class BlockCache(DynamicCache):
             return
         if length > self.length:
             raise BadPosition(f"the step starts at position {length}, but only {self.length} have been computed")
+        held = [self.layers[index] for index in self._held]
+        before = [dict(vars(layer)) for layer in held]
         try:
-            for index in self._held:
-                self.layers[index].crop(length - self.length)
+            for layer in held:
+                layer.crop(length - self.length)
         except (RuntimeError, NotImplementedError):
+            for layer, state in zip(held, before, strict=True):  # all or none: others had gone back already
+                vars(layer).update(state)
             raise BadPosition(f"this model cannot go back from position {self.length} to {length}") from None
         self.length = length
 

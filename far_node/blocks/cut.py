@@ -31,6 +31,7 @@ _REFUSED = {
     "hrm_text": "a token passes several times through the same two stacks of layers",
     "inkling2_text": "its layers attend to the outputs of layers before them",
     "minimax": "its linear attention keeps its state in a cache class of its own",
+    "recurrent_gemma": "its recurrent layers keep the state of a session in themselves",
     "prophetnet": "it predicts several tokens at once, in streams of their own",
     "reformer": "its attention sorts the whole text, and keeps it in a cache of its own kind",
     "roformer": "its layers take their positions from a table that is outside of them",
@@ -70,13 +71,20 @@ def read_config(source: ModelSource) -> PreTrainedConfig:
     obstacle = _obstacle(config)
     if obstacle:
         raise ModelUnsupported(f"{source.id} ({config.model_type}) cannot be cut into blocks: {obstacle}")
-    decoder = text_config(config)
+    return _cut_config(config)
+
+
+def _cut_config(config: PreTrainedConfig) -> PreTrainedConfig:
     # as AutoModelForCausalLM does it
-    return decoder if MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].config_class is type(decoder) else config
+    made_for = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].config_class
+    decoder = text_config(config)
+    return decoder if made_for is type(decoder) else config
 
 
 def _obstacle(config: PreTrainedConfig) -> str | None:
     text = text_config(config)
+    if type(_cut_config(config)) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return "its decoder cannot be loaded without its other parts"
     for model_type in (config.model_type, text.model_type):
         if model_type in _REFUSED:
             return _REFUSED[model_type]
@@ -206,15 +214,15 @@ def find_stack(model: PreTrainedModel) -> Stack:
         if isinstance(child, nn.ModuleList) and len(child) == count and "mtp" not in child_name
     ]
     if not found:
-        raise ModelUnsupported(f"{name} has no list of {count} decoder layers to cut")
+        raise ModelUnsupported(f"{name} cannot be cut into blocks: it has no list of {count} decoder layers")
     *_, around, child_name = min(found, key=lambda candidate: candidate[:2])
     runner = next((module for module in reversed(around) if "inputs_embeds" in _parameters(module)), None)
     if runner is None:
-        raise ModelUnsupported(f"{name} takes nothing but token ids")
+        raise ModelUnsupported(f"{name} cannot be cut into blocks: it takes nothing but token ids")
     parameters = _parameters(runner)
     cache_argument = next((argument for argument in _CACHE_ARGUMENTS if argument in parameters), None)
     if cache_argument is None:
-        raise ModelUnsupported(f"{name} keeps no attention cache, or one of its own kind")
+        raise ModelUnsupported(f"{name} cannot be cut into blocks: it keeps no attention cache, or one of its own kind")
     return Stack(around[-1], child_name, runner, cache_argument, "position_ids" in parameters)
 
 

@@ -16,6 +16,7 @@ from far_node.blocks.cut import client_class, node_class, read_config, shape_of
 from far_node.blocks.quantize import WeightsConfig, finish_quantizing
 from far_node.blocks.run import Blocks
 from far_node.blocks.source import ModelSource
+from far_node.blocks.trial import find_obstacle
 from far_node.blocks.wire import TORCH_DTYPES
 from far_node.errors import ModelUnsupported
 
@@ -56,9 +57,13 @@ def load_blocks(
             model = _from_pretrained(model_class, source, config, dtype=torch_dtype, **options)
             finish_quantizing(model, quantization)
             _return_freed_memory()
-        return Blocks(model, first, end)
+        blocks = Blocks(model, first, end)
+        obstacle = find_obstacle(model, blocks)
     except _CANNOT_BUILD as error:
         raise _unsupported(source, config, error) from error
+    if obstacle:
+        raise ModelUnsupported(f"{source.id} ({config.model_type}) cannot be cut into blocks: {obstacle}")
+    return blocks
 
 
 def load_client_model(

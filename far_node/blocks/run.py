@@ -56,8 +56,8 @@ class Blocks:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The compute type."""
-        return self._model.dtype
+        """The compute type; some models keep parameters of another one among theirs."""
+        return self._model.config.dtype
 
     @property
     def hidden_size(self) -> int:
