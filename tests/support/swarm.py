@@ -249,6 +249,11 @@ def run_python(program: str, *arguments: str, timeout: float = 60.0, **environme
     return _run(["-c", program, *arguments], timeout, environment)
 
 
+def run_script(script: Path, *arguments: str, timeout: float = 60.0, **environment: str) -> Ended:
+    """Run a Python file to its end."""
+    return _run([str(script), *arguments], timeout, {"PYTHONPATH": str(Path(__file__).parents[2])} | environment)
+
+
 def _run(arguments: Sequence[str], timeout: float, environment: dict[str, str]) -> Ended:
     done = subprocess.run(
         [sys.executable, *arguments],
