@@ -138,7 +138,6 @@ def code_levels() -> int | None:
 
 def _is_exact(weight: Tensor, packed: Tensor, levels: int) -> bool:
     codes = torch.arange(8 * weight.shape[1]).view(8, -1).mul_(37).remainder_(2 * levels + 1).add_(1)
-    codes[0], codes[1] = 1, 2 * levels + 1
     expected = (codes - levels - 1) @ weight.long().t()
     product = _multiply(codes.to(torch.uint8), levels, packed, torch.ones(len(weight)))
     return bool(torch.equal(product.long(), expected))  # all below 2^24, so floats hold them

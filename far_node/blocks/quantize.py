@@ -167,15 +167,16 @@ def _quantize_parameter(model: PreTrainedModel, name: str, value: Tensor, kind: 
 def _linear(kind: Quantization, weight: Tensor, bias: nn.Parameter | None = None) -> nn.Module:
     module: Any
     if kind == "nf4":
-        module = _nf4_linear(weight, bias)
+        module = nf4_linear(weight, bias)
     else:
-        module = _int8_linear(weight, bias) if weight.device.type == "cuda" else Int8Linear(weight, bias)
+        module = gpu_int8_linear(weight, bias) if weight.device.type == "cuda" else Int8Linear(weight, bias)
     # or transformers draws random numbers for what it did not set itself
     module._is_hf_initialized = module.weight._is_hf_initialized = True
     return module
 
 
-def _int8_linear(weight: Tensor, bias: nn.Parameter | None) -> nn.Module:
+def gpu_int8_linear(weight: Tensor, bias: nn.Parameter | None = None) -> nn.Module:
+    """A linear map as bitsandbytes multiplies it on a GPU, weights and rows of activations in 8 bits."""
     import bitsandbytes
 
     outputs, inputs = weight.shape
@@ -191,7 +192,8 @@ def _int8_linear(weight: Tensor, bias: nn.Parameter | None) -> nn.Module:
     return module.eval()
 
 
-def _nf4_linear(weight: Tensor, bias: nn.Parameter | None) -> nn.Module:
+def nf4_linear(weight: Tensor, bias: nn.Parameter | None = None) -> nn.Module:
+    """A linear map with weights in NF4, in blocks of 64 with a scale each."""
     import bitsandbytes  # here, for most nodes on a CPU need none of it
 
     outputs, inputs = weight.shape

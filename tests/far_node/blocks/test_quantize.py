@@ -18,7 +18,7 @@ from far_mesh.model.ends import ModelEnds
 from far_mesh.model.tokens import Tokens
 from far_node.blocks.cut import find_stack, read_config
 from far_node.blocks.load import load_blocks, load_client_model
-from far_node.blocks.quantize import targets
+from far_node.blocks.quantize import gpu_int8_linear, matrix_bytes, targets
 from far_node.blocks.run import Blocks
 from far_node.blocks.sizes import block_sizes
 from far_node.blocks.source import find_model
@@ -205,6 +205,31 @@ class TestWhatIsQuantized:
         blocks = load(tmp_path, kind, "bfloat16")
         assert blocks.dtype == torch.bfloat16
         assert blocks.parameter_count() == load(tmp_path, "none").parameter_count()
+
+
+class TestTheModuleForAGpu:
+    """bitsandbytes runs it on a CPU too."""
+
+    @torch.inference_mode()
+    def test_a_row_with_large_values_does_not_change_the_others(self) -> None:
+        """LLM.int8 would set columns aside for all rows of the batch."""
+        generator = torch.Generator().manual_seed(0)
+        linear = gpu_int8_linear(torch.randn(128, 192, generator=generator))
+        rows = torch.randn(8, 192, generator=generator)
+        alone = linear(rows[1:])
+        rows[0, :5] = 50
+        assert torch.equal(linear(rows)[1:], alone)
+
+    @torch.inference_mode()
+    def test_it_stays_close_and_counts_its_scales(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        weight, rows = torch.randn(128, 192, generator=generator), torch.randn(8, 192, generator=generator)
+        linear, expected = gpu_int8_linear(weight), rows @ weight.t()
+        assert float((linear(rows) - expected).norm() / expected.norm()) < 0.02
+        held = [*linear.parameters(), *linear.buffers()]
+        assert (
+            sum(tensor.nbytes for tensor in held) == matrix_bytes((128, 192), "int8", "cuda:0") == 128 * 192 + 4 * 128
+        )
 
 
 _LOADING = """
