@@ -240,15 +240,38 @@ class TestPrefills:
         assert 0.4 * quick < slow < 0.6 * quick
         assert 0.8 * quick < again < 1.2 * quick
 
-    def test_a_short_end_of_a_prompt_says_nothing_of_the_next_chunks(self) -> None:
+    def test_short_prompts_say_nothing_of_longer_chunks(self) -> None:
         queue = Queue(device=Device(0.02, 0.0, 0.0005))
         queue.add(step("ann", 10**6))
         queue.decode([step("bob")], 200)
         queue.waiting = [one for one in queue.waiting if one.client == "bob"]
-        usual = max(turn.prefill_tokens for turn in queue.turns[-3:])
-        queue.add(step("cem", usual + DECODE_POSITIONS + 1), step("dee", 10**6))
-        queue.decode([], 5)
-        assert queue.turns[-1].prefill_tokens >= 0.75 * usual
+        usual = queue.turns[-1].prefill_tokens
+        for _ in range(60):
+            queue.add(step("cem", DECODE_POSITIONS + 1))
+            queue.decode([], 1)
+        queue.add(step("dee", 10**6))
+        queue.decode([], 2)
+        assert 0.75 * usual <= queue.turns[-1].prefill_tokens <= 1.3 * usual
+
+    def test_nor_do_those_that_met_nobody(self) -> None:
+        queue = Queue(device=Device(0.02, 0.0, 0.0005))
+        queue.add(step("ann", 10**6))
+        bob = step("bob")
+        queue.decode([bob], 200)
+        usual = queue.turns[-1].prefill_tokens
+        queue.now += 5
+        queue.waiting = [step("ann", 5120)]
+        while queue.waiting:
+            queue.turn()
+        queue.add(step("ann", 10**6))
+        queue.decode([bob], 2)
+        assert 0.75 * usual <= queue.turns[-1].prefill_tokens <= 1.3 * usual
+
+    def test_a_chunk_is_never_larger_than_asked_for(self) -> None:
+        queue = Queue(Limits(prefill_chunk=64), Device(1.0, 0.0, 0.0))
+        queue.add(step("ann", 10**6))
+        queue.decode([step("bob")], 50)
+        assert max(turn.prefill_tokens for turn in queue.turns) == 64
 
     def test_chunks_stay_small_for_those_who_will_be_back_in_a_moment(self) -> None:
         queue = Queue()
