@@ -101,7 +101,9 @@ def _obstacle(config: PreTrainedConfig) -> str | None:
 
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """The config of the decoder, also in models that have other parts."""
-    return config.get_text_config(decoder=True)
+    decoder = config.get_text_config(decoder=True)
+    # of a config for encoder and decoder in one, that is a copy in which some names have changed their meaning
+    return config if decoder.model_type == config.model_type else decoder
 
 
 def shape_of(config: PreTrainedConfig) -> ModelShape:
