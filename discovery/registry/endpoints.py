@@ -59,7 +59,8 @@ async def manifest(model_id: str, library: OfLibrary) -> Response:
     return Response(library.manifest(model_id).model_dump_json(), media_type="application/json")
 
 
-@router.api_route("/{model_id:path}/files/{name}", methods=["GET", "HEAD"])
+@router.head("/{model_id:path}/files/{name}", include_in_schema=False)
+@router.get("/{model_id:path}/files/{name}")
 async def file(model_id: str, name: str, library: OfLibrary) -> ShardResponse:
     """A file, or a range of its bytes. Its ETag is its SHA-256."""
     return ShardResponse(library.open(model_id, name))

@@ -27,11 +27,19 @@ PROGRAMS: dict[str, Any] = {
 PAGES_WITH_COMMANDS = [page for page in PAGES if commands(page)]
 
 
+def find_command(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that the first words name, in a group or not, and the words after it."""
+    command, rest = PROGRAMS[words[0]], words[1:]
+    while hasattr(command, "commands"):
+        assert rest, f"{' '.join(words)} is a group of commands"
+        assert rest[0] in command.commands, f"{words[0]} has no command {rest[0]}"
+        command, rest = command.commands[rest[0]], rest[1:]
+    return command, rest
+
+
 def check_our_command(words: list[str]) -> None:
-    program, name, *arguments = words
-    command = PROGRAMS[program].commands.get(name)
-    assert command is not None, f"{program} has no command {name}"
-    command.make_context(name, arguments)  # parses only; raises when it does not understand
+    command, arguments = find_command(words)
+    command.make_context(command.name, arguments)  # parses only; raises when it does not understand
 
 
 def check_make(words: list[str]) -> None:
@@ -62,11 +70,9 @@ def test_commands_are_understood(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_shortened_commands_name_real_options(page: Path) -> None:
     for code in inline_commands(page):
-        program, name, *arguments = code.split()
-        if program not in PROGRAMS:
+        if code.split()[0] not in PROGRAMS:
             continue
-        command = PROGRAMS[program].commands.get(name)
-        assert command is not None, f"{name_of(page)}: {code}"
+        command, arguments = find_command(code.split())
         known = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in arguments if word.startswith("--")} <= known, f"{name_of(page)}: {code}"
 

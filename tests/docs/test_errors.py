@@ -6,10 +6,16 @@ from collections.abc import Iterator
 
 import far_mesh.errors
 import far_node.errors
+import far_node.models.errors
 from discovery.protocol.errors import FarError
 from tests.docs.pages import ROOT, bare, table
 
-ROOMS = {"discovery.protocol.errors", far_node.errors.__name__, far_mesh.errors.__name__}
+ROOMS = {
+    "discovery.protocol.errors",
+    far_node.errors.__name__,
+    far_node.models.errors.__name__,
+    far_mesh.errors.__name__,
+}
 
 
 def family(kind: type[FarError] = FarError) -> Iterator[type[FarError]]:
