@@ -248,14 +248,17 @@ class Node:
                 asyncio.get_running_loop().call_soon(_give_memory_back)
 
     async def _find(self, options: ModelOptions, instead_of: ServedModel | None = None) -> Found:
-        if self._leaving:
-            raise Leaving("this node is leaving, and loads nothing more")
+        self._check_staying()
         found = await self._loader.run(lambda: find(options, self.device))
         there = self._models.get(found.source.digest)
         if there is not None and there is not instead_of:
             found.let_go()
             raise InvalidArgument(f"{there.about.model_id} is served here already; unload it first, or swap it")
         return found
+
+    def _check_staying(self) -> None:
+        if self._leaving:
+            raise Leaving("this node is leaving, and serves nothing more")
 
     async def _serve(self, found: Found, watch: Watch) -> ServedModel:
         with found.held():
@@ -295,6 +298,7 @@ class Node:
             context_length=found.options.context_length or found.shape.context_length,
             limits=self.config.limits,
         )
+        self._check_staying()
         model = ServedModel(found, serving, Announcer(self._peer.board, announcement, self._identity.key))
         self.handler.add(serving)
         try:

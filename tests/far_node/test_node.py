@@ -337,9 +337,15 @@ async def test_the_status_is_json_and_can_be_shown(standing: Node, capsys: pytes
     assert "0 open, 0 steps waiting" in shown
 
 
-async def test_a_node_that_leaves_loads_nothing_more(town: SwarmPeer, node: Node, gpt2: Path) -> None:
+async def test_a_node_that_leaves_serves_nothing_more(town: SwarmPeer, node: Node, gpt2: Path) -> None:
+    begun = asyncio.Event()
+    loading = asyncio.create_task(node.load(options(gpt2), lambda event, **facts: begun.set()))
+    async with asyncio.timeout(A_WHILE):
+        await begun.wait()
     assert await node.drain(1.0) is True
-    assert (await announced(town, node))["first"][0] == "leaving"
+    with pytest.raises(Leaving):
+        await loading
     with pytest.raises(Leaving):
         await node.load(options(gpt2))
     assert node.state == "leaving"
+    assert await announced(town, node) == {"first": ("leaving", (0, 6))}
