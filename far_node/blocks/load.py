@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 from safetensors import SafetensorError
@@ -21,6 +23,7 @@ from far_node.blocks.wire import TORCH_DTYPES
 from far_node.errors import ModelUnsupported
 
 _CANNOT_BUILD = (AttributeError, TypeError, ValueError, KeyError, RuntimeError, NotImplementedError)
+_ALONE = threading.Lock()  # transformers changes what is one for the whole process while it loads
 
 
 def load_blocks(
@@ -85,23 +88,18 @@ def load_client_model(
 def _from_pretrained(
     model_class: type[PreTrainedModel], source: ModelSource, config: PreTrainedConfig, **options: Any
 ) -> PreTrainedModel:
-    # "unexpected weights" are the point of a hollow model, so transformers need not warn of them
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        model, report = model_class.from_pretrained(
-            source.path,
-            config=config,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            **options,
-        )
-    except (*_CANNOT_BUILD, SafetensorError, OSError) as error:
-        raise _unsupported(source, config, error) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
+    with _ALONE, _without_warnings():
+        try:
+            model, report = model_class.from_pretrained(
+                source.path,
+                config=config,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                **options,
+            )
+        except (*_CANNOT_BUILD, SafetensorError, OSError) as error:
+            raise _unsupported(source, config, error) from error
     if report["missing_keys"]:  # transformers would go on with random numbers in their place
         raise ModelUnsupported(f"{source.id} lacks the weights {', '.join(sorted(report['missing_keys'])[:3])}")
     loaded: PreTrainedModel = model
@@ -112,6 +110,18 @@ def _return_freed_memory() -> None:
     """glibc keeps what was freed, which after quantizing is as much as a layer in full precision."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Weights that nobody expected are the point of a hollow model, so transformers need not warn of them."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
 
 
 def _unsupported(source: ModelSource, config: PreTrainedConfig, error: Exception) -> ModelUnsupported:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,14 @@ class TestConfig:
         with pytest.raises(ModelUnsupported, match=words) as failure:
             read_config(find_model(str(model)))
         assert "\n" not in failure.value.message
+
+
+def test_models_may_be_loaded_side_by_side(tmp_path: Path) -> None:
+    """transformers alone mixes up what two threads load at once."""
+    paths = [make_model(tmp_path / kind, kind) for kind in ("gpt2", "llama", "gemma2", "opt")]
+    with ThreadPoolExecutor(len(paths)) as pool:
+        for _ in range(3):
+            nodes = pool.map(lambda path: load_blocks(find_model(str(path)), 1, 4), paths)
+            clients = pool.map(lambda path: load_client_model(find_model(str(path))), paths)
+            assert [blocks.end for blocks in nodes] == [4] * len(paths)
+            assert len(list(clients)) == len(paths)
