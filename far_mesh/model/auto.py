@@ -141,6 +141,7 @@ class DistributedModel(PreTrainedModel):
     _bridge: _Bridge | None = None
     _contributions: tuple[Contribution, ...] = ()
     _remote_cache: RemoteCache | None = None
+    _cache_argument = "past_key_values"
 
     def get_last_contributing_servers(self) -> list[str]:
         """Peer ids of the nodes whose work for the last ``generate()`` was receipted and verified, in route order."""
@@ -157,15 +158,15 @@ class DistributedModel(PreTrainedModel):
             InvalidArgument: a cache was passed in; the caches are the nodes'.
             FarError: what goes wrong in the swarm.
         """
-        if kwargs.get("past_key_values") is not None:
-            raise InvalidArgument("past_key_values cannot be passed in: the caches are with the nodes")
+        if kwargs.get(self._cache_argument) is not None:
+            raise InvalidArgument(f"{self._cache_argument} cannot be passed in: the caches are with the nodes")
         bridge = self._connected()
         prompt = inputs if inputs is not None else kwargs.get("input_ids")
         length = prompt.shape[1] if prompt is not None else 1
         padding = _left_padding(kwargs.get("attention_mask"))
         cache = RemoteCache(self.config, bridge, self._length_limit(length, kwargs), padding)
         try:
-            return super().generate(inputs, *args, past_key_values=cache, **kwargs)
+            return super().generate(inputs, *args, **{self._cache_argument: cache}, **kwargs)
         finally:
             self._contributions = cache.finish()
 
@@ -192,6 +193,7 @@ class DistributedModel(PreTrainedModel):
         self._bridge = bridge
         stack = ModelEnds(self).stack  # which has learnt what this model's layers return
         stack.layers[0] = _Ring(self, stack.layers[0])
+        self._cache_argument = stack.cache_argument
         self.register_forward_pre_hook(_remember_cache, with_kwargs=True)
 
     def _length_limit(self, prompt_length: int, kwargs: dict[str, Any]) -> int:
@@ -221,8 +223,8 @@ class _Ring(nn.Module):
 
 
 def _remember_cache(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    given = kwargs.get("past_key_values")
     assert isinstance(model, DistributedModel)
+    given = kwargs.get(model._cache_argument)
     model._remote_cache = given if isinstance(given, RemoteCache) else None
 
 
