@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -41,17 +41,18 @@ class _NearCache(RemoteCache):
         return hidden
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=KINDS, scope="module")
 def both(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[PreTrainedModel, DistributedModel]:
-    path = make_architecture(tmp_path, BY_NAME[request.param])
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[PreTrainedModel, DistributedModel]]:
+    path = make_architecture(tmp_path_factory.mktemp("models"), BY_NAME[request.param])
     source = find_model(str(path))
     _NearCache.pieces = Pieces(path)
-    monkeypatch.setattr(auto, "RemoteCache", _NearCache)
     near: Any = load_client_model(source, model_class=auto._distributed_class(read_config(source)))
     near._connect(object())
-    return whole_model(path), near
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auto, "RemoteCache", _NearCache)
+        yield whole_model(path), near
 
 
 WAYS: dict[str, dict[str, Any]] = {
