@@ -100,8 +100,6 @@ class Library:
                 return
             except FarError as error:
                 model.status = Status("failed", error=error)
-            except ValueError as error:
-                model.status = Status("failed", error=InvalidArgument(f"{model.directory} is no model: {error}"))
             except OSError as error:
                 reason = f"{model.directory} cannot be read: {error.strerror}"
                 model.status = Status("failed", error=InvalidArgument(reason))

@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from discovery.protocol.announcement import MAX_MODEL_ID_LENGTH, Digest
-from discovery.protocol.errors import ProtocolViolation, WeightsDamaged
+from discovery.protocol.errors import InvalidArgument, ProtocolViolation, WeightsDamaged
 from discovery.registry.files import CONFIG, HOLDING, MAX_SMALL_FILE_BYTES, is_small_file, is_weights
 from discovery.registry.layers import MAX_BLOCKS
 
@@ -67,7 +67,7 @@ class Manifest(_Strict):
     format: Literal["far-mesh/manifest/v1"] = "far-mesh/manifest/v1"
     model_id: Annotated[str, Field(min_length=1, max_length=MAX_MODEL_ID_LENGTH)]
     digest: Digest
-    files: Annotated[tuple[SmallFile, ...], Field(max_length=100)]
+    files: Annotated[tuple[SmallFile, ...], Field(max_length=1000)]
     weights: Annotated[tuple[WeightFile, ...], Field(min_length=1, max_length=10_000)]
     shards: Annotated[tuple[WeightFile, ...], Field(min_length=1, max_length=10_000)]
     layers: Annotated[tuple[tuple[str, ...], ...], Field(min_length=1, max_length=MAX_BLOCKS)]
@@ -130,8 +130,23 @@ def make_manifest(
     """A manifest of these files, with its digest.
 
     Raises:
-        ValueError: they do not make a model.
+        InvalidArgument: they do not make a model, with the reason.
     """
+    try:
+        return _make(model_id, files, weights, shards, layers, ends, layer_prefix)
+    except ValidationError as error:
+        raise InvalidArgument(f"the files of {model_id[:100]} do not make a model: {_first_fault(error)}") from None
+
+
+def _make(
+    model_id: str,
+    files: Iterable[FileEntry],
+    weights: Iterable[FileEntry],
+    shards: Iterable[FileEntry],
+    layers: Iterable[Iterable[str]],
+    ends: Iterable[str],
+    layer_prefix: str | None,
+) -> Manifest:
     small = tuple(SmallFile(**entry.model_dump()) for entry in sorted(files, key=_by_name))
     original = tuple(WeightFile(**entry.model_dump()) for entry in sorted(weights, key=_by_name))
     config = next((entry.sha256 for entry in small if entry.name == CONFIG), "0" * 64)
@@ -158,9 +173,13 @@ def read_manifest(data: bytes) -> Manifest:
     try:
         return Manifest.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ProtocolViolation(f"not the manifest of a model: {place + ': ' if place else ''}{first['msg']}") from None
+        raise ProtocolViolation(f"not the manifest of a model: {_first_fault(error)}") from None
+
+
+def _first_fault(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"{place}: {first['msg']}" if place else first["msg"]
 
 
 def read_holding(directory: Path) -> Holding | None:

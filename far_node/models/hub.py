@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from discovery.protocol.errors import WeightsDamaged
+from discovery.protocol.errors import ProtocolViolation, WeightsDamaged
 from discovery.registry.files import (
     CONFIG,
     INDEX,
@@ -24,8 +25,10 @@ from discovery.registry.manifest import FileEntry, Manifest, Origin, make_manife
 from far_node.errors import ModelNotFound, ModelUnsupported, UnsafeWeights
 from far_node.models.directory import Grouping, group_by_layer
 from far_node.models.download import Downloader, Expected, Request
+from far_node.models.errors import DownloadFailed
 from far_node.models.sources import Fetch
 
+_SHA256, _SHA1 = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
 _FILE_PATTERNS = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 
 
@@ -37,6 +40,17 @@ class HubFile:
     size: int
     sha256: str | None
     git_sha1: str | None
+
+    def is_well_formed(self) -> bool:
+        """Whether a file can be checked against this at all."""
+        hashes = ((self.sha256, _SHA256), (self.git_sha1, _SHA1))
+        known = [found for found, _ in hashes if found is not None]
+        return (
+            type(self.size) is int
+            and 0 <= self.size < 2**50
+            and bool(known)
+            and all(found is None or pattern.fullmatch(found) for found, pattern in hashes)
+        )
 
     @property
     def expected(self) -> Expected:
@@ -71,6 +85,7 @@ def list_repository(repository: str, revision: str | None = None) -> Listing:
 
     Raises:
         ModelNotFound: the hub has no such repository for us, or cannot be reached.
+        ProtocolViolation: what it answers is no listing.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
@@ -82,12 +97,21 @@ def list_repository(repository: str, revision: str | None = None) -> Listing:
         raise ModelNotFound(
             f"{repository!r} is neither a directory nor a model that the hub gives us: {reason}", model=repository
         ) from None
+    except (TypeError, KeyError, AttributeError):
+        raise _no_listing(repository) from None
     files = {}
     for sibling in about.siblings or ():
         if is_plain_name(sibling.rfilename) and sibling.size is not None:
             sha256 = sibling.lfs.sha256 if sibling.lfs else None
-            files[sibling.rfilename] = HubFile(sibling.rfilename, sibling.size, sha256, sibling.blob_id)
+            file = HubFile(sibling.rfilename, sibling.size, sha256, sibling.blob_id)
+            if not file.is_well_formed():
+                raise _no_listing(repository)
+            files[file.name] = file
     return Listing(repository, about.sha or revision or "main", files)
+
+
+def _no_listing(repository: str) -> ProtocolViolation:
+    return ProtocolViolation(f"the hub's listing of {repository} cannot be understood", model=repository)
 
 
 class HubSource:
@@ -159,9 +183,11 @@ class HubSource:
         return fetch(self._request(file.name), file.expected)
 
     def _request(self, name: str) -> Request:
-        from huggingface_hub import hf_hub_url
+        from huggingface_hub import hf_hub_url, is_offline_mode
         from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
 
+        if is_offline_mode():
+            raise DownloadFailed(f"{name} of {self._repository} is not here, and HF_HUB_OFFLINE forbids to fetch it")
         return Request(hf_hub_url(self._repository, name, revision=self._revision), build_hf_headers())
 
     def _grouping(self, downloader: Downloader, files: Mapping[str, HubFile], count: int) -> Grouping:

@@ -24,6 +24,7 @@ class Hub:
     ``asked`` are the paths of all requests, ``sent`` the bytes of each file that were sent. ``cut_after``: the next
     answers with a file break off after so many bytes, one for each number. ``changed``: content that is sent in the
     place of a file's own, while the listing stays as it was. ``in_git``: large files without a SHA-256 in the listing.
+    ``more_files`` and ``odd_sibling`` are listed and not there.
     """
 
     directory: Path
@@ -35,6 +36,7 @@ class Hub:
     changed: dict[str, bytes] = field(default_factory=dict)
     in_git: set[str] = field(default_factory=set)
     more_files: dict[str, int] = field(default_factory=dict)
+    odd_sibling: dict[str, Any] | None = None
     url: str = ""
 
     def files_asked(self) -> set[str]:
@@ -53,6 +55,7 @@ class Hub:
                 sibling["lfs"] = {"size": len(data), "sha256": sha256, "pointerSize": 134}
             siblings.append(sibling)
         siblings += [{"rfilename": name, "size": size, "blobId": "0" * 40} for name, size in self.more_files.items()]
+        siblings += [self.odd_sibling] if self.odd_sibling else []
         return {"id": self.repository, "modelId": self.repository, "sha": COMMIT, "siblings": siblings}
 
 

@@ -275,6 +275,13 @@ class TestHub:
         assert told["stored"] == hub.repository
         assert hub.asked == []
 
+    def test_offline_nothing_more_is_fetched(self, hub: Hub, tmp_path: Path) -> None:
+        find(hub.url, hub.repository, tmp_path / "home", (0, 2, False))
+        hub.asked.clear()
+        told = find(hub.url, hub.repository, tmp_path / "home", (0, 6, False), HF_HUB_OFFLINE="1")
+        assert (told["code"], hub.asked) == ("download_failed", [])
+        assert "HF_HUB_OFFLINE forbids" in told["message"]
+
     def test_blocks_that_the_model_does_not_have_are_refused_before_weights_are_fetched(
         self, hub: Hub, tmp_path: Path
     ) -> None:

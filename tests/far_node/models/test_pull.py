@@ -496,6 +496,13 @@ class TestHub:
         assert status == 0
         assert not [path for path in hub.asked if "evil" in path]
 
+    @pytest.mark.parametrize(
+        "sibling", [{"size": -1}, {"size": 2**60}, {"size": "1"}, {"blobId": "x"}, {"blobId": None}]
+    )
+    def test_a_listing_that_means_nothing(self, hub: Hub, tmp_path: Path, sibling: dict[str, Any]) -> None:
+        hub.odd_sibling = {"rfilename": "odd.json", "size": 1, "blobId": "0" * 40} | sibling
+        self.refused(hub, tmp_path, "protocol_violation", "listing of far/tiny cannot be understood")
+
     def test_a_small_file_that_is_too_large_is_left_aside(self, hub: Hub, tmp_path: Path) -> None:
         hub.more_files = {"huge.json": 100 << 20}
         status, _ = self.pull(hub, tmp_path, "--ends")
