@@ -23,7 +23,7 @@ from far_node.blocks.cache import BlockCache
 from far_node.blocks.prefix import Keys, PrefixCache
 from far_node.blocks.run import Blocks
 from far_node.blocks.slots import SlotRows
-from far_node.blocks.wire import from_wire, to_wire
+from far_node.blocks.wire import TORCH_DTYPES, from_wire, to_wire
 from far_node.errors import Busy, ComputeFailed, SessionUnknown
 from far_node.limits import Limits
 
@@ -200,9 +200,9 @@ class _StepJob(_Job):
         output = self.outputs[0] if len(self.outputs) == 1 else torch.cat(self.outputs, dim=1)
         if self.keys and place.prefixes is not None and isinstance(place.cache, SlotRows):
             place.prefixes.store(self.keys, place.cache, (place.first, place.end), output)
-        kept = output[:, -self.keep :] if self.keep else output
+        kept = (output[:, -self.keep :] if self.keep else output).to(TORCH_DTYPES[place.codec])
         if not kept.isfinite().all():
-            raise ComputeFailed("the blocks gave numbers that are not finite: the input is out of their range")
+            raise ComputeFailed(f"the blocks gave numbers that are not finite in {place.codec}: out of their range")
         return Computed(to_wire(kept, place.codec), self.restored * step.hidden.shape[0])
 
 

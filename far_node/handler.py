@@ -177,8 +177,8 @@ class NodeHandler:
             await channel.send(Opened())
             await self._obey(session, channel)
         except PeerUnavailable as error:
-            if session is None and error.facts.get("peer_id") != channel.peer_id:
-                await channel.send(Failure.of(error, error.facts.get("peer_id")))  # the successor, not the client
+            if session is None:  # of the successor; where it is the client that is gone, this fails as well
+                await channel.send(Failure.of(error, error.facts.get("peer_id")))
         except FarError as error:
             log.info("session_refused", peer=channel.peer_id, code=error.code, reason=error.message)
             await channel.send(Failure.of(error))

@@ -123,7 +123,8 @@ class Serving:
         place.closed = True
         self.budget.free(opening.session_id)
         if isinstance(place.cache, SlotRows):
-            self.executor.soon(place.cache.clear)  # before the next owner's first step, and memory is what is promised
+            # before the next owner's first step; and memory is what is promised
+            self.executor.soon(torch.inference_mode()(place.cache.clear))
 
     async def close(self) -> None:
         """Let go of the weights, when the device does not compute with them any more."""

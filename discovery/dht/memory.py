@@ -117,7 +117,7 @@ class MemoryTransport:
         self.streams: WeakSet[MemoryStream] = WeakSet()
         self.visits = 0
         """Streams that others have opened here."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
 
     @property
     def peer_id(self) -> PeerId:
@@ -137,8 +137,8 @@ class MemoryTransport:
         remote.streams.add(theirs)
         remote.visits += 1
         task = asyncio.create_task(remote._run(remote.handlers[protocol], theirs))
-        remote._tasks.add(task)
-        task.add_done_callback(remote._tasks.discard)
+        remote.tasks.add(task)
+        task.add_done_callback(remote.tasks.discard)
         return ours
 
     async def _run(self, handler: StreamHandler, stream: MemoryStream) -> None:
@@ -151,9 +151,9 @@ class MemoryTransport:
 
     async def close(self) -> None:
         self._network.cut(self._peer_id)
-        for task in list(self._tasks):
+        for task in list(self.tasks):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self.tasks, return_exceptions=True)
 
 
 class MemoryNetwork:

@@ -33,6 +33,7 @@ from discovery.protocol.messages import (
     WireTensor,
 )
 from far_node import handler as handler_module
+from far_node.blocks.wire import to_wire
 from far_node.limits import Limits
 from far_node.receipts import Signer
 from far_node.serving import Serving
@@ -40,6 +41,7 @@ from tests.support.documents import OTHER_DIGEST, key_of, peer_of
 from tests.support.door import knock, opened, opening, refusal, serves
 from tests.support.models import BLOCKS, make_model
 from tests.support.ring import Ring, RingNode, a_ring
+from tests.support.siege import overheard
 
 SOON = 20.0
 CLOSE = 1e-4  # relative, of the same steps in a batch and alone
@@ -256,6 +258,15 @@ class TestSizes:
         assert error is not None
         assert "the most here is 65536" in error.message
 
+    async def test_an_answer_that_the_wire_type_cannot_hold_is_not_sent_on(self, ring: Ring) -> None:
+        channel = await opened(ring, ring.nodes[0], codec="float16")
+        most = torch.full((1, 2, ring.shape.hidden_size), torch.finfo(torch.float16).max)
+        await channel.send(Step(0, 0, to_wire(most, "float16")))
+        error = await refusal(channel)
+        assert error.code == "compute_failed"
+        assert "not finite in float16" in error.message
+        await channel.close()
+
 
 class TestIds:
     """Who a session is."""
@@ -325,6 +336,12 @@ class TestNeighbours:
         await links[0].send(Step(1, 2, ring.random_hidden(1)))
         assert (await control.expect(Step)).index == 1
         await control.close()
+
+    async def test_a_client_that_names_itself_as_successor_and_serves_nothing_is_told(self, ring: Ring) -> None:
+        channel = await knock(ring, ring.nodes[0])
+        await channel.send(opening(ring, ring.nodes[0], next=PeerAddress(ring.client.peer_id)))
+        assert (await refusal(channel)).code == "peer_unavailable"
+        assert await channel.receive() is None
 
     async def test_a_link_ends_with_its_session(self, ring: Ring) -> None:
         node, session_id = ring.nodes[0], new_session_id()
@@ -468,6 +485,24 @@ class TestLeftovers:
             await node.executor.run(lambda: None)
             assert _resident_bytes() - empty < 0.3 * (full - empty)
             await channels[0].close()
+
+    @pytest.mark.parametrize("max_length", [33, 256])
+    async def test_its_rows_are_cleared_without_a_word(self, tiny: Path, max_length: int) -> None:
+        with overheard() as heard:
+            async with a_ring(tiny, (0, 6)) as ring:
+                (node,) = ring.nodes
+                channels = [await opened(ring, node, max_length=max_length, batch=rows) for rows in (1, 3, 2)]
+                for channel, rows in zip(channels, (1, 3, 2), strict=True):
+                    await channel.send(Step(0, 0, ring.random_hidden(2, rows=rows)))
+                    await channel.expect(Step)
+                for channel in channels[1:]:
+                    await channel.close()
+                await until(lambda: node.budget.sessions == 1)
+                await node.executor.run(lambda: None)
+                await channels[0].close()
+                await node.until_free()
+            gc.collect()
+        assert not heard.alarms
 
     async def test_drained_while_it_opens_it_ends(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         heard = asyncio.Queue[object]()
