@@ -59,7 +59,7 @@ def load_blocks(
             options |= {"quantization_config": WeightsConfig(quantization), "device_map": {"": device}}
             model = _from_pretrained(model_class, source, config, dtype=torch_dtype, **options)
             finish_quantizing(model, quantization)
-            _return_freed_memory()
+            return_freed_memory()
         blocks = Blocks(model, first, end)
         obstacle = find_obstacle(model, blocks)
     except _CANNOT_BUILD as error:
@@ -106,7 +106,7 @@ def _from_pretrained(
     return loaded
 
 
-def _return_freed_memory() -> None:
+def return_freed_memory() -> None:
     """glibc keeps what was freed, which after quantizing is as much as a layer in full precision."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
