@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 Linear = Callable[[Tensor], nn.Module]
 """Makes a quantized linear map from a weight (outputs, inputs)."""
@@ -78,8 +79,17 @@ def _routed_forward(self: Any, hidden: Tensor, chosen: Tensor, weights: Tensor) 
 
 
 def _apply(self: Any, name: str, expert: int, rows: Tensor) -> Tensor:
-    output: Tensor = getattr(self, name)[expert](rows)
+    output = _map(self, name, expert, rows)
     return output + getattr(self, f"{name}_bias")[expert] if self.has_bias else output
+
+
+def _map(self: Any, name: str, expert: int, rows: Tensor) -> Tensor:
+    """By a quantized map, or by a matrix of a shape that cannot be quantized."""
+    its = getattr(self, name)[expert]
+    if isinstance(its, nn.Module):
+        output: Tensor = its(rows)
+        return output
+    return functional.linear(rows, its.t() if _is_transposed(self) else its)
 
 
 def _sorted_forward(self: Any, hidden: Tensor) -> Tensor:
@@ -89,8 +99,8 @@ def _sorted_forward(self: Any, hidden: Tensor) -> Tensor:
     chosen = by_expert.any(dim=-1)
     for expert in torch.where(chosen.any(dim=1))[0].tolist():
         rows = chosen[expert]
-        gate, up = self.gate_up_proj[expert](by_expert[expert][rows]).chunk(2, dim=-1)
-        outputs[expert][rows] = self.down_proj[expert](up * self.act_fn(gate))
+        gate, up = _map(self, "gate_up_proj", expert, by_expert[expert][rows]).chunk(2, dim=-1)
+        outputs[expert][rows] = _map(self, "down_proj", expert, up * self.act_fn(gate))
     return outputs.view(-1, hidden.shape[-1])
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
@@ -14,7 +16,8 @@ from transformers.utils import logging as transformers_logging
 
 from discovery.protocol.announcement import Dtype, Quantization
 from discovery.protocol.errors import InvalidArgument
-from far_node.blocks.cut import client_class, node_class, read_config, shape_of
+from far_node.blocks.cut import client_class, find_stack, node_class, read_config, shape_of
+from far_node.blocks.gguf import read_header, write_part
 from far_node.blocks.quantize import WeightsConfig, finish_quantizing
 from far_node.blocks.run import Blocks
 from far_node.blocks.source import ModelSource
@@ -49,15 +52,20 @@ def load_blocks(
     count = shape_of(config).block_count
     if not 0 <= first < end <= count:
         raise InvalidArgument(f"blocks {first}:{end} are not within this model's 0:{count}")
-    torch_dtype = TORCH_DTYPES[dtype]
-    model_class = node_class(config, first, end)
-    options: dict[str, Any] = {"attn_implementation": attention} if attention else {}
+    options: dict[str, Any] = {
+        "dtype": TORCH_DTYPES[dtype],
+        **({"attn_implementation": attention} if attention else {}),
+    }
+    held = range(first, end)
     try:
         if quantization == "none":
-            model = _from_pretrained(model_class, source, config, dtype=torch_dtype, **options).to(device)
-        else:
+            model = _load(source, config, held, **options).to(device)
+        elif source.gguf is None and getattr(config, "quantization_config", None) is None:
             options |= {"quantization_config": WeightsConfig(quantization), "device_map": {"": device}}
-            model = _from_pretrained(model_class, source, config, dtype=torch_dtype, **options)
+            model = _load(source, config, held, **options)
+        else:
+            model = _load_by_layers(source, config, held, quantization, device, **options)
+        if quantization != "none":
             finish_quantizing(model, quantization)
             return_freed_memory()
         blocks = Blocks(model, first, end)
@@ -82,16 +90,56 @@ def load_client_model(
     """
     config = read_config(source)
     wanted = model_class or client_class(config)
-    return _from_pretrained(wanted, source, config, dtype=TORCH_DTYPES[dtype]).eval()
+    with _weights(source, None) as (path, more):
+        return _from_pretrained(wanted, source, path, config, dtype=TORCH_DTYPES[dtype], **more).eval()
+
+
+def _load_by_layers(
+    source: ModelSource, config: PreTrainedConfig, held: range, kind: Quantization, device: str, **options: Any
+) -> PreTrainedModel:
+    """Load weights that transformers must first make whole, and quantize each layer before the next is loaded."""
+    whole: PreTrainedModel | None = None
+    for index in held:
+        model = _load(source, config, range(index, index + 1), **options).to(device)
+        if not finish_quantizing(model, kind):
+            raise ModelUnsupported(f"the weights of {source.id} cannot be made {kind}: use --quantization none")
+        if whole is None:
+            whole = model
+        else:
+            find_stack(whole).layers[index] = find_stack(model).layers[index]
+    assert whole is not None
+    return whole
+
+
+def _load(source: ModelSource, config: PreTrainedConfig, held: range, **options: Any) -> PreTrainedModel:
+    with _weights(source, held) as (path, more):
+        return _from_pretrained(node_class(config, held.start, held.stop), source, path, config, **options, **more)
+
+
+@contextlib.contextmanager
+def _weights(source: ModelSource, held: range | None) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Where transformers finds weights of these layers, or of the ends of the model, and what it must be told.
+
+    Of a GGUF file it would make all weights whole to keep some, so it is given a file with no others.
+    """
+    if source.gguf is None:
+        yield source.path, {}
+        return
+    with tempfile.TemporaryDirectory(dir=source.path.parent) as scratch:
+        part = Path(scratch) / "part.gguf"
+        write_part(
+            read_header(source.gguf), part, lambda tensor: (tensor.block in held) if held else tensor.block is None
+        )
+        yield Path(scratch), {"gguf_file": part.name}
 
 
 def _from_pretrained(
-    model_class: type[PreTrainedModel], source: ModelSource, config: PreTrainedConfig, **options: Any
+    model_class: type[PreTrainedModel], source: ModelSource, path: Path, config: PreTrainedConfig, **options: Any
 ) -> PreTrainedModel:
     with _ALONE, _without_warnings():
         try:
             model, report = model_class.from_pretrained(
-                source.path,
+                path,
                 config=config,
                 use_safetensors=True,
                 local_files_only=True,

@@ -139,19 +139,25 @@ class _Quantize(ConversionOps):
         return values
 
 
-def finish_quantizing(model: PreTrainedModel, kind: Quantization) -> None:
-    """Quantize what a loaded model still has in full precision, and let it count rightly what it holds."""
-    for target in list(targets(model, kind)):
+def finish_quantizing(model: PreTrainedModel, kind: Quantization) -> int:
+    """Quantize what a loaded model still has in full precision, and let it count rightly what it holds.
+
+    Returns:
+        How many parameters were still to be quantized.
+    """
+    left = list(targets(model, kind))
+    for target in left:
         _quantize_parameter(model, target.name, model.get_parameter(target.name).detach(), kind)
     model.is_loaded_in_4bit = kind == "nf4"  # so that num_parameters counts both values of a byte
     if not any(parameter.is_floating_point() for parameter in model.parameters()):
         # OLMo's norms have no weights; by this one the model knows its type
         model.register_parameter("computes_in", nn.Parameter(torch.empty(0, dtype=model.config.dtype)))
     # what the packed layout of int8 adds is in no tensor's shape
-    footprint = model.get_memory_footprint() + sum(
+    footprint = type(model).get_memory_footprint(model) + sum(
         module.padding_bytes() for module in model.modules() if isinstance(module, Int8Linear)
     )
     model.get_memory_footprint = lambda return_buffers=True: footprint
+    return len(left)
 
 
 def _quantize_parameter(model: PreTrainedModel, name: str, value: Tensor, kind: Quantization) -> None:

@@ -17,11 +17,13 @@ from discovery.protocol.errors import WeightsDamaged
 from discovery.registry.files import CONFIG, is_directory
 from discovery.registry.hashes import HashCache
 from discovery.registry.layers import block_count_in
+from discovery.registry.manifest import model_digest
+from far_node.blocks.gguf import read_header
 from far_node.errors import ModelNotFound, ModelUnsupported
 from far_node.models.directory import digest_of, hash_files
 from far_node.models.folder import Folder
 from far_node.models.part import ENDS, Part
-from far_node.models.progress import OnProgress, silent
+from far_node.models.progress import Counter, OnProgress, silent
 from far_node.models.store import ModelStore, Record, is_name
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 BUNDLED_MODEL = "far-demo"
+GGUF = ".gguf"
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,14 @@ class ModelSource:
     """A model on this disk: its public ``id``, its directory and the digest of its weights (SHA-256, hex).
 
     ``stored_as`` is its name in the models directory, if it is there: it stays until this process ends or calls
-    :func:`release_model`.
+    :func:`release_model`. ``gguf`` is the file with its weights, if they are in one, and the directory has all else.
     """
 
     id: str
     path: Path
     digest: str
     stored_as: str | None = None
+    gguf: Path | None = None
 
 
 def bundled_model_path() -> Path:
@@ -68,7 +72,7 @@ def find_model(
     """Find ``model`` and identify it. What is missing of the wanted part is pulled from where the model comes from.
 
     Args:
-        model: a directory, a name in the models directory, the bundled name, or a hub id.
+        model: a directory, a GGUF file, a name in the models directory, the bundled name, or a hub id.
         model_id: its public name, if not that.
         part: what of it will be loaded: see :class:`~far_node.models.part.Part`. None: all of it.
         registry: address of a layer registry that has it under the name ``model``.
@@ -78,6 +82,7 @@ def find_model(
         ModelNotFound: there is no such model, here or where it would come from.
         UnsafeWeights: no safetensors file in it.
         WeightsDamaged: a weight file is malformed or not what its manifest says.
+        ModelUnsupported: a GGUF file of an architecture that transformers does not read rightly.
         InvalidArgument: the model has no such part.
         DownloadFailed: a download broke off; the next one goes on from there.
         NoSpace: there is no room for what is missing.
@@ -87,6 +92,8 @@ def find_model(
         return _in_directory(directory, model_id or directory.name, part, on_progress)
     if registry is None and model == BUNDLED_MODEL:
         return _in_directory(bundled_model_path(), model_id or BUNDLED_MODEL, part, on_progress)
+    if registry is None and model.endswith(GGUF) and Path(model).expanduser().is_file():
+        return _in_gguf(Path(model).expanduser(), model_id, on_progress)
     return _in_store(model, model_id or model, part, registry, on_progress)
 
 
@@ -123,6 +130,18 @@ def _in_directory(path: Path, model_id: str, part: Part | None, on_progress: OnP
         raise ModelNotFound(f"{path} was pulled in part and lacks {missing[0].name}", model=str(path))
     folder.verify(part, on_progress, delete=False)
     return ModelSource(model_id, path, folder.manifest.digest)
+
+
+def _in_gguf(file: Path, model_id: str | None, on_progress: OnProgress) -> ModelSource:
+    """A model that is one file. Its name does not matter: the same file is the same model."""
+    from far_node.blocks.imported import model_directory
+
+    header = read_header(file)
+    counter = Counter("verifying", file.name, file.stat().st_size, on_progress)
+    with HashCache() as cache:
+        sha256 = cache.sha256(file, counter)
+    directory = model_directory(header, sha256)
+    return ModelSource(model_id or file.stem, directory, model_digest("", {f"model{GGUF}": sha256}), gguf=file)
 
 
 def _in_store(

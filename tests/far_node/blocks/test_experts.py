@@ -97,6 +97,17 @@ def test_they_do_what_transformers_does_with_the_same_weights(kind: str) -> None
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("kind", ["gated", "transposed, biased", "sorted"])
+@pytest.mark.parametrize("name", ["gate_up_proj", "down_proj"])
+def test_one_kind_of_matrix_may_be_quantized_and_the_other_not(kind: str, name: str) -> None:
+    module = make(kind)
+    mixed = deepcopy(module)
+    quantize_experts(mixed, name, getattr(mixed, name).detach(), Int8Linear)
+    expected, got = module(*inputs(kind)), mixed(*inputs(kind))
+    assert 1e-4 < float((got - expected).norm() / expected.norm()) < 0.03
+
+
+@torch.inference_mode()
 def test_a_token_is_the_same_alone_and_in_company() -> None:
     for kind in ("gated", "transposed, biased", "without gate"):
         module = quantized(make(kind))
