@@ -37,6 +37,7 @@ class Waiting:
         positions: still to compute, in each row.
         kind: steps of the same kind may share a pass; None: it runs alone.
         packs: whether they may do so with different numbers of positions.
+        divides: whether it may be cut in chunks.
     """
 
     key: int
@@ -48,6 +49,7 @@ class Waiting:
     positions: int
     kind: Hashable | None
     packs: bool = False
+    divides: bool = True
 
     @property
     def is_prefill(self) -> bool:
@@ -190,7 +192,7 @@ class Batcher:
         for step in ordered:
             together = step is first or (first.packs and _go_together(first, step))
             if together and self._has_room(step, rows) and (left >= step.rows or not shares):
-                share = Share(step, min(step.positions, max(1, left // step.rows)))
+                share = Share(step, min(step.positions, max(1, left // step.rows)) if step.divides else step.positions)
                 shares.append(share)
                 left -= share.tokens
                 rows += step.rows

@@ -171,8 +171,18 @@ class _StepJob(_Job):
 
     def waiting(self, key: int) -> Waiting:
         place, (rows, positions, _) = self.place, self.rest.shape
-        packs = place.blocks.packs
-        return Waiting(key, id(place), place.client, place.priority, self.since, rows, positions, place.kind, packs)
+        return Waiting(
+            key=key,
+            session=id(place),
+            client=place.client,
+            priority=place.priority,
+            since=self.since,
+            rows=rows,
+            positions=positions,
+            kind=place.kind,
+            packs=place.blocks.packs,
+            divides=place.blocks.divides or (place.cache.length > 0 and not place.blocks.resumes),
+        )
 
     @torch.inference_mode()
     def prepare(self) -> None:
@@ -198,11 +208,11 @@ class _StepJob(_Job):
         """What is handed on, once nothing is left to compute."""
         place, step = self.place, self.step
         output = self.outputs[0] if len(self.outputs) == 1 else torch.cat(self.outputs, dim=1)
-        if self.keys and place.prefixes is not None and isinstance(place.cache, SlotRows):
-            place.prefixes.store(self.keys, place.cache, (place.first, place.end), output)
         kept = (output[:, -self.keep :] if self.keep else output).to(TORCH_DTYPES[place.codec])
         if not kept.isfinite().all():
             raise ComputeFailed(f"the blocks gave numbers that are not finite in {place.codec}: out of their range")
+        if self.keys and place.prefixes is not None and isinstance(place.cache, SlotRows):
+            place.prefixes.store(self.keys, place.cache, output)
         return Computed(to_wire(kept, place.codec), self.restored * step.hidden.shape[0])
 
 
@@ -369,7 +379,7 @@ def _advance(shares: Sequence[tuple[_StepJob, int]]) -> None:
     if isinstance(place.cache, SlotRows):
         rows = [job.place.cache for job, _ in shares]
         parts = list(zip(inputs, rows, strict=True))
-        outputs = place.blocks.run_together(parts, place.first, place.end, place.left_padding)  # type: ignore[arg-type]
+        outputs = place.blocks.run_together(parts, place.first, place.end, place.left_padding)
     else:
         outputs = [place.blocks.run(inputs[0], place.cache, place.first, place.end, place.left_padding)]
     for (job, positions), output in zip(shares, outputs, strict=True):

@@ -87,16 +87,15 @@ class PrefixCache:
         self.positions_reused += count
         return stored.outputs[None, :count]
 
-    def store(self, keys: Keys, rows: SlotRows, blocks: tuple[int, int], outputs: Tensor) -> None:
+    def store(self, keys: Keys, rows: SlotRows, outputs: Tensor) -> None:
         """Keep the beginning of a session that was just computed; ``outputs`` is (1, positions, hidden size)."""
         if not keys or keys[-1] in self._by_key:
             return
         count = len(keys) * PREFIX_POSITIONS
-        layers = {}
-        for layer in range(*blocks):
-            held = rows.slab.held(layer)
-            if held is not None:
-                layers[layer] = (held[0][rows.first, :, :count].clone(), held[1][rows.first, :, :count].clone())
+        layers = {
+            layer: (held_keys[:, :count].clone(), held_values[:, :count].clone())
+            for layer, (held_keys, held_values) in rows.slab.row(rows.first).items()
+        }
         entry = _Stored(keys, layers, outputs[0, :count].clone())
         if entry.bytes > self.capacity_bytes:
             return

@@ -14,7 +14,15 @@ from transformers import PreTrainedModel
 from far_node.blocks.cache import BlockCache
 from far_node.blocks.cut import PassThrough, find_stack, shape_of, text_config
 from far_node.blocks.linear import speed_up_linears
-from far_node.blocks.slots import SlotCache, SlotRows, Slab, batching_obstacle
+from far_node.blocks.slots import (
+    LENGTH_DEPENDENT_ROPE,
+    Slab,
+    SlotCache,
+    SlotRows,
+    batching_obstacle,
+    resumes,
+    rope_types,
+)
 
 # what a decoder's loop says to a tensor that should have been a tuple
 _LOOP_ERRORS = (AttributeError, IndexError, RuntimeError, TypeError, ValueError)
@@ -42,6 +50,12 @@ class Blocks:
         # now, while all that is held is in the stack: a call that runs a part of it takes the rest out
         self._parameter_count, self._parameter_bytes = int(model.num_parameters()), int(model.get_memory_footprint())
         self.one_by_one = batching_obstacle(model.config)
+        self.resumes = resumes(model.config)
+        """Whether a step of several positions can follow others in one go."""
+        ropes = rope_types(model.config)
+        self.divides = self.resumes and not ropes & LENGTH_DEPENDENT_ROPE
+        """Whether a prefill is the same in chunks."""
+        self._rotaries = [one for one in model.modules() if "dynamic" in ropes and hasattr(one, "max_seq_len_cached")]
         self._slots = None if self.one_by_one else SlotCache(model.config, first, end)
         speed_up_linears(model)
         self._learn_return_type()
@@ -95,6 +109,9 @@ class Blocks:
         Returns:
             The hidden states after block ``end - 1``, same shape.
         """
+        if cache.length and hidden.shape[1] > 1 and not self.resumes:
+            singles = torch.split(hidden, 1, dim=1)
+            return torch.cat([self.run(one, cache, first, end, left_padding) for one in singles], dim=1)
         self._select(first, end)
         rows, count, _ = hidden.shape
         positions = torch.arange(cache.length, cache.length + count, device=hidden.device).expand(rows, -1)
@@ -117,6 +134,8 @@ class Blocks:
             For each part the hidden states after block ``end - 1``, same shape.
         """
         assert self._slots is not None, "this model's sessions run one by one"
+        if parts[0][1].length and parts[0][0].shape[1] > 1 and not self.resumes:
+            return self._run_singly(parts, first, end, left_padding)
         self._select(first, end)
         if len(parts) > 1 and self.packs:
             return self._run_packed(self._slots, parts, first, end)
@@ -127,8 +146,17 @@ class Blocks:
         positions = self._slots.begin(places, hidden.shape[1], hidden.device, first, end)
         captured = self._forward(hidden, self._slots, self._arguments(positions, left_padding))
         self._slots.finish()
-        outputs = captured.split([place.count for place in places])
+        outputs = torch.split(captured, [place.count for place in places])
         return [output for _, output in sorted(zip(order, outputs, strict=True), key=lambda pair: pair[0])]
+
+    def _run_singly(
+        self, parts: Sequence[tuple[Tensor, SlotRows]], first: int, end: int, left_padding: tuple[int, ...]
+    ) -> list[Tensor]:
+        """As :meth:`run_together`, position by position."""
+        turns = zip(*(torch.split(hidden, 1, dim=1) for hidden, _ in parts), strict=True)
+        rows = [place for _, place in parts]
+        outputs = [self.run_together(list(zip(turn, rows, strict=True)), first, end, left_padding) for turn in turns]
+        return [torch.cat(of_one, dim=1) for of_one in zip(*outputs, strict=True)]
 
     def _run_packed(
         self, slots: SlotCache, parts: Sequence[tuple[Tensor, SlotRows]], first: int, end: int
@@ -139,7 +167,7 @@ class Blocks:
         positions = slots.begin_packed([rows for _, rows in parts], counts, hidden.device, first, end)
         captured = self._forward(hidden, slots, self._arguments(positions, ()))
         slots.finish()
-        outputs = captured.split([part.shape[0] * part.shape[1] for part, _ in parts], dim=1)
+        outputs = torch.split(captured, [part.shape[0] * part.shape[1] for part, _ in parts], dim=1)
         return [output.reshape(part.shape) for output, (part, _) in zip(outputs, parts, strict=True)]
 
     def _can_pack(self) -> bool:
@@ -169,6 +197,8 @@ class Blocks:
 
     def _forward(self, hidden: Tensor, cache: Any, arguments: dict[str, Any]) -> Tensor:
         self._injected, self._captured = hidden, None
+        for rotary in self._rotaries:
+            _forget_longest_text(rotary)
         arguments |= {self._stack.cache_argument: cache, "use_cache": True}
         self._stack.runner(inputs_embeds=self._carrier(hidden), **arguments)
         captured, self._injected, self._captured = self._captured, None, None
@@ -236,6 +266,15 @@ class Blocks:
         for stand_in in stand_ins:
             stand_in.returns_tuple = returned[0]
         self._injected = self._captured = None
+
+
+def _forget_longest_text(rotary: nn.Module) -> None:
+    """Bring dynamic frequencies back to the start: they are those of the longest text met, which may be another's."""
+    for name, kept in list(rotary.named_buffers(recurse=False)):
+        if name.endswith("original_inv_freq"):
+            prefix = name.removesuffix("original_inv_freq")
+            setattr(rotary, f"{prefix}inv_freq", kept)
+            setattr(rotary, f"{prefix}max_seq_len_cached", rotary.original_max_seq_len)
 
 
 class _Seen(Exception):

@@ -12,11 +12,13 @@ import mmap
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
+from transformers.cache_utils import DYNAMIC_LAYER_TYPE_MAPPING as LAYER_TYPES
 from transformers.cache_utils import (
     Cache,
     CacheLayerMixin,
@@ -26,7 +28,6 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
     get_layer_types_and_kwargs,
 )
-from transformers.cache_utils import DYNAMIC_LAYER_TYPE_MAPPING as LAYER_TYPES
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, eager_mask, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
@@ -40,7 +41,26 @@ _ONE_BY_ONE = {
     "recurrent_gemma": "its recurrent blocks keep their state outside the cache",
 }
 _HELD, _MASKS = "far_held", "far_masks"  # attributes by which a packed pass passes through a model that knows nothing
-_LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
+LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
+# Recurrent models whose layers were seen to go on from a kept state by several positions as they do one by one. Others
+# may begin anew without a word, as the selective scan of the first Mamba does.
+_RESUMING = {
+    "bailing_hybrid",
+    "bamba",
+    "falcon_h1",
+    "granitemoehybrid",
+    "inkling_text",
+    "kimi_linear",
+    "lfm2",
+    "lfm2_moe",
+    "lfm3",
+    "mamba2",
+    "nemotron_h",
+    "olmo_hybrid",
+    "qwen3_5_moe_text",
+    "qwen3_5_text",
+    "qwen3_next",
+}
 _NO_RESERVE = 0x4000  # MAP_NORESERVE of Linux, which Python names from 3.13 on
 # private, so that pages can be given back; not reserved, because most of a slab is never written
 _PRIVATE: dict[str, int] = (
@@ -53,7 +73,7 @@ def batching_obstacle(config: PreTrainedConfig) -> str | None:
     text = text_config(config)
     if text.model_type in _ONE_BY_ONE:
         return _ONE_BY_ONE[text.model_type]
-    if _rope_types(text) & _LENGTH_DEPENDENT_ROPE:
+    if rope_types(config) & LENGTH_DEPENDENT_ROPE:
         return "its rotary frequencies depend on the longest row of the batch"
     if getattr(text, "attn_temperature_tuning", None):
         return "its attention temperature is one for the whole batch"
@@ -63,9 +83,19 @@ def batching_obstacle(config: PreTrainedConfig) -> str | None:
     return None
 
 
-def _rope_types(config: PreTrainedConfig) -> set[str]:
+def resumes(config: PreTrainedConfig) -> bool:
+    """Whether a step of several positions may follow others; if not, it must be given position by position."""
+    text = text_config(config)
+    kinds = (LAYER_TYPES.get(kind) for kind in get_layer_types_and_kwargs(text)[0])
+    recurrent = any(kind is not None and issubclass(kind, LinearAttentionLayer) for kind in kinds)
+    return not recurrent or text.model_type in _RESUMING
+
+
+def rope_types(config: PreTrainedConfig) -> set[str]:
+    """The kinds of rotary embedding a config names, also where each kind of layer has its own."""
+    text = text_config(config)
     found: set[str] = set()
-    pending: list[Any] = [getattr(config, "rope_parameters", None), getattr(config, "rope_scaling", None)]
+    pending: list[Any] = [getattr(text, "rope_parameters", None), getattr(text, "rope_scaling", None)]
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
@@ -77,30 +107,41 @@ def _rope_types(config: PreTrainedConfig) -> set[str]:
 class Slab:
     """Keys and values of up to ``max_rows`` sessions' rows, ``capacity`` positions each, for the layers of one range.
 
-    ``rows`` is how many are promised: whoever admits sessions sets it, and the tensors follow when they are next used.
-    On a CPU they are anonymous maps, whose pages cost memory only once they are written and go back when a row is
-    cleared; elsewhere the tensors are as large as ``rows`` says.
+    ``rows`` is how many are promised: whoever admits sessions sets it, from another thread. The tensors grow with it
+    when a row is first used, and shrink with it when one is given back, so never in the middle of a pass. On a CPU they
+    are anonymous maps, whose pages cost memory only once they are written and go back when a row is cleared; elsewhere
+    they are as large as they say.
     """
 
     def __init__(self, capacity: int, max_rows: int) -> None:
         self.capacity, self.max_rows, self.rows = capacity, max_rows, 0
+        self._made = 0
         self._tensors: dict[int, tuple[_Plane, _Plane]] = {}
 
+    def grow(self, rows: int) -> None:
+        """Have room for so many rows at least, and for all that are promised."""
+        self._made = max(self._made, self.rows, rows)
+
+    def fit(self) -> None:
+        """Have room for those that are promised, and no more."""
+        self._made = self.rows
+        self.all_held()
+
     def of(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """The tensors of a layer, made like the first ``keys`` and ``values`` (rows, heads, positions, size) it meets."""
+        """The tensors of a layer, made like the first (rows, heads, positions, size) that it meets."""
         planes = self._tensors.get(layer)
         if planes is None:
             planes = self._tensors[layer] = _Plane(self, keys), _Plane(self, values)
-        return planes[0].tensor(self.rows), planes[1].tensor(self.rows)
+        return planes[0].tensor(self._made), planes[1].tensor(self._made)
 
-    def held(self, layer: int) -> tuple[Tensor, Tensor] | None:
-        """The tensors of a layer, if it has been computed here."""
-        planes = self._tensors.get(layer)
-        return None if planes is None else (planes[0].tensor(self.rows), planes[1].tensor(self.rows))
+    def row(self, row: int) -> dict[int, tuple[Tensor, Tensor]]:
+        """Keys and values, (heads, capacity, size), of every layer that has been computed here."""
+        held = {layer: [plane.tensor(self._made)[row] for plane in planes] for layer, planes in self._tensors.items()}
+        return {layer: (keys, values) for layer, (keys, values) in held.items()}
 
     def all_held(self) -> list[Tensor]:
         """Keys and values of every layer that has been computed here."""
-        return [plane.tensor(self.rows) for planes in self._tensors.values() for plane in planes]
+        return [plane.tensor(self._made) for planes in self._tensors.values() for plane in planes]
 
     def put(self, layer: int, row: int, keys: Tensor, values: Tensor) -> None:
         """Write (heads, positions, size) at the beginning of a row."""
@@ -176,6 +217,8 @@ class SlotRows:
 
     def select_rows(self, rows: Tensor) -> None:
         """Continue from these rows of the session, in this order (beam search)."""
+        if not self.length:
+            return  # nor need there be tensors yet
         for tensor in self.slab.all_held():
             own = tensor[self.first : self.first + self.count, :, : self.length]
             own.copy_(own[rows])
@@ -187,11 +230,16 @@ class SlotRows:
     def prepare(self) -> None:
         """Before the first use: what the rows' former owner left goes."""
         if not self.clean:
-            self.clear()
+            self.slab.grow(self.first + self.count)
+            self._forget()
             self.clean = True
 
     def clear(self) -> None:
-        """Forget what is in the rows, and give their memory back."""
+        """After the last use: forget what is in the rows, and give their memory back."""
+        self._forget()
+        self.slab.fit()
+
+    def _forget(self) -> None:
         for row in range(self.first, self.first + self.count):
             self.slab.clear(row)
 
@@ -214,7 +262,7 @@ class _Batch:
         self.longest, self.shortest = max(self.lengths), min(self.lengths)
         self.count = sum(part.count for part in parts)
         slab = parts[0].slab
-        following = all(a.first + a.count == b.first for a, b in zip(parts, parts[1:], strict=False))
+        following = all(a.first + a.count == b.first for a, b in pairwise(parts))
         self.slab = slab if all(part.slab is slab for part in parts) else None
         self.view = slice(parts[0].first, parts[0].first + self.count) if self.slab and following else None
         self.rows: Tensor | None = None
@@ -516,11 +564,6 @@ class SlotCache(Cache):
         return self.get_seq_length() > 0
 
 
-def may_share_a_pass(a: SlotRows, b: SlotRows) -> bool:
-    """Sessions with a recurrent state and sessions at their very beginning do not go together."""
-    return (a.length > 0) == (b.length > 0)
-
-
 def _by_rows(original: Callable[..., Tensor | None], as_numbers: bool) -> Callable[..., Tensor | None]:
     """``original``, which knows one offset for the whole batch, and beside it masks where each row has its own."""
 
@@ -570,8 +613,8 @@ def _attention(
     held = getattr(key, _HELD, None)
     if held is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **more)
-    masks = getattr(attention_mask, _MASKS, None)
-    if masks is None or getattr(value, _HELD, None) is not held:
+    masks, untouched = getattr(attention_mask, _MASKS, None), getattr(value, _HELD, None) is held
+    if masks is None or not untouched:
         raise RuntimeError("this model does something of its own with masks, keys or values")
     outputs = []
     for (segment, keys, values), (mask, offset) in zip(held, masks, strict=True):
