@@ -366,9 +366,9 @@ def _model_options(context: typer.Context) -> ModelOptions:
     from far_node.config import ModelOptions, parse_blocks
 
     given = dict(context.params)
-    directory = Path(given["model"]).expanduser()
-    if given["model"] and directory.is_dir():  # a running node has another idea of where it is
-        given["model"] = str(directory.absolute())
+    path = Path(given["model"]).expanduser()
+    if given["model"] and (path.is_dir() or path.suffix == ".gguf"):  # a running node has another idea of where it is
+        given["model"] = str(path.absolute())
     given["blocks"] = parse_blocks(given["blocks"]) if given["blocks"] is not None else None
     given["cache_bytes"] = given["cache_mb"] << 20
     return ModelOptions(**{field.name: given[field.name] for field in fields(ModelOptions)})
