@@ -38,7 +38,7 @@ from far_node.errors import BadPosition
 # Batched with others they come out wrong, each for its own reason; alone they are right.
 _ONE_BY_ONE = {
     "gpt_neo": "its local attention makes its own mask",
-    "recurrent_gemma": "its recurrent blocks keep their state outside the cache",
+    "moshi": "its window is in its cache and not in its mask",
 }
 _HELD, _MASKS = "far_held", "far_masks"  # attributes by which a packed pass passes through a model that knows nothing
 LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
