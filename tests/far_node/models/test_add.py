@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -64,6 +65,14 @@ class TestDirectories:
         assert find_model("ours").digest == find_model(str(model)).digest
         kept = {path.name for path in store.folder_of("ours").iterdir()}
         assert not kept & {"pytorch_model.bin", "notes.md"}
+
+    def test_layers_beyond_the_decoder_are_kept_and_belong_to_no_block(self, store: ModelStore, tmp_path: Path) -> None:
+        """As in a model that can predict several tokens: its extra layer is numbered on."""
+        model = make_sharded_model(tmp_path / "sharded")
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 4}))
+        assert add(store, "ours", str(model)).blocks == ((0, 4),)
+        assert find_model("ours").digest == find_model(str(model)).digest
 
     @pytest.mark.parametrize("link", [False, True])
     def test_a_directory_that_was_pulled_in_part(

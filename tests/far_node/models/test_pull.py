@@ -90,6 +90,13 @@ class TestParts:
         find_model(NAME, part=Part(1, 2))
         assert (store.folder_of(NAME) / "model.safetensors.index.json").is_file()
 
+    def test_a_file_that_became_shorter_is_fetched_again(self, registry: Registry, store: ModelStore) -> None:
+        pull(store, NAME, Part(1, 3), registry=registry.url)
+        with (store.folder_of(NAME) / LAYERS[1]).open("r+b") as file:
+            file.truncate(1000)
+        assert pull(store, NAME, Part(1, 3)).blocks == ((1, 3),)
+        find_model(NAME, part=Part(1, 3))
+
     def test_a_part_that_the_model_does_not_have(self, registry: Registry, store: ModelStore) -> None:
         for part in (Part(0, 7), Part(6, 7), Part(3, 2), Part(-1, 2)):
             with pytest.raises(InvalidArgument, match="are not within this model's 0:6"):
