@@ -100,13 +100,11 @@ def _write_tokenizer(writer: gguf.GGUFWriter, vocabulary: int) -> None:
 
 
 def _as_llama_cpp(name: str, key: str, weight: _Weight, config: dict[str, Any]) -> _Weight:
-    """Its converter lays out rotary dimensions in another order for llama, and adds one to Gemma's norms."""
+    """Its converter lays out rotary dimensions in another order for llama."""
     if name == "llama" and key.endswith(("q_proj.weight", "k_proj.weight")):
         heads = config["num_attention_heads" if "q_proj" in key else "num_key_value_heads"]
         halves = weight.reshape(heads, 2, weight.shape[0] // heads // 2, *weight.shape[1:])
         return halves.swapaxes(1, 2).reshape(weight.shape)
-    if name.startswith("gemma") and key.endswith("norm.weight"):
-        return weight + 1
     return weight
 
 
