@@ -29,6 +29,7 @@ from far_node.blocks.source import ModelSource, find_model
 from far_node.errors import ModelUnsupported
 from tests.support.models import whole_model
 from tests.support.pieces import Pieces
+from tests.support.together import error_together, unpacked
 
 BLOCKS = 6
 VOCABULARY = 128
@@ -36,6 +37,7 @@ PROMPT, STEPS = 12, 16  # positions at first, and one by one after them
 TOLERANCE = 1e-4  # of the logits' largest magnitude
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 _BEGIN, _END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
+_TOGETHER = "in one pass"
 _BOUNDS = {0.0: "none", 1e-6: "≤ 1e-6", 1e-5: "≤ 1e-5", TOLERANCE: "≤ 1e-4"}
 
 # By what names configs call their sizes. A config is given those that it knows, unless it has its own below.
@@ -311,8 +313,8 @@ ARCHITECTURES = (
     _row("gpt_neox_japanese"),
     _row("gpt_oss", "attention sinks"),
     _row("gptj"),
-    _row("granite"),
-    _row("granite_swa"),
+    _row("granite", attention_multiplier=0.25),
+    _row("granite_swa", attention_multiplier=0.25),
     _row("granitemoe"),
     _row("granitemoe_swa"),
     _row("granitemoehybrid", layer_types=_HYBRID),
@@ -557,11 +559,15 @@ class Outcome:
     """What became of a model in pieces: ``refused`` is why a node would not have it.
 
     Otherwise ``error`` is how far its logits are from those of the whole model, relative to their largest magnitude.
+    ``alone`` is why its sessions cannot share a pass; ``together`` how far they are from alone when they do, packed or
+    padded.
     """
 
     error: float = 0.0
     same_tokens: bool = True
     refused: str = ""
+    alone: str = ""
+    together: float = 0.0
 
     @property
     def verdict(self) -> str:
@@ -589,7 +595,14 @@ def try_architecture(architecture: Architecture, directory: Path) -> Outcome:
     size = max(float(logits.abs().max()) for logits in expected)
     error = max(float((ours - theirs).abs().max()) for ours, theirs in zip(said, expected, strict=True)) / size
     same = all(torch.equal(_best(ours), _best(theirs)) for ours, theirs in zip(said, expected, strict=True))
-    return Outcome(error, same)
+    blocks = walk.pieces.spans[1]
+    if blocks.one_by_one:
+        return Outcome(error, same, alone=blocks.one_by_one)
+    together = error_together(blocks)
+    if blocks.packs:
+        with unpacked(blocks):
+            together = max(together, error_together(blocks))
+    return Outcome(error, same, together=together)
 
 
 def _empty_model(directory: Path, architecture: Architecture) -> ModelSource:
@@ -649,6 +662,7 @@ COLUMNS: dict[str, Callable[[Architecture, Outcome], str]] = {
     "class": lambda architecture, _: f"`{architecture.class_name}`",
     "what is special": lambda architecture, _: traits(architecture),
     "result": lambda _, outcome: outcome.verdict,
+    "many sessions": lambda _, outcome: "" if outcome.refused else outcome.alone or _TOGETHER,
     "largest error, or why not": lambda _, outcome: outcome.refused or _BOUNDS[outcome.bound],
 }
 
@@ -668,7 +682,9 @@ def documented() -> dict[str, Outcome]:
         said, refused = cells["largest error, or why not"], cells["result"] == "refused"
         bounds = {words: bound for bound, words in _BOUNDS.items()}
         found[cells["architecture"].replace("`", "")] = (
-            Outcome(refused=said) if refused else Outcome(error=bounds[said])
+            Outcome(refused=said)
+            if refused
+            else Outcome(error=bounds[said], alone=cells["many sessions"].replace(_TOGETHER, ""))
         )
     return found
 

@@ -65,6 +65,8 @@ def test_in_pieces_it_is_the_whole_model_or_it_is_refused(architecture: Architec
     assert outcome.refused == said.refused
     assert outcome.same_tokens
     assert outcome.error <= min(TOLERANCE, max(10 * said.error, 1e-5))  # another processor rounds in another way
+    assert outcome.alone == said.alone
+    assert outcome.together <= TOLERANCE
 
 
 def test_the_table_has_every_architecture_of_transformers_and_no_other() -> None:
