@@ -110,14 +110,12 @@ def _complete_rope(config: PreTrainedConfig, header: Header) -> None:
         config.rope_parameters = {"rope_theta": theta, **_LLAMA3_ROPE, "factor": max(divisors)}
         frequencies = ROPE_INIT_FUNCTIONS["llama3"](config, None)[0].tolist()
         plain = [theta ** (-index / len(frequencies)) for index in range(len(frequencies))]
-        if _close([was / divisor for was, divisor in zip(plain, divisors, strict=False)], frequencies):
+        if len(divisors) == len(plain) and all(
+            math.isclose(was / divisor, now, rel_tol=1e-4)
+            for was, divisor, now in zip(plain, divisors, frequencies, strict=True)
+        ):
             return
     raise ModelUnsupported(f"{header.path.name} scales its rotary frequencies in a way that is not Llama 3's")
-
-
-def _close(some: list[float], others: list[float]) -> bool:
-    pairs = zip(some, others, strict=False)
-    return len(some) == len(others) and all(math.isclose(one, other, rel_tol=1e-4) for one, other in pairs)
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
 
 from discovery.protocol.announcement import Dtype, Quantization
 from far_mesh.model.ends import ModelEnds
@@ -22,6 +22,7 @@ from far_node.blocks.quantize import gpu_int8_linear, matrix_bytes, targets
 from far_node.blocks.run import Blocks
 from far_node.blocks.sizes import block_sizes
 from far_node.blocks.source import find_model
+from far_node.errors import ModelUnsupported
 from tests.support.models import KINDS, make_model, whole_model
 
 SPAN = (2, 3)
@@ -207,6 +208,25 @@ class TestWhatIsQuantized:
         assert blocks.parameter_count() == load(tmp_path, "none").parameter_count()
 
 
+class TestModelsThatAreQuantizedAlready:
+    """Their weights cannot be made anything else."""
+
+    @pytest.fixture
+    def quantized(self, model: Path, tmp_path: Path) -> Path:
+        config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+        whole = AutoModelForCausalLM.from_pretrained(model, quantization_config=config, device_map={"": "cpu"})
+        whole.save_pretrained(tmp_path / "quantized")
+        return tmp_path / "quantized"
+
+    @pytest.mark.parametrize("kind", COARSE)
+    def test_they_are_refused(self, quantized: Path, kind: Quantization) -> None:
+        with pytest.raises(ModelUnsupported, match=f"cannot be made {kind}: use --quantization none"):
+            load_anew(quantized, kind)
+
+    def test_as_they_are_they_are_served(self, quantized: Path, model: Path) -> None:
+        assert torch.allclose(run(load_anew(quantized, "none"), hidden()), run(load(model, "nf4"), hidden()))
+
+
 class TestTheModuleForAGpu:
     """bitsandbytes runs it on a CPU too."""
 
@@ -236,6 +256,7 @@ _LOADING = """
 import re, sys, threading, time
 from far_node.blocks.load import load_blocks
 from far_node.blocks.source import find_model
+from far_node.errors import ModelUnsupported
 
 def anonymous():
     return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read()).group(1)) * 1024
