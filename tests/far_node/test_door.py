@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 
@@ -37,11 +36,12 @@ from far_node.blocks.wire import to_wire
 from far_node.limits import Limits
 from far_node.receipts import Signer
 from far_node.serving import Serving
+from tests.support.architectures import ARCHITECTURES, make_architecture
 from tests.support.documents import OTHER_DIGEST, key_of, peer_of
 from tests.support.door import knock, opened, opening, refusal, serves
 from tests.support.models import BLOCKS, make_model
 from tests.support.ring import Ring, RingNode, a_ring
-from tests.support.siege import overheard
+from tests.support.siege import CACHE_BYTES, LIMITS, Overheard, Siege, impatient, overheard, resident_bytes
 
 SOON = 20.0
 CLOSE = 1e-4  # relative, of the same steps in a batch and alone
@@ -473,17 +473,17 @@ class TestLeftovers:
         async with a_ring(model) as ring:
             node = await ring.add(0, 6, limits=Limits(prefix_cache_bytes=0))
             channels = [await opened(ring, node, max_length=4096) for _ in range(16)]
-            empty = _resident_bytes()
+            empty = resident_bytes()
             for channel in channels:
                 await channel.send(Step(0, 0, ring.random_hidden(1500), 1))
                 await channel.expect(Step)
-            full = _resident_bytes()
+            full = resident_bytes()
             assert full - empty > 16 * 1500 * BLOCKS * 2 * 4 * 16 * 4 * 0.9, "keys and values of four heads in float32"
             for channel in channels[1:]:
                 await channel.close()
             await until(lambda: node.budget.sessions == 1)
             await node.executor.run(lambda: None)
-            assert _resident_bytes() - empty < 0.3 * (full - empty)
+            assert resident_bytes() - empty < 0.3 * (full - empty)
             await channels[0].close()
 
     @pytest.mark.parametrize("max_length", [33, 256])
@@ -526,11 +526,6 @@ class TestLeftovers:
                     continue
 
 
-def _resident_bytes() -> int:
-    gc.collect()
-    return int(psutil.Process().memory_info().rss)
-
-
 async def _fed_by_link(ring: Ring, node: RingNode, positions: int) -> tuple[Channel, Channel]:
     """A session that gets its steps from the client over a link; ``positions`` of it have been computed."""
     session_id = new_session_id()
@@ -549,3 +544,64 @@ async def test_a_question_about_the_node_is_answered_in_between(ring: Ring) -> N
         channel = await knock(ring, node, INFO_PROTOCOL)
         await channel.send(InfoRequest())
         assert isinstance(await channel.receive(), NodeInfo)
+
+
+class TestSiege:
+    """Tens of thousands of messages from eight strangers, while an honest client goes on."""
+
+    async def test_nothing_that_strangers_say_moves_a_node(self, tmp_path: Path) -> None:
+        model = make_model(
+            tmp_path / "small",
+            hidden_size=32,
+            num_hidden_layers=3,
+            intermediate_size=48,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+        )
+        with impatient(), overheard() as heard:
+            async with _besieged(model, (0, 1), (1, 3)) as siege:
+                await siege.run(5_000)
+                before, tasks = resident_bytes(), len(asyncio.all_tasks())
+                await siege.run(15_000)
+                assert resident_bytes() - before < 2**24
+                assert len(asyncio.all_tasks()) <= tasks
+            gc.collect()
+        _stood(siege, heard)
+        assert siege.messages >= 20_000
+        assert set(siege.reactions) >= {
+            *("opened", "a step's answer", "a receipt", "told about the node", "closed", "busy", "out_of_cache"),
+            *("protocol_violation", "blocks_not_served", "session_too_long", "bad_position", "peer_unavailable"),
+        }
+        assert heard.events["session_expired"], "of those who stay and say nothing"
+
+    @pytest.mark.parametrize("kind", ["lfm2", "gemma3_text", "one by one"])
+    async def test_nor_one_that_serves_another_kind_of_model(self, tmp_path: Path, kind: str) -> None:
+        if kind == "one by one":
+            model = make_model(tmp_path / "model", rope_parameters={"rope_type": "dynamic", "factor": 2.0})
+        else:
+            model = make_architecture(tmp_path / "model", next(one for one in ARCHITECTURES if one.name == kind))
+        with impatient(), overheard() as heard:
+            async with _besieged(model, (0, 4), (4, 6), can_rewind=kind != "lfm2") as siege:
+                assert (siege.nodes[0].blocks.one_by_one is not None) == (kind == "one by one")
+                await siege.run(2_000)
+            gc.collect()
+        _stood(siege, heard)
+        assert siege.reactions["a step's answer"] > 100
+
+
+@asynccontextmanager
+async def _besieged(model: Path, *spans: tuple[int, int], can_rewind: bool = True) -> AsyncIterator[Siege]:
+    async with a_ring(model) as ring:
+        for first, end in spans:
+            await ring.add(first, end, cache_bytes=CACHE_BYTES, limits=LIMITS)
+        siege = Siege(ring, 1, can_rewind=can_rewind)
+        await siege.learn()
+        yield siege
+
+
+def _stood(siege: Siege, heard: Overheard) -> None:
+    """Nothing was wrong, and the honest client was answered as in quiet."""
+    assert not siege.complaints, siege.complaints[0]
+    assert not heard.alarms, heard.alarms[0]
+    assert siege.lessons >= 1
+    assert siege.difference <= CLOSE

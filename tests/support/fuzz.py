@@ -218,9 +218,9 @@ class Fuzzer:
         """Nothing is wrong with it: it must be answered, whatever the others do."""
         r = self._random
         opening = self._opening(batch=r.choice((1, 1, 2)))
-        count = r.randint(1, 6)
-        frames, _ = self._steps(opening, count)
-        return Talk("honest", (self._line(SESSION_PROTOCOL, _frame(opening), *frames),), due=NO_ROOM, answers=count)
+        frames, _ = self._steps(opening, r.randint(1, 6))
+        line = self._line(SESSION_PROTOCOL, _frame(opening), *frames)
+        return Talk("honest", (line,), due=NO_ROOM, answers=len(frames))
 
     def _linked(self) -> Talk:
         """A session that is fed by a link, with things on both streams that may not be there."""
