@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -291,11 +291,11 @@ class TestSlab:
         assert values[[0, 2]].eq(2).all()
 
     @pytest.fixture
-    def elsewhere(self) -> Iterator[tuple[Slab, torch.Tensor]]:
+    def elsewhere(self) -> tuple[Slab, torch.Tensor]:
         """Not on a CPU: the tensors have as many rows as they say."""
         slab, like = Slab(64, 16), torch.empty(1, 2, 1, 4, device="meta")
         slab.rows = 3
-        yield slab, like
+        return slab, like
 
     def test_elsewhere_it_grows_with_those_who_come(self, elsewhere: tuple[Slab, torch.Tensor]) -> None:
         slab, like = elsewhere
@@ -320,11 +320,14 @@ class TestSlab:
         last = SlotRows(slab, 5, 1)
         last.prepare()
         keys, _ = slab.of(0, like, like)
-        assert (len(keys), keys[1].eq(7).all(), keys[3:].any()) == (6, True, False)
+        assert len(keys) == 6
+        assert keys[1].eq(7).all()
+        assert not keys[3:].any()
         slab.rows = 2
         last.clear()
         keys, _ = slab.of(0, like, like)
-        assert (len(keys), keys[1].eq(7).all()) == (2, True)
+        assert len(keys) == 2
+        assert keys[1].eq(7).all()
 
     def test_a_row_that_is_given_up_while_a_pass_runs_stays_until_it_is_over(
         self, elsewhere: tuple[Slab, torch.Tensor]
