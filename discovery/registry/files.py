@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
 
 from discovery.protocol.errors import InvalidArgument, WeightsDamaged
 
@@ -51,6 +53,27 @@ def is_unsafe(name: str) -> bool:
     return Path(name).suffix.lower() in UNSAFE_SUFFIXES
 
 
+def parse_json(data: bytes) -> Any:
+    """Parse a stranger's JSON, nested at most some 200 levels deep.
+
+    ``json.loads`` is bounded by Python's recursion limit alone, which some libraries raise to where a few kilobytes of
+    brackets overflow the stack and end the process.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deep.
+    """
+    return from_json(data)
+
+
+def nests_too_deep(data: bytes) -> bool:
+    """Whether JSON is nested so deep that reading it could end a process: see :func:`parse_json`."""
+    try:
+        from_json(data)
+    except ValueError as error:
+        return "recursion limit" in str(error)
+    return False
+
+
 def weight_map_of(index: bytes, name: str = INDEX) -> dict[str, str]:
     """The names of the weights and of the files they are in, from the bytes of an index file.
 
@@ -58,9 +81,9 @@ def weight_map_of(index: bytes, name: str = INDEX) -> dict[str, str]:
         WeightsDamaged: it is not an index, or names a file that is not simply beside it.
     """
     try:
-        found = json.loads(index)["weight_map"]
+        found = parse_json(index)["weight_map"]
         files = {str(weight): str(file) for weight, file in found.items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         raise WeightsDamaged(f"{name} is not an index of safetensors files", file=name) from None
     for file in sorted(set(files.values())):
         if not is_weights(file):

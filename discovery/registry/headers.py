@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from discovery.protocol.errors import WeightsDamaged
+from discovery.registry.files import parse_json
 
 LENGTH_BYTES = 8
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+MAX_HEADER_BYTES = 32 << 20  # a third of the format's own limit, and ten times what the largest models have
 _METADATA = "__metadata__"
 
 BITS = {
@@ -96,7 +97,7 @@ def _header_length(first: bytes, size: int) -> int:
         raise _Malformed(f"it ends after {len(first)} bytes")
     length = int.from_bytes(first, "little")
     if length > MAX_HEADER_BYTES:
-        raise _Malformed(f"its header claims {length} bytes, more than the format allows")
+        raise _Malformed(f"its header claims {length} bytes, more than any model needs")
     if LENGTH_BYTES + length > size:
         raise _Malformed(f"its header claims {length} bytes, and the whole file has {size}")
     return length
@@ -104,10 +105,11 @@ def _header_length(first: bytes, size: int) -> int:
 
 def _parse(text: bytes, size: int) -> Header:
     try:
+        parse_json(text)  # whose depth is bounded; it does not tell of duplicates
         described = json.loads(text, object_pairs_hook=_without_duplicates)
     except _Malformed:
         raise
-    except (ValueError, RecursionError):
+    except ValueError:
         raise _Malformed("its header is not JSON") from None
     if not isinstance(described, dict):
         raise _Malformed("its header is not a JSON object")

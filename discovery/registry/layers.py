@@ -7,9 +7,10 @@ the number, that occurs with every number from 0 to the count of layers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from discovery.registry.files import parse_json
 
 MAX_BLOCKS = 4096
 _BLOCK_COUNT_NAMES = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
@@ -66,8 +67,8 @@ def block_count_in(config: object) -> int | None:
 def block_count_of_text(config: bytes) -> int | None:
     """:func:`block_count_in` for the bytes of a file that may not even be JSON."""
     try:
-        return block_count_in(json.loads(config))
-    except (ValueError, RecursionError):
+        return block_count_in(parse_json(config))
+    except ValueError:
         return None
 
 

@@ -8,13 +8,12 @@ and paths do not matter, nor which of the files are on this disk.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
 from discovery.protocol.errors import WeightsDamaged
-from discovery.registry.files import CONFIG, is_directory
+from discovery.registry.files import CONFIG, is_directory, parse_json
 from discovery.registry.hashes import HashCache
 from discovery.registry.layers import block_count_in
 from discovery.registry.manifest import model_digest
@@ -110,7 +109,7 @@ def block_count_of(source: ModelSource) -> int:
         ModelUnsupported: the file does not say.
     """
     try:
-        count = block_count_in(json.loads((source.path / CONFIG).read_text()))
+        count = block_count_in(parse_json((source.path / CONFIG).read_bytes()))
     except (OSError, ValueError):
         count = None
     if count is None:

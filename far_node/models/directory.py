@@ -13,6 +13,7 @@ from discovery.registry.files import (
     is_unsafe,
     is_weights,
     loaded_weights,
+    nests_too_deep,
     small_files,
     weight_files,
 )
@@ -29,12 +30,14 @@ def hash_files(path: Path, on_progress: OnProgress) -> dict[str, str]:
 
     Raises:
         UnsafeWeights: there is no safetensors file.
-        WeightsDamaged: one is malformed, or the index of several is.
+        WeightsDamaged: one is malformed, or the index of several is, or the config is nested too deep.
         ModelNotFound: the index names a file that is not there.
     """
     weights = weight_files(path)
     if not weights:
         raise UnsafeWeights(_no_safetensors(path), path=str(path))
+    if nests_too_deep((path / CONFIG).read_bytes()):
+        raise WeightsDamaged(f"the config.json in {path} is nested deeper than any file of a model", file=CONFIG)
     for file in weights:
         read_header(file)
     for name in loaded_weights(path):

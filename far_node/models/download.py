@@ -17,7 +17,7 @@ from typing import BinaryIO, Self
 import httpx
 
 from discovery.protocol.errors import FarError, InvalidArgument, WeightsDamaged
-from discovery.registry.files import SAFETENSORS
+from discovery.registry.files import SAFETENSORS, nests_too_deep
 from discovery.registry.hashes import HashCache, OnBytes, file_key
 from discovery.registry.headers import read_header
 from far_node.errors import ModelNotFound
@@ -309,7 +309,7 @@ def part_of(target: Path) -> Path:
 
 
 def check_format(path: Path, name: str) -> None:
-    """Check that a weight file begins as its name says.
+    """Check that a file begins as its name says, and that no JSON in it overflows the stack of who reads it.
 
     Raises:
         WeightsDamaged: it does not.
@@ -320,6 +320,8 @@ def check_format(path: Path, name: str) -> None:
         with path.open("rb") as file:
             if file.read(len(_GGUF_MAGIC)) != _GGUF_MAGIC:
                 raise WeightsDamaged(f"{name} is not a GGUF file", file=name)
+    elif name.endswith(".json") and nests_too_deep(path.read_bytes()):
+        raise WeightsDamaged(f"{name} is nested deeper than any file of a model", file=name)
 
 
 def disk_error(error: OSError, target: Path) -> FarError:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from discovery.registry.files import CONFIG, loaded_weights
+from discovery.registry.files import CONFIG, loaded_weights, parse_json
 from discovery.registry.headers import BITS, TensorEntry, read_header
 from discovery.registry.layers import Layering, block_count_in, find_layering
 from far_node.blocks.source import BUNDLED_MODEL, bundled_model_path, find_model
@@ -160,8 +159,8 @@ def _block(number: int, tensors: Iterable[TensorEntry]) -> BlockFacts:
 
 def _config(directory: Path) -> dict[str, Any]:
     try:
-        config = json.loads((directory / CONFIG).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        config = parse_json((directory / CONFIG).read_bytes())
+    except (OSError, ValueError):
         config = None
     if not isinstance(config, dict):
         raise ModelUnsupported(f"the config.json in {directory} cannot be read")

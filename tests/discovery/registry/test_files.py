@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from discovery.registry.files import (
     is_unsafe,
     is_weights,
     loaded_weights,
+    nests_too_deep,
+    parse_json,
     real_file,
     small_files,
     weight_map_of,
@@ -142,3 +145,24 @@ class TestLinks:
         (tmp_path / "folder.json").mkdir()
         (tmp_path / "config.json").touch()
         assert [file.name for file in small_files(tmp_path)] == ["config.json"]
+
+
+DEEP = [b"[" * 100_000, b'{"a":' * 100_000, b"[" * 1000 + b"]" * 1000]
+
+
+@pytest.mark.parametrize("data", DEEP, ids=["lists", "objects", "closed"])
+def test_json_is_parsed_to_a_bounded_depth_whatever_pythons_limit_is(data: bytes) -> None:
+    """Libraries raise Python's limit of recursion, and then ``json.loads`` of this ends the process."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)
+    try:
+        with pytest.raises(ValueError, match="recursion limit"):
+            parse_json(data)
+        assert nests_too_deep(data)
+    finally:
+        sys.setrecursionlimit(before)
+
+
+@pytest.mark.parametrize("data", [b"", b"not json", b'{"a": [1, 2, {"b": null}]}', b"[" * 100 + b"]" * 100])
+def test_what_is_not_deep(data: bytes) -> None:
+    assert not nests_too_deep(data)

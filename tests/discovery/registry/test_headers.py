@@ -66,14 +66,14 @@ def test_what_we_write_is_read_by_the_library(tmp_path: Path) -> None:
         (b"", "it ends after 0 bytes"),
         (b"\x05\0\0", "it ends after 3 bytes"),
         ((100).to_bytes(8, "little") + b"{}", "claims 100 bytes, and the whole file has 10"),
-        ((MAX_HEADER_BYTES + 1).to_bytes(8, "little"), "more than the format allows"),
-        (b"\xff" * 8, "more than the format allows"),
+        ((MAX_HEADER_BYTES + 1).to_bytes(8, "little"), "more than any model needs"),
+        (b"\xff" * 8, "more than any model needs"),
         (b"\0" * 8, "is not JSON"),
         ((2).to_bytes(8, "little") + b"[]", "is not a JSON object"),
         ((4).to_bytes(8, "little") + b"null", "is not a JSON object"),
         ((3).to_bytes(8, "little") + b"\xff\xfe{", "is not JSON"),
         ((6).to_bytes(8, "little") + b'{"a":}', "is not JSON"),
-        ((4000).to_bytes(8, "little") + b"[" * 4000, "is not JSON"),
+        ((100_000).to_bytes(8, "little") + b"[" * 100_000, "is not JSON"),
     ],
 )
 def test_a_file_without_a_header_is_refused(tmp_path: Path, content: bytes, words: str) -> None:

@@ -154,6 +154,14 @@ class TestDamaged:
     def test_a_file_that_is_not_gguf(self, fetch: Fetch) -> None:
         self.refused(fetch, b"PK\3\4 pickled", expected(b"PK\3\4 pickled", "model.gguf"), "is not a GGUF file")
 
+    def test_a_json_file_that_would_overflow_the_stack_of_who_reads_it(self, fetch: Fetch) -> None:
+        deep = b"[" * 100_000
+        self.refused(fetch, deep, expected(deep, "tokenizer_config.json"), "is nested deeper than any file of a model")
+
+    def test_a_small_file_may_be_anything_else(self, fetch: Fetch) -> None:
+        with answering(lambda _path, asked: of(b"no JSON at all", asked)) as url:
+            fetch(url, expected(b"no JSON at all", "notes.json"))
+
     def test_a_link_in_the_place_of_what_arrives_is_not_followed(self, fetch: Fetch, tmp_path: Path) -> None:
         (tmp_path / "precious").write_text("mine")
         fetch.part.symlink_to(tmp_path / "precious")

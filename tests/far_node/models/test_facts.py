@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from discovery.protocol.announcement import Dtype, Quantization
+from discovery.protocol.errors import WeightsDamaged
 from discovery.registry.headers import TensorEntry
 from far_node.blocks.sizes import block_sizes
 from far_node.blocks.source import find_model
@@ -120,9 +121,16 @@ def test_a_model_that_is_not_here(name: str) -> None:
         describe(ModelStore(), name)
 
 
-@pytest.mark.parametrize("config", ["{}", "[]", "not json", "[" * 100_000])
+@pytest.mark.parametrize("config", ["{}", "[]", "not json"])
 def test_a_config_that_says_nothing(tmp_path: Path, config: str) -> None:
     model = make_model(tmp_path / "tiny")
     (model / "config.json").write_text(config)
     with pytest.raises(ModelUnsupported):
+        look(model)
+
+
+def test_a_config_that_would_overflow_the_stack_of_who_reads_it(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "tiny")
+    (model / "config.json").write_text("[" * 100_000)
+    with pytest.raises(WeightsDamaged, match=r"the config\.json in .* is nested deeper than any file of a model"):
         look(model)
