@@ -78,6 +78,10 @@ class Talk:
         prompt = to_wire(torch.randn(1, self.context, HIDDEN, generator=generator), "float32")
         await self.session.step(prompt, 0, keep=1)
 
+    def for_steps(self, count: int) -> Callable[[], bool]:
+        """Until so many are decoded."""
+        return lambda: self.decoded < count
+
     async def decode(self, go_on: Callable[[], bool]) -> WireTensor | None:
         """Step by step as long as told; the last answer."""
         answer = None
@@ -136,13 +140,13 @@ async def throughput(clients: Clients, sessions: int, seconds: float) -> dict[st
 async def equality(clients: Clients, sessions: int, steps: int = 24) -> float:
     """Largest relative difference of answers in batches from those of the same session alone."""
     together = await clients.talks(sessions)
-    batched = await asyncio.gather(*(talk.decode(lambda talk=talk: talk.decoded < steps) for talk in together))
+    batched = await asyncio.gather(*(talk.decode(talk.for_steps(steps)) for talk in together))
     await clients.end(together)
     worst = 0.0
     for number in range(0, sessions, max(1, sessions // 4)):
         alone = await clients.talk(number)
         await alone.prefill()
-        expected, answer = await alone.decode(lambda talk=alone: talk.decoded < steps), batched[number]
+        expected, answer = await alone.decode(alone.for_steps(steps)), batched[number]
         await clients.end([alone])
         assert answer is not None
         assert expected is not None
