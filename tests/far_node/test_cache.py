@@ -48,20 +48,24 @@ class Promises(RuleBasedStateMachine):
     @rule(number=st.integers(0, 9), rows=st.integers(1, 6), positions=st.integers(1, 200), span=st.sampled_from(SPANS))
     def admit(self, number: int, rows: int, positions: int, span: tuple[int, int]) -> None:
         name = session(number)
+        if name in self.ledger:
+            with pytest.raises(Busy) as taken:
+                self.budget.admit(name, rows, positions, span)
+            assert taken.value.retry_after is not None
+            return
+        needed = COST.of(rows, capacity_class(positions, 200), span[1] - span[0])
+        free = CAPACITY - self.budget.used_bytes
         try:
             lease = self.budget.admit(name, rows, positions, span)
-        except Busy as refusal:
-            assert name in self.ledger
-            assert refusal.retry_after is not None
-        except OutOfCache as refusal:
-            needed, free = refusal.facts["needed_bytes"], refusal.facts["free_bytes"]
-            assert needed == COST.of(rows, capacity_class(positions, 200), span[1] - span[0])
-            assert needed > free == CAPACITY - self.budget.used_bytes
-            assert refusal.retry_after is not None
+        except OutOfCache as error:
+            refusal = error
         else:
-            assert name not in self.ledger
             assert (lease.count, lease.slab.capacity >= positions) == (rows, True)
             self.ledger[name] = lease, span
+            return
+        assert (refusal.facts["needed_bytes"], refusal.facts["free_bytes"]) == (needed, free)
+        assert needed > free
+        assert refusal.retry_after is not None
 
     @rule(number=st.integers(0, 9))
     def free(self, number: int) -> None:
