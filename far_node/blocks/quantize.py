@@ -212,6 +212,8 @@ def nf4_linear(weight: Tensor, bias: nn.Parameter | None = None) -> nn.Module:
     ).to(weight.device)
     module.eval()
     module.support_avx512bf16_for_cpu = _has_fused_nf4(outputs)
+    if module.support_avx512bf16_for_cpu:  # that kernel reads a transposed input as if it were not (Mamba's)
+        module.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
     module(weight.new_zeros(1, inputs))  # on a CPU its first call may change the layout
     module.bias = bias
     module.register_buffer("absmax", module.weight.quant_state.absmax, persistent=False)  # where it is counted

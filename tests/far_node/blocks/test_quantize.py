@@ -18,7 +18,7 @@ from far_mesh.model.ends import ModelEnds
 from far_mesh.model.tokens import Tokens
 from far_node.blocks.cut import find_stack, read_config
 from far_node.blocks.load import load_blocks, load_client_model
-from far_node.blocks.quantize import gpu_int8_linear, matrix_bytes, targets
+from far_node.blocks.quantize import gpu_int8_linear, matrix_bytes, nf4_linear, targets
 from far_node.blocks.run import Blocks
 from far_node.blocks.sizes import block_sizes
 from far_node.blocks.source import find_model
@@ -142,6 +142,16 @@ def test_a_row_is_the_same_alone_and_in_a_batch_of_eight(any_model: Path, kind: 
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("outputs", [64, 36])
+def test_an_input_that_lies_across_in_memory_is_read_right(outputs: int) -> None:
+    """Mamba multiplies what it has transposed."""
+    generator = torch.Generator().manual_seed(0)
+    linear = nf4_linear(torch.randn(outputs, 128, generator=generator))
+    across = torch.randn(1, 128, 5, generator=generator).transpose(1, 2)
+    with torch.inference_mode():
+        torch.testing.assert_close(linear(across), linear(across.contiguous()))
+
+
 @pytest.mark.parametrize("kind", COARSE)
 def test_loading_twice_gives_the_same(any_model: Path, kind: Quantization) -> None:
     assert torch.equal(*(run(load_anew(any_model, kind), hidden()) for _ in range(2)))
