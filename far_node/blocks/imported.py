@@ -6,22 +6,19 @@ others not quite; only those are taken that a test compares with the model befor
 
 from __future__ import annotations
 
+import contextlib
 import math
-import os
+import shutil
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-import structlog
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from discovery.registry.files import CONFIG
 from discovery.registry.hashes import cache_directory
-from far_node.blocks.gguf import Header, read_floats
+from far_node.blocks.gguf import Header, read_floats, write_part
 from far_node.errors import ModelUnsupported
-
-log = structlog.get_logger(__name__)
 
 SUPPORTED = ("llama", "qwen2", "qwen3", "qwen3moe")
 """llama.cpp's names. Mistral's files are llama's."""
@@ -36,8 +33,8 @@ _LLAMA3_ROPE = {
 _CANNOT_READ = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, NotImplementedError)
 
 
-def model_directory(header: Header, sha256: str) -> Path:
-    """Where the config and the tokenizer of a file are; they are made if they are not there.
+def model_directory(header: Header, sha256: str, *, with_tokenizer: bool) -> Path:
+    """Where the config of a file is, and its tokenizer if that is wanted; they are made if they are not there.
 
     Raises:
         ModelUnsupported: its architecture, or something it asks of it.
@@ -47,37 +44,49 @@ def model_directory(header: Header, sha256: str) -> Path:
             f"GGUF files of {header.architecture[:80]!r} are not supported, only of {', '.join(SUPPORTED)}; "
             "serve the model from its safetensors files"
         )
-    place = cache_directory() / "gguf" / f"{sha256}-{_FORMAT}-{version('transformers')}"
-    if not (place / CONFIG).is_file():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
-            _make(header, Path(scratch))
-            try:
-                os.rename(scratch, place)
-            except OSError:  # somebody else has just made it
-                if not (place / CONFIG).is_file():
-                    raise
-            else:
-                Path(scratch).mkdir()
+    name = "-".join([sha256, str(_FORMAT), version("transformers"), "client" if with_tokenizer else "node"])
+    place = cache_directory() / "gguf" / name
+    if not place.is_dir():
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            scratch = Path(tempfile.mkdtemp(dir=place.parent))
+        except OSError as error:
+            raise ModelUnsupported(f"the config of {header.path.name} cannot be kept: {_reason(error)}") from error
+        try:
+            _make_config(header, scratch)
+            if with_tokenizer:
+                _make_tokenizer(header, scratch)
+            with contextlib.suppress(OSError):  # somebody else has just made it
+                scratch.rename(place)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
     return place
 
 
-def _make(header: Header, directory: Path) -> None:
-    link = directory / "model.gguf"
-    link.symlink_to(header.path.resolve())  # alone in here, so that nothing beside the file is read
+def _make_config(header: Header, directory: Path) -> None:
+    # of a file with nothing else in it: transformers would take seconds to read a vocabulary that it does not need
+    bare = directory / "config.gguf"
+    write_part(header, bare, lambda tensor: False)
     try:
-        config = AutoConfig.from_pretrained(directory, gguf_file=link.name, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(directory, gguf_file=bare.name, trust_remote_code=False)
         _complete(config, header)
+        _complete_rope(config, header)
     except _CANNOT_READ as error:
         raise ModelUnsupported(f"{header.path.name} cannot be read: {_reason(error)}") from error
-    try:
-        AutoTokenizer.from_pretrained(directory, gguf_file=link.name, trust_remote_code=False).save_pretrained(
-            directory
-        )
-    except _CANNOT_READ as error:  # a node needs none; a client is told that there is none
-        log.warning("gguf_without_tokenizer", file=header.path.name, reason=_reason(error))
-    link.unlink()
+    bare.unlink()
     config.save_pretrained(directory)
+
+
+def _make_tokenizer(header: Header, directory: Path) -> None:
+    link = directory / "model.gguf"
+    link.symlink_to(header.path.resolve())
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, gguf_file=link.name, trust_remote_code=False)
+        tokenizer.save_pretrained(directory)
+    except _CANNOT_READ as error:
+        raise ModelUnsupported(f"the tokenizer in {header.path.name} cannot be used: {_reason(error)}") from error
+    finally:
+        link.unlink()
 
 
 def _complete(config: PreTrainedConfig, header: Header) -> None:
@@ -95,7 +104,10 @@ def _complete(config: PreTrainedConfig, header: Header) -> None:
     config.pad_token_id = header.find("tokenizer.ggml.padding_token_id")
     ends = [header.find(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot")]
     config.eos_token_id = sorted({end for end in ends if end is not None}) or None
-    _complete_rope(config, header)
+    tensors = {tensor.name: tensor for tensor in header.tensors}
+    config.tie_word_embeddings = "output.weight" not in tensors
+    if "token_embd.weight" in tensors:
+        config.vocab_size = tensors["token_embd.weight"].sizes[-1]
 
 
 def _complete_rope(config: PreTrainedConfig, header: Header) -> None:

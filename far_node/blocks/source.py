@@ -92,7 +92,7 @@ def find_model(
     if registry is None and model == BUNDLED_MODEL:
         return _in_directory(bundled_model_path(), model_id or BUNDLED_MODEL, part, on_progress)
     if registry is None and model.endswith(GGUF) and Path(model).expanduser().is_file():
-        return _in_gguf(Path(model).expanduser(), model_id, on_progress)
+        return _in_gguf(Path(model).expanduser(), model_id, part, on_progress)
     return _in_store(model, model_id or model, part, registry, on_progress)
 
 
@@ -131,7 +131,7 @@ def _in_directory(path: Path, model_id: str, part: Part | None, on_progress: OnP
     return ModelSource(model_id, path, folder.manifest.digest)
 
 
-def _in_gguf(file: Path, model_id: str | None, on_progress: OnProgress) -> ModelSource:
+def _in_gguf(file: Path, model_id: str | None, part: Part | None, on_progress: OnProgress) -> ModelSource:
     """A model that is one file. Its name does not matter: the same file is the same model."""
     from far_node.blocks.imported import model_directory
 
@@ -139,7 +139,7 @@ def _in_gguf(file: Path, model_id: str | None, on_progress: OnProgress) -> Model
     counter = Counter("verifying", file.name, file.stat().st_size, on_progress)
     with HashCache() as cache:
         sha256 = cache.sha256(file, counter)
-    directory = model_directory(header, sha256)
+    directory = model_directory(header, sha256, with_tokenizer=part is None or part.ends)
     return ModelSource(model_id or file.stem, directory, model_digest("", {f"model{GGUF}": sha256}), gguf=file)
 
 

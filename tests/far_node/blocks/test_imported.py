@@ -29,6 +29,7 @@ from far_node.blocks.load import load_blocks, load_client_model
 from far_node.blocks.sizes import block_sizes
 from far_node.blocks.source import ModelSource, block_count_of, bundled_model_path, find_model
 from far_node.errors import ModelUnsupported
+from far_node.models.part import ENDS, Part
 from tests.support.gguf import NAMES, write_gguf
 from tests.support.models import BUNDLED_VOCABULARY, greedy, whole_model
 from tests.support.ring import a_ring
@@ -169,11 +170,14 @@ class TestBlocks:
         source = find_model(str(llama))
         run(source, (1, 3), "int8")
         assert [path.name for path in (far_cache / "gguf").iterdir()] == [source.path.name]
-        assert sorted(path.name for path in source.path.iterdir()) == [
-            "config.json",
-            "tokenizer.json",
-            "tokenizer_config.json",
-        ]
+        names = {path.name for path in source.path.iterdir()}
+        assert names == {"config.json", "tokenizer.json", "tokenizer_config.json"}
+
+    def test_a_node_needs_no_words(self, llama: Path) -> None:
+        source = find_model(str(llama), part=Part(1, 3))
+        assert [path.name for path in source.path.iterdir()] == ["config.json"]
+        assert torch.equal(run(source, (1, 3)), run(found(llama), (1, 3)))
+        assert source.digest == found(llama).digest
 
 
 def _original(kind: str, directory: Path) -> Path:
@@ -326,10 +330,9 @@ class TestRefusing:
         file = write_gguf(_original("llama", directory), tmp_path / "x.gguf", "F32")
         content = file.read_bytes().replace(b"tokenizer.ggml.tokens", b"tokenizer.ggml.tokenz")
         file.write_bytes(content)
-        source = find_model(str(file))
-        run(source, (0, 1))
-        with pytest.raises(ModelUnsupported, match="tokenizer"):
-            Tokens.load(source, read_config(source))
+        run(find_model(str(file), part=Part(0, 1)), (0, 1))
+        with pytest.raises(ModelUnsupported, match=r"the tokenizer in x\.gguf"):
+            find_model(str(file), part=ENDS)
 
     def test_missing_weights_are_named(self, directory: Path, tmp_path: Path) -> None:
         file = write_gguf(_original("llama", directory), tmp_path / "x.gguf", "F32")
@@ -338,6 +341,14 @@ class TestRefusing:
         run(source, (0, 2))
         with pytest.raises(ModelUnsupported, match=r"layers\.2\.mlp\.up_proj"):
             run(source, (1, 3))
+
+    def test_a_cache_that_cannot_be_written_is_named(
+        self, llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "cache").write_text("")
+        monkeypatch.setenv("FAR_CACHE_DIR", str(tmp_path / "cache"))
+        with pytest.raises(ModelUnsupported, match="cannot be kept"):
+            find_model(str(llama))
 
     def test_a_file_that_is_none_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes(1000))
