@@ -6,6 +6,7 @@ database ▸ chain ▸ meshes ▸ what a crash left open ▸ settler, deposit wa
 from __future__ import annotations
 
 import asyncio
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
@@ -61,6 +62,11 @@ class Rooms:
     opened_at: datetime
 
 
+# Python's own. A library that the wallets need lifts it a hundredfold when it is imported, and then a stranger's JSON of
+# many brackets overflows the stack and ends the process.
+_RECURSION_LIMIT = 1000
+
+
 def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> FastAPI:
     """The application. Nothing is opened before its lifespan begins.
 
@@ -71,6 +77,7 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
     settings.require("chain_rpc_url", "token_address", "escrow_address", "models")
     settings.jwt_key()
     settings.settler_key()
+    sys.setrecursionlimit(_RECURSION_LIMIT)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -50,6 +51,19 @@ def test_a_wrong_method(user: User) -> None:
 @pytest.mark.parametrize("body", [b"{", b"[1]", b"\xff", b"null", b'"x"'])
 def test_a_body_that_is_not_ours(user: User, body: bytes) -> None:
     error(user.http.post(PATH, content=body, headers={"content-type": "application/json"}), 400, "invalid_argument")
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"prompt":'])
+def test_a_body_of_a_hundred_thousand_brackets_does_not_end_the_process(
+    opening: bytes, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    live, loop = request.getfixturevalue("live_chain"), request.getfixturevalue("loop_thread")
+    settings = live.settings(database_url=f"sqlite+aiosqlite:///{tmp_path / 'm.db'}", max_body_bytes=2 * 2**20)
+    with House(loop, live, settings, Broken()) as house:
+        user = house.user(deposit=0)
+        body = opening * 100_000
+        error(user.http.post(PATH, content=body, headers={"content-type": "application/json"}), 400, "invalid_argument")
+        error(user.http.get("/nowhere"), 404, "not_found")
 
 
 def test_what_is_missing_is_named(user: User) -> None:
