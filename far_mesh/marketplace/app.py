@@ -62,8 +62,8 @@ class Rooms:
     opened_at: datetime
 
 
-# Python's own. A library that the wallets need lifts it a hundredfold when it is imported, and then a stranger's JSON of
-# many brackets overflows the stack and ends the process.
+# Python's own. A library that the wallets need lifts it a hundredfold when it is imported, and then a stranger's JSON
+# of many brackets overflows the stack and ends the process.
 _RECURSION_LIMIT = 1000
 
 
