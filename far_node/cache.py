@@ -14,14 +14,16 @@ _SMALLEST_CAPACITY = 64
 
 @dataclass(frozen=True)
 class CacheCost:
-    """Bytes of cache a row takes in one block: once, and for each position."""
+    """Bytes of cache a row takes in each block from ``first_block`` on: once, and for each position."""
 
-    fixed_bytes: int
-    position_bytes: int
+    first_block: int
+    fixed_bytes: tuple[int, ...]
+    position_bytes: tuple[int, ...]
 
-    def of(self, rows: int, positions: int, blocks: int) -> int:
-        """Bytes for a session of this size."""
-        return rows * blocks * (self.fixed_bytes + positions * self.position_bytes)
+    def of(self, rows: int, positions: int, span: tuple[int, int]) -> int:
+        """Bytes for a session of this size in blocks ``[span[0], span[1])``."""
+        blocks = slice(span[0] - self.first_block, span[1] - self.first_block)
+        return rows * (sum(self.fixed_bytes[blocks]) + positions * sum(self.position_bytes[blocks]))
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,9 @@ class CacheBudget:
         """Sessions that hold cache."""
         return sum(len(shelf.leases) for shelf in self._shelves)
 
-    def how_many(self, positions: int, blocks: int) -> int:
+    def how_many(self, positions: int, span: tuple[int, int]) -> int:
         """How many sessions of one row and so many positions find room at once."""
-        return self.capacity_bytes // self._cost.of(1, capacity_class(positions, self._longest), blocks)
+        return self.capacity_bytes // self._cost.of(1, capacity_class(positions, self._longest), span)
 
     def admit(self, session_id: SessionId, rows: int, positions: int, span: tuple[int, int]) -> Lease:
         """Promise a session rows for all its positions.
@@ -108,7 +110,7 @@ class CacheBudget:
             fits = self._bytes_of(shelf, growth) <= free
             if fits and (growth == 0 or shelf.slab.capacity == capacity):
                 return self._lease(shelf, session_id, first, rows)
-        needed = self._cost.of(rows, capacity, span[1] - span[0])
+        needed = self._cost.of(rows, capacity, span)
         if needed > free:
             raise OutOfCache(
                 f"the session needs {needed} bytes of cache and {free} are free",
@@ -133,4 +135,4 @@ class CacheBudget:
         return lease
 
     def _bytes_of(self, shelf: _Shelf, rows: int) -> int:
-        return self._cost.of(rows, shelf.slab.capacity, shelf.span[1] - shelf.span[0])
+        return self._cost.of(rows, shelf.slab.capacity, shelf.span)

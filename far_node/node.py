@@ -70,8 +70,8 @@ class ServedModel:
     @property
     def expected_sessions(self) -> int:
         """How many sessions of that length find room at once."""
-        blocks = self.about.end_block - self.about.first_block
-        return min(self.serving.limits.max_sessions, self.serving.budget.how_many(self.usual_session, blocks))
+        fitting = self.serving.budget.how_many(self.usual_session, self.about.blocks)
+        return min(self.serving.limits.max_sessions, fitting)
 
     @property
     def promised_bytes(self) -> int:

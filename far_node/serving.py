@@ -70,7 +70,7 @@ class Serving:
         limits = limits or Limits()
         cost = await executor.run(lambda: measure_cache(blocks))
         budget = CacheBudget(cache_bytes, cost, rows_together=limits.max_batch_size, longest=context_length)
-        least = cost.of(1, min(64, context_length or 64), blocks.end - blocks.first)
+        least = cost.of(1, min(64, context_length or 64), (blocks.first, blocks.end))
         if least > cache_bytes:
             raise InvalidArgument(
                 f"a cache of {cache_bytes} bytes does not hold one session of 64 positions, which takes {least}"
@@ -142,14 +142,14 @@ class Serving:
 
 
 def measure_cache(blocks: Blocks) -> CacheCost:
-    """What a row of cache takes in one block, measured on two short runs, so it holds for every architecture."""
+    """What a row of cache takes in each block, measured on two short runs, so it holds for every architecture."""
     one, two = (_cache_bytes(blocks, positions) for positions in (1, 2))
-    count = blocks.end - blocks.first
-    per_position = max(1, -(-(two - one) // count))
-    return CacheCost(max(0, -(-one // count) - per_position), per_position)
+    per_position = tuple(max(1, more - less) for less, more in zip(one, two, strict=True))
+    fixed = tuple(max(0, less - each) for less, each in zip(one, per_position, strict=True))
+    return CacheCost(blocks.first, fixed, per_position)
 
 
-def _cache_bytes(blocks: Blocks, positions: int) -> int:
+def _cache_bytes(blocks: Blocks, positions: int) -> list[int]:
     cache = blocks.new_cache()
     hidden = torch.zeros(1, positions, blocks.hidden_size, device=blocks.device, dtype=blocks.dtype)
     blocks.run(hidden, cache, blocks.first, blocks.end)

@@ -28,6 +28,7 @@ class BlockCache(DynamicCache):
             self.layers = [DynamicLayer() for _ in range(shape_of(config).block_count)]
             self.layer_class_to_replicate = None
         self._held = cache_layers(config, first, end)
+        self._per_block = [cache_layers(config, block, block + 1) for block in range(first, end)]
         self.length = 0
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -77,9 +78,9 @@ class BlockCache(DynamicCache):
         for index in self._held:
             self.layers[index].reorder_cache(rows)
 
-    def held_bytes(self) -> int:
-        """Memory of the tensors in the layers held, recurrent states included."""
-        return sum(_tensor_bytes(value) for index in self._held for value in vars(self.layers[index]).values())
+    def held_bytes(self) -> list[int]:
+        """Memory of the tensors of each block held, recurrent states included."""
+        return [sum(_tensor_bytes(vars(self.layers[index])) for index in layers) for layers in self._per_block]
 
 
 def _tensor_bytes(value: object) -> int:
