@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import TypeVar
 
@@ -41,6 +42,7 @@ FIRST_MESSAGE_SECONDS = 10.0
 LINK_WAIT_SECONDS = 10.0
 SWEEP_SECONDS = 1.0
 HANG_UP_SECONDS = 2.0
+HEAR_OUT_SECONDS = 0.2
 BUSY_RETRY_SECONDS = 2.0
 STREAMS_WAITING = 512
 STREAMS_WAITING_PER_PEER = 64
@@ -332,5 +334,15 @@ class NodeHandler:
         try:
             async with self._lobby.wait(channel.peer_id, FIRST_MESSAGE_SECONDS):
                 return await channel.expect(kind, MAX_PLAIN_BYTES)
+        except Busy:
+            await _hear_out(channel)
+            raise
         except TimeoutError:
             raise ProtocolViolation(f"{channel.peer_id} opened a stream and said nothing") from None
+
+
+async def _hear_out(channel: Channel) -> None:
+    """Take what is on its way: a stream that is closed before it is read may lose the answer as well."""
+    with contextlib.suppress(FarError, TimeoutError):
+        async with asyncio.timeout(HEAR_OUT_SECONDS):
+            await channel.receive(MAX_PLAIN_BYTES)
