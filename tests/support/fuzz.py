@@ -24,6 +24,7 @@ from discovery.protocol.messages import (
     MAX_PLAIN_BYTES,
     MAX_POSITIONS,
     MAX_PRICE_UNITS,
+    MAX_SCOPE_BYTES,
     SESSION_PROTOCOL,
 )
 from tests.support.documents import peer_of
@@ -333,6 +334,7 @@ class Fuzzer:
             "priority": r.choice((-1, 0, 0, 1)),
             "share_prefix": r.randrange(2) == 0,
             "price_units": r.choice((0, 1, MAX_PRICE_UNITS)),
+            "prefix_scope": r.choice((b"", b"mine", bytes(MAX_SCOPE_BYTES))),
         }
         fields |= changes
         batch, longest = int(fields["batch"]), int(fields["max_length"])
@@ -426,6 +428,7 @@ class Fuzzer:
             ("padding for nobody", {"left_padding": [0] * r.choice((2, 3, 1000))}, VIOLATION),
             ("all padding", {"left_padding": [2**32 - 1]}, VIOLATION),
             ("no priority", {"priority": r.choice((2, -2, 2**31 - 1, -(2**31)))}, VIOLATION),
+            ("a long scope", {"prefix_scope": bytes(r.choice((MAX_SCOPE_BYTES + 1, 5000)))}, VIOLATION),
             ("no price", {"price_units": r.choice((2**53, 2**64 - 1))}, VIOLATION),
             ("nobody before", {"previous": r.choice(("x", "Qm", "1" * 64, "1" * 5000, " " + self._peer))}, VIOLATION),
             ("nobody after", {"next": pb.PeerAddress(peer_id=r.choice(("", "x", "1" * 64)))}, VIOLATION),
