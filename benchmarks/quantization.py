@@ -38,6 +38,7 @@ from far_node.blocks.cut import node_class, read_config
 from far_node.blocks.load import load_blocks, load_client_model
 from far_node.blocks.quantize import gpu_int8_linear, targets
 from far_node.blocks.run import Blocks
+from far_node.blocks.slots import Slab, SlotRows
 from far_node.blocks.source import ModelSource, find_model
 
 KINDS: dict[str, tuple[Quantization, Dtype]] = {
@@ -52,7 +53,7 @@ AS_ON_A_GPU = "int8 as on a GPU"
 
 _CORPUS = Path(__file__).parent.parent / "tools" / "demo_model" / "make_corpus.py"
 _SEED = 20261121  # no seed of a training stage
-_CONTEXT = 64
+_CONTEXT, _WARM_UP = 64, 2
 
 
 def held_out(tokens: Tokens, count: int) -> dict[str, list[tuple[list[int], int]]]:
@@ -150,7 +151,7 @@ def make_large_blocks(folder: Path) -> Path:
 
 
 def measure_speed(rounds: int) -> dict[str, Any]:
-    """Seconds of a decode step by batch size, and of a prefill, of each kind, in turn."""
+    """Of a decode step by the number of sessions, and of a prefill, of each kind, in turn."""
     with tempfile.TemporaryDirectory() as folder:
         source = find_model(str(make_large_blocks(Path(folder))))
         every = {
@@ -162,36 +163,47 @@ def measure_speed(rounds: int) -> dict[str, Any]:
         "decode": {},
         "prefill": {},
     }
-    for rows in (1, 2, 4, 8, 16):
-        results["decode"][str(rows)] = _compare(list(_decode_rounds(every, rows, rounds)))
+    for sessions in (1, 2, 4, 8, 16):
+        results["decode"][str(sessions)] = _compare(list(_decode_rounds(every, sessions, rounds)))
     for positions in (64, 256):
         results["prefill"][str(positions)] = _compare(list(_prefill_rounds(every, positions, max(3, rounds // 3))))
     return results
 
 
-def _decode_rounds(every: dict[str, Blocks], rows: int, rounds: int) -> Iterator[dict[str, float]]:
-    context, step = torch.randn(rows, _CONTEXT, 1536), torch.randn(rows, 1, 1536)
-    sessions = {name: held.new_cache() for name, held in every.items()}
+def _decode_rounds(every: dict[str, Blocks], sessions: int, rounds: int) -> Iterator[dict[str, float]]:
+    """As a node does it: the steps of all sessions in one pass, their caches in slots."""
+    places: dict[str, list[SlotRows]] = {}
     for name, held in every.items():
-        held.run(context.to(held.dtype), sessions[name], 0, 2)
-    for turn in range(rounds + 2):
-        times = {name: _seconds(held, step, sessions[name]) for name, held in every.items()}
-        if turn >= 2:  # the first warm up
+        slab = Slab(_CONTEXT + rounds + _WARM_UP, sessions)
+        slab.rows = sessions
+        places[name] = [SlotRows(slab, row, 1) for row in range(sessions)]
+        for place in places[name]:
+            held.run_together([(torch.randn(1, _CONTEXT, 1536).to(held.dtype), place)], 0, 2)
+    for turn in range(rounds + _WARM_UP):
+        steps = [torch.randn(1, 1, 1536) for _ in range(sessions)]
+        times = {name: _seconds(held, steps, places[name]) for name, held in every.items()}
+        if turn >= _WARM_UP:
             yield times
 
 
 def _prefill_rounds(every: dict[str, Blocks], positions: int, rounds: int) -> Iterator[dict[str, float]]:
     prompt = torch.randn(1, positions, 1536)
     for turn in range(rounds + 1):
-        times = {name: _seconds(held, prompt, held.new_cache()) for name, held in every.items()}
+        times = {name: _seconds(held, [prompt], [SlotRows(_slab(positions), 0, 1)]) for name, held in every.items()}
         if turn >= 1:
             yield times
 
 
-def _seconds(held: Blocks, hidden: Tensor, session: Any) -> float:
-    hidden = hidden.to(held.dtype)
+def _slab(positions: int) -> Slab:
+    slab = Slab(positions, 1)
+    slab.rows = 1
+    return slab
+
+
+def _seconds(held: Blocks, hidden: Sequence[Tensor], places: Sequence[SlotRows]) -> float:
+    parts = [(one.to(held.dtype), place) for one, place in zip(hidden, places, strict=True)]
     started = time.perf_counter()
-    held.run(hidden, session, 0, 2)
+    held.run_together(parts, 0, 2)
     return time.perf_counter() - started
 
 
