@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -24,7 +25,7 @@ from far_node.blocks.prefix import Keys, PrefixCache
 from far_node.blocks.run import Blocks
 from far_node.blocks.slots import SlotRows
 from far_node.blocks.wire import TORCH_DTYPES, from_wire, to_wire
-from far_node.errors import Busy, ComputeFailed, SessionUnknown
+from far_node.errors import Busy, ComputeFailed, Leaving, SessionUnknown
 from far_node.limits import Limits
 
 T = TypeVar("T")
@@ -84,6 +85,7 @@ class Executor:
         self._limits = limits or Limits()
         self._arrivals: SimpleQueue[_StepJob | _CallJob | None] = SimpleQueue()
         self._queued = 0
+        self._asking, self._closed = threading.Lock(), False
         self._worker = _Worker(self._limits, self._arrivals)
 
     async def run(self, call: Callable[[], T]) -> T:
@@ -92,14 +94,16 @@ class Executor:
         Raises:
             Busy: the device is out of memory.
             ComputeFailed: anything else that is not of our error family; the log says what.
+            Leaving: the executor is closed.
         """
         job = _CallJob(call)
-        self._arrivals.put(job)
+        self._ask(job)
         return await job.answer  # type: ignore[no-any-return]
 
     def soon(self, call: Callable[[], None]) -> None:
         """Have ``call`` run on the compute thread before what is asked of it after this; nobody waits for it."""
-        self._arrivals.put(_CallJob(call))
+        with suppress(Leaving):
+            self._ask(_CallJob(call))
 
     async def compute(self, place: Place, step: Step, keep: int = 0, keys: Keys = ()) -> Computed:
         """The hidden states after a session's blocks; a session gives its steps one after the other.
@@ -115,12 +119,13 @@ class Executor:
             ProtocolViolation: the numbers are not finite.
             DeadlineExceeded: it took longer than a step may.
             ComputeFailed: the computation broke; the log says how.
+            Leaving: the executor is closed.
         """
         if self._queued >= self._limits.queue_size:
             raise Busy(f"{self._queued} steps wait, the most this node lets", retry_after=_FULL_QUEUE_RETRY_SECONDS)
         job = _StepJob(place, step, keep, keys)
+        self._ask(job)
         self._queued += 1
-        self._arrivals.put(job)
         try:
             return await job.answer  # type: ignore[no-any-return]
         finally:
@@ -135,8 +140,17 @@ class Executor:
 
     def close(self) -> None:
         """Wait for what was asked and end the thread."""
-        self._arrivals.put(None)
+        with self._asking:
+            if not self._closed:
+                self._closed = True
+                self._arrivals.put(None)
         self._worker.thread.join()
+
+    def _ask(self, job: _StepJob | _CallJob) -> None:
+        with self._asking:  # whoever closes may be another thread, and after that nobody would answer
+            if self._closed:
+                raise Leaving("this node has stopped and computes nothing more")
+            self._arrivals.put(job)
 
 
 class _Job:
@@ -229,7 +243,7 @@ class _Answers:
 
     def tell(self) -> None:
         for loop, answers in self.by_loop.items():
-            if not loop.is_closed():
+            with suppress(RuntimeError):  # the loop is closed, and with it whoever waited
                 loop.call_soon_threadsafe(_settle, answers)
         self.by_loop = {}
 
