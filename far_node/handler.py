@@ -333,12 +333,16 @@ class NodeHandler:
     async def _first(self, channel: Channel, kind: type[M]) -> M:
         try:
             async with self._lobby.wait(channel.peer_id, FIRST_MESSAGE_SECONDS):
-                return await channel.expect(kind, MAX_PLAIN_BYTES)
+                message = await channel.receive(MAX_PLAIN_BYTES)
         except Busy:
             await _hear_out(channel)
             raise
         except TimeoutError:
             raise ProtocolViolation(f"{channel.peer_id} opened a stream and said nothing") from None
+        if not isinstance(message, kind):  # nor is a failure one of ours, whatever its code
+            got = "nothing" if message is None else type(message).__name__
+            raise ProtocolViolation(f"{channel.peer_id} sent {got} where {kind.__name__} was due")
+        return message
 
 
 async def _hear_out(channel: Channel) -> None:

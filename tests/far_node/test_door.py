@@ -227,6 +227,14 @@ async def serves_another(ring: Ring, node: RingNode) -> None:
 class TestSizes:
     """A frame is no longer than what may be in it."""
 
+    @pytest.mark.parametrize("code", ["busy", "weights_damaged", "made_up"])
+    async def test_a_stranger_does_not_say_what_our_errors_are(self, ring: Ring, code: str) -> None:
+        for protocol in (SESSION_PROTOCOL, INFO_PROTOCOL):
+            channel = await knock(ring, ring.nodes[0], protocol)
+            await channel.send(Failure(code, "look what they did", retry=True))
+            error = await the_end(channel)
+            assert (error.code if error else None) == ("protocol_violation" if protocol == SESSION_PROTOCOL else None)
+
     @pytest.mark.parametrize("protocol", [SESSION_PROTOCOL, LINK_PROTOCOL, INFO_PROTOCOL])
     async def test_a_first_message_is_short(self, ring: Ring, protocol: str) -> None:
         for length in (MAX_PLAIN_BYTES, MAX_PLAIN_BYTES + 1, 2**24):

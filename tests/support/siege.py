@@ -291,8 +291,8 @@ class Siege:
                 case Failure(code=code, message=reason):
                     codes.append(code)
                     self.reactions[code] += 1
-                    if code not in FarError._by_code or code == "internal_error":
-                        self._complain(talk, f"an unknown code: {message}")
+                    if code not in FarError._by_code or code in ("internal_error", "remote_error"):
+                        self._complain(talk, f"a code that no node has of its own: {message}")
                     if code == "compute_failed" and "not finite" not in reason:
                         self._complain(talk, f"a bug: {message}")
                 case Step(hidden=hidden):
