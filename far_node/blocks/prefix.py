@@ -113,6 +113,10 @@ class PrefixCache:
     def _drop(self, entry: _Stored) -> None:
         del self._stored[entry.keys[-1]]
         self.used_bytes -= entry.bytes
-        for key in entry.keys:
-            if self._by_key[key][0] is entry:
-                del self._by_key[key]
+        for index, key in enumerate(entry.keys):
+            if self._by_key[key][0] is not entry:
+                continue
+            del self._by_key[key]
+            for other in self._stored.values():  # that begins alike
+                if other.keys[index : index + 1] == (key,):
+                    self._by_key[key] = other, index + 1
