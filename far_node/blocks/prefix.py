@@ -114,8 +114,6 @@ class PrefixCache:
         del self._stored[entry.keys[-1]]
         self.used_bytes -= entry.bytes
         for index, key in enumerate(entry.keys):
-            if self._by_key[key][0] is not entry:
-                continue
             del self._by_key[key]
             for other in self._stored.values():  # that begins alike
                 if other.keys[index : index + 1] == (key,):
