@@ -101,11 +101,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    commit = _commit()  # of what runs: it may be another when the run is over
     results = uvloop.run(besiege(given.messages, given.seed))
     given.out.mkdir(parents=True, exist_ok=True)
     facts = {
         "command": f"python -m benchmarks.door_fuzz --messages {given.messages} --seed {given.seed}",
-        "commit": _commit(),
+        "commit": commit,
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "python": platform.python_version(),
