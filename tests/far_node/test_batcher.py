@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
+from math import ceil
 
 import pytest
 from hypothesis import given, settings
@@ -85,6 +86,11 @@ class Queue:
                 given[share.step.client] += share.tokens
                 self.add(replace(share.step, key=next(_keys)))
         return given
+
+
+def passes_of(step: Waiting) -> int:
+    """At most: a prefill's rows share the shortest of chunks, eight tokens."""
+    return ceil(step.positions / max(1, 8 // step.rows)) if step.is_prefill else 1
 
 
 def jain(shares: Sequence[int]) -> float:
@@ -378,8 +384,7 @@ class TestFairness:
 class TestNobodyStarves:
     """Whatever comes, each step gets its turn within a bound."""
 
-    # the same examples each time: a rare order of arrivals waits longer than this bound, which is still to be explained
-    @settings(max_examples=150, derandomize=True)
+    @settings(max_examples=150)
     @given(
         st.lists(st.tuples(st.integers(0, 60), steps), min_size=1, max_size=25),
         st.integers(0, 6),
@@ -395,8 +400,11 @@ class TestNobodyStarves:
         arrivals = [(at, replace(one, packs=packs, positions=min(one.positions, 100))) for at, one in arrivals]
         queue.add(*background)
         served_at = {one.key: 0 for one in background}
-        # until it has aged, then each client's other steps in turn, decode passes and prefills alternating
-        bound = AGING_SECONDS / seconds + 2 * (len(arrivals) + restless) + 2
+        # until it has aged; then a round of all clients for each pass that its client's other steps take
+        passes = Counter({one.client: 0 for one in background})
+        for _, one in arrivals:
+            passes[one.client] += passes_of(one)
+        bound = AGING_SECONDS / seconds + 2 * len(passes) * (max(passes.values()) + 1)
         unfinished = {one.key for _, one in arrivals}
         for turn_number in range(10_000):
             for at, one in arrivals:
