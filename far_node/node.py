@@ -21,7 +21,7 @@ from discovery.dht.peer import PeerConfig, SwarmPeer, bare_maddr
 from discovery.protocol.announcement import LIFETIME_SECONDS, MAX_MADDRS, Announcement
 from discovery.protocol.errors import FarError, InvalidArgument
 from far_node.announcer import Announcer
-from far_node.blocks.load import return_freed_memory
+from far_node.blocks.memory import return_freed_memory
 from far_node.blocks.thread import ComputeThread
 from far_node.capacity import Plan, Range, Room, room_on
 from far_node.config import ModelOptions, NodeConfig

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from discovery.protocol.announcement import Dtype, Quantization
 from discovery.protocol.errors import InvalidArgument
+from discovery.registry.files import loaded_weights
 from far_node.blocks.cut import client_class, find_stack, node_class, read_config, shape_of
 from far_node.blocks.gguf import read_header, write_part
+from far_node.blocks.memory import return_freed_memory
 from far_node.blocks.quantize import WeightsConfig, finish_quantizing
 from far_node.blocks.run import Blocks
 from far_node.blocks.source import ModelSource
@@ -67,7 +68,7 @@ def load_blocks(
             model = _load_by_layers(source, config, held, quantization, device, **options)
         if quantization != "none":
             finish_quantizing(model, quantization)
-            return_freed_memory()
+        return_freed_memory()
         blocks = Blocks(model, first, end)
         obstacle = find_obstacle(model, blocks)
     except _CANNOT_BUILD as error:
@@ -112,18 +113,27 @@ def _load_by_layers(
 
 
 def _load(source: ModelSource, config: PreTrainedConfig, held: range, **options: Any) -> PreTrainedModel:
-    with _weights(source, held) as (path, more):
-        return _from_pretrained(node_class(config, held.start, held.stop), source, path, config, **options, **more)
+    try:
+        with _weights(source, held) as (path, more):
+            return _from_pretrained(node_class(config, held.start, held.stop), source, path, config, **options, **more)
+    except (SafetensorError, OSError) as error:
+        raise _unsupported(source, config, error) from error
 
 
 @contextlib.contextmanager
-def _weights(source: ModelSource, held: range | None) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _weights(source: ModelSource, held: range | None) -> Iterator[tuple[Path | None, dict[str, Any]]]:
     """Where transformers finds weights of these layers, or of the ends of the model, and what it must be told.
 
-    Of a GGUF file it would make all weights whole to keep some, so it is given a file with no others.
+    By itself it maps files into memory, where what was read stays beside what is made of it, and where a file that
+    somebody cuts short ends the process; so for a node's layers it is given tensors that are read one by one. Of a GGUF
+    file it would make all weights whole to keep some, so it is given a file with no others.
     """
-    if source.gguf is None:
+    if source.gguf is None and held is None:
         yield source.path, {}
+        return
+    if source.gguf is None:
+        with contextlib.ExitStack() as opened:
+            yield None, {"state_dict": _tensors(source.path, opened)}
         return
     with tempfile.TemporaryDirectory(dir=source.path.parent) as scratch:
         part = Path(scratch) / "part.gguf"
@@ -133,8 +143,17 @@ def _weights(source: ModelSource, held: range | None) -> Iterator[tuple[Path, di
         yield Path(scratch), {"gguf_file": part.name}
 
 
+def _tensors(directory: Path, opened: contextlib.ExitStack) -> dict[str, Any]:
+    """The tensors of a directory's weight files by name; each is read where it is sliced."""
+    tensors: dict[str, Any] = {}
+    for name in loaded_weights(directory):
+        file = opened.enter_context(safe_open(directory / name, framework="pt", backend="pread"))
+        tensors |= {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118  # it is no dict
+    return tensors
+
+
 def _from_pretrained(
-    model_class: type[PreTrainedModel], source: ModelSource, path: Path, config: PreTrainedConfig, **options: Any
+    model_class: type[PreTrainedModel], source: ModelSource, path: Path | None, config: PreTrainedConfig, **options: Any
 ) -> PreTrainedModel:
     with _ALONE, _without_warnings():
         try:
@@ -152,12 +171,6 @@ def _from_pretrained(
         raise ModelUnsupported(f"{source.id} lacks the weights {', '.join(sorted(report['missing_keys'])[:3])}")
     loaded: PreTrainedModel = model
     return loaded
-
-
-def return_freed_memory() -> None:
-    """glibc keeps what was freed, which after quantizing is as much as a layer in full precision."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextlib.contextmanager

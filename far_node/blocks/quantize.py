@@ -26,6 +26,7 @@ from discovery.protocol.announcement import Quantization
 from far_node.blocks.cut import find_stack
 from far_node.blocks.experts import expert_shape, expert_weights, quantize_experts
 from far_node.blocks.int8 import Int8Linear, packed_bytes
+from far_node.blocks.memory import return_freed_memory
 
 # on a CPU bitsandbytes reports that a package of kernels is missing, which it would download
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -39,6 +40,7 @@ _ROUTERS = {"gate", "router", "router_gate", "shared_expert_gate"}
 _USED_DIRECTLY = {"dt_proj"}  # Mamba's, whose weight is multiplied outside of its module
 _NF4_BLOCK = 64
 _NF4_FUSED_ROWS = 32
+_VALUES_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class _Quantize(ConversionOps):
         for name in self._names & values.keys():
             _quantize_parameter(model, name, values.pop(name), self._kind)
             missing_keys.discard(name)
+            return_freed_memory()
         return values
 
 
@@ -198,6 +201,23 @@ def gpu_int8_linear(weight: Tensor, bias: nn.Parameter | None = None) -> nn.Modu
     return module.eval()
 
 
+def _nf4_codes(weight: Tensor) -> tuple[Tensor, Any]:
+    """Packed 4-bit codes of a matrix and bitsandbytes' account of them. It takes 20 bytes for each value it works on,
+    so it is given few rows at a time, which is as good: its blocks do not go over the ends of rows.
+    """
+    from bitsandbytes.functional import quantize_4bit
+
+    at_once = max(1, _VALUES_AT_ONCE // weight.shape[1])
+    parts = [
+        quantize_4bit(part.contiguous(), blocksize=_NF4_BLOCK, quant_type="nf4")
+        for part in torch.split(weight, at_once)
+    ]
+    state = parts[0][1]
+    state.absmax = torch.cat([of_part.absmax for _, of_part in parts])
+    state.shape = weight.shape
+    return torch.cat([codes for codes, _ in parts]), state
+
+
 def nf4_linear(weight: Tensor, bias: nn.Parameter | None = None) -> nn.Module:
     """A linear map with weights in NF4, in blocks of 64 with a scale each."""
     import bitsandbytes  # here, for most nodes on a CPU need none of it
@@ -207,9 +227,17 @@ def nf4_linear(weight: Tensor, bias: nn.Parameter | None = None) -> nn.Module:
         module = bitsandbytes.nn.Linear4bit(
             inputs, outputs, bias=False, compute_dtype=weight.dtype, compress_statistics=False, quant_type="nf4"
         )
+    codes, module.quant_state = _nf4_codes(weight)
     module.weight = bitsandbytes.nn.Params4bit(
-        weight, requires_grad=False, compress_statistics=False, quant_type="nf4", blocksize=_NF4_BLOCK, module=module
-    ).to(weight.device)
+        codes,
+        requires_grad=False,
+        quant_state=module.quant_state,
+        compress_statistics=False,
+        quant_type="nf4",
+        blocksize=_NF4_BLOCK,
+        module=module,
+        bnb_quantized=True,
+    )
     module.eval()
     module.support_avx512bf16_for_cpu = _has_fused_nf4(outputs)
     if module.support_avx512bf16_for_cpu:  # that kernel reads a transposed input as if it were not (Mamba's)
