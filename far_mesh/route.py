@@ -25,24 +25,38 @@ class RouteHop:
         return self.first_block, self.end_block
 
 
-def plan_route(nodes: Iterable[Announcement], block_count: int, excluded: Collection[str] = ()) -> tuple[RouteHop, ...]:
-    """The chain with the fewest hops that covers blocks ``[0, block_count)``.
+def plan_route(
+    nodes: Iterable[Announcement],
+    block_count: int,
+    excluded: Collection[str] = (),
+    *,
+    span: tuple[int, int] | None = None,
+    before: str | None = None,
+    after: str | None = None,
+) -> tuple[RouteHop, ...]:
+    """The chain with the fewest hops that covers ``span``: blocks ``[first, end)``, by default all of them.
 
     At each border the node that reaches farthest is taken; among equals the more precise one, then the one announced
     last. Fewest hops is what one stream wants: each hop costs a one-way delay per token.
 
+    Args:
+        excluded: peer ids that are not used.
+        before: who hands the chain its input, and ``after`` who takes its output: peer ids that are not used in
+            between; ``None`` is the client.
+
     Raises:
         NoRoute: some blocks have no node; the message and ``facts["uncovered"]`` name them.
     """
-    usable = [node for node in takes_sessions(nodes) if node.peer_id not in excluded]
+    first, end = span or (0, block_count)
+    usable = [node for node in takes_sessions(nodes) if node.peer_id not in {*excluded, before, after}]
     hops: list[RouteHop] = []
-    position = 0
-    while position < block_count:
+    position = first
+    while position < end:
         here = [node for node in usable if node.first_block <= position < node.end_block]
         if not here:
-            raise _no_route(uncovered_ranges(usable, block_count))
+            raise _no_route(uncovered_ranges(usable, end, first))
         best = max(here, key=lambda node: (node.end_block, -_PRECISION[node.quantization], node.issued_at))
-        hops.append(RouteHop(best, position, min(best.end_block, block_count)))
+        hops.append(RouteHop(best, position, min(best.end_block, end)))
         position = hops[-1].end_block
     return tuple(hops)
 
@@ -52,16 +66,16 @@ def takes_sessions(nodes: Iterable[Announcement]) -> list[Announcement]:
     return [node for node in nodes if node.state == "ready"]
 
 
-def uncovered_ranges(nodes: Sequence[Announcement], block_count: int) -> list[tuple[int, int]]:
-    """Maximal ranges of blocks that no node serves."""
+def uncovered_ranges(nodes: Sequence[Announcement], end_block: int, first_block: int = 0) -> list[tuple[int, int]]:
+    """Maximal ranges within ``[first_block, end_block)`` that no node serves."""
     gaps: list[tuple[int, int]] = []
-    position = 0
+    position = first_block
     for node in sorted(nodes, key=lambda node: node.first_block):
-        if position < min(node.first_block, block_count):
-            gaps.append((position, min(node.first_block, block_count)))
+        if position < min(node.first_block, end_block):
+            gaps.append((position, min(node.first_block, end_block)))
         position = max(position, node.end_block)
-    if position < block_count:
-        gaps.append((position, block_count))
+    if position < end_block:
+        gaps.append((position, end_block))
     return gaps
 
 

@@ -132,3 +132,16 @@ def test_among_equals_the_more_precise_is_taken_and_then_the_one_heard_of_last()
 def test_a_node_that_is_leaving_is_not_routed() -> None:
     staying = [node("a", 0, 5), node("b", 5, 10)]
     assert len(plan_route([*staying, node("c", 0, 10, state="leaving")], BLOCKS)) == 2
+
+
+def test_a_part_of_the_chain_is_planned_between_the_nodes_that_stay() -> None:
+    swarm = [node("a", 0, 4), node("lost", 4, 8), node("b", 8, 10), node("c", 3, 6), node("d", 5, 9)]
+    part = plan_route(swarm, BLOCKS, {peer_of("lost")}, span=(4, 8), before=peer_of("a"), after=peer_of("b"))
+    assert [(hop.node.peer_id, hop.blocks) for hop in part] == [(peer_of("c"), (4, 6)), (peer_of("d"), (6, 8))]
+
+
+def test_neither_neighbour_of_a_part_serves_in_it() -> None:
+    swarm = [node("a", 0, 10), node("b", 0, 10)]
+    with pytest.raises(NoRoute) as failure:
+        plan_route(swarm, BLOCKS, span=(4, 8), before=peer_of("a"), after=peer_of("b"))
+    assert failure.value.facts["uncovered"] == [(4, 8)]
