@@ -3,14 +3,19 @@
 A receipt counts when it is about exactly the work the client asked of that node, and when its hash roots fit its
 neighbours': confirmed on one side at least (by the client's own roots or a neighbour's receipt), contradicted on none.
 Two neighbours that contradict each other are both unpaid: neither can gain by a lie, and a lie costs the liar too.
+
+A session is a chain of links: from the client to the first node, between nodes, from the last one to the client. When a
+node is lost, others take its place and the links beside it are new. Roots are compared link by link. Each block is paid
+once for each position, however often it was computed: the lost node as far as its own receipts go, who took its place
+for the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from discovery.protocol.announcement import Dtype
+from discovery.protocol.announcement import Codec
 from discovery.protocol.errors import FarError, ReceiptInvalid
 from discovery.protocol.ids import SessionId
 from discovery.protocol.receipt import Receipt, SignedReceipt
@@ -19,7 +24,7 @@ from far_mesh.route import RouteHop
 
 @dataclass(frozen=True)
 class Contribution:
-    """Work of one node that was receipted and verified."""
+    """Work of one node that was receipted and verified. ``positions`` and ``token_layers`` are those it is owed for."""
 
     peer_id: str
     wallet: str
@@ -31,71 +36,101 @@ class Contribution:
 
 
 @dataclass(frozen=True)
-class Roots:
-    """The client's own view after a step: roots of all it sent and received, and positions computed until then."""
-
-    sent: str
-    received: str
-    positions: int
-
-
-@dataclass(frozen=True)
 class Asked:
     """What the client asked of all nodes of a session."""
 
     session_id: SessionId
     nonce: bytes
     model_digest: str
-    codec: Dtype
+    codec: Codec
     price_units: int
 
 
 @dataclass(frozen=True)
+class Stated:
+    """A receipt, and the links its node stood between when it gave it."""
+
+    signed: SignedReceipt
+    input_link: int
+    output_link: int
+
+    @property
+    def steps(self) -> int:
+        """Steps it covers."""
+        return self.signed.receipt.steps
+
+
+@dataclass(frozen=True)
+class Stint:
+    """A node's part in a session: from the step it began with to the one before which it was replaced."""
+
+    hop: RouteHop
+    receipts: Sequence[Stated]
+    first_step: int = 0
+    end_step: int | None = None
+
+
+@dataclass(frozen=True)
+class OwnView:
+    """What the client knows by itself.
+
+    Attributes:
+        roots: of the links it is an end of, by link and number of steps.
+        positions: positions computed after so many steps; the first is 0.
+    """
+
+    roots: Mapping[tuple[int, int], str]
+    positions: Sequence[int]
+
+
+@dataclass(frozen=True)
 class Verified:
-    """Contributions in route order, and why the other hops have none."""
+    """Contributions in the order of the stints, and why the others have none."""
 
     contributions: tuple[Contribution, ...]
     rejected: tuple[FarError, ...]
 
 
-def verify_receipts(
-    asked: Asked,
-    hops: Sequence[RouteHop],
-    receipts: Sequence[Mapping[int, SignedReceipt]],
-    roots: Mapping[int, Roots],
-    at_steps: int | None = None,
-) -> Verified:
-    """Check each hop's last receipt, or the one at ``at_steps``.
-
-    Args:
-        receipts: for each hop, its receipts by the number of steps they cover.
-        roots: the client's roots by the number of steps.
-    """
+def verify_receipts(asked: Asked, stints: Sequence[Stint], own: OwnView, at_steps: int | None = None) -> Verified:
+    """Check each stint's last receipt, or its last until ``at_steps``. Stints are in the order in which they began."""
+    roots = _Roots(stints, own)
+    paid: dict[int, int] = {}
     contributions: list[Contribution] = []
     rejected: list[FarError] = []
-    for index, hop in enumerate(hops):
+    for stint in stints:
         try:
-            signed = _choose(hop, receipts[index], at_steps)
-            _check_facts(signed, asked, hop, roots)
-            _check_borders(index, signed.receipt, receipts, roots[signed.receipt.steps])
+            stated = _choose(stint, at_steps)
+            _check_facts(stated.signed, asked, stint, own)
+            roots.check(stint, stated)
         except FarError as error:
             rejected.append(error)
             continue
-        contributions.append(_contribution(hop, signed))
+        contribution = _contribution(stint, stated.signed, own, paid)
+        if contribution.token_layers:
+            contributions.append(contribution)
     return Verified(tuple(contributions), tuple(rejected))
 
 
-def _choose(hop: RouteHop, receipts: Mapping[int, SignedReceipt], at_steps: int | None) -> SignedReceipt:
-    steps = at_steps if at_steps is not None else max(receipts, default=None)
-    signed = receipts.get(steps) if steps is not None else None
-    if signed is None:
-        raise ReceiptInvalid(f"{hop.node.peer_id} gave no receipt", peer_id=hop.node.peer_id)
-    return signed
+def latest_checkpoint(stints: Sequence[Stint], until: int) -> int:
+    """The greatest number of steps, ``until`` at most, at which all who serve now have given a receipt; 0: none."""
+    serving = [stint for stint in stints if stint.end_step is None]
+    stated = [{one.steps for one in stint.receipts if one.steps <= until} for stint in serving]
+    return max(set.intersection(*stated), default=0) if stated else 0
 
 
-def _check_facts(signed: SignedReceipt, asked: Asked, hop: RouteHop, roots: Mapping[int, Roots]) -> None:
-    receipt, node = signed.receipt, hop.node
-    own = roots.get(receipt.steps)
+def _choose(stint: Stint, at_steps: int | None) -> Stated:
+    known = [one for one in stint.receipts if at_steps is None or one.steps <= at_steps]
+    if not known:
+        peer_id = stint.hop.node.peer_id
+        raise ReceiptInvalid(f"{peer_id} gave no receipt", peer_id=peer_id)
+    return max(enumerate(known), key=lambda pair: (pair[1].steps, pair[0]))[1]
+
+
+def _check_facts(signed: SignedReceipt, asked: Asked, stint: Stint, own: OwnView) -> None:
+    receipt, hop, node = signed.receipt, stint.hop, stint.hop.node
+    known = stint.first_step <= receipt.steps < len(own.positions)
+    fresh = own.positions[receipt.steps] - own.positions[stint.first_step] if known else None
+    replayed = receipt.replayed_positions if stint.first_step else 0
     expected = {
         "peer_id": node.peer_id,
         "wallet": node.wallet,
@@ -107,7 +142,8 @@ def _check_facts(signed: SignedReceipt, asked: Asked, hop: RouteHop, roots: Mapp
         "quantization": node.quantization,
         "codec": asked.codec,
         "price_units": asked.price_units,
-        "positions": own.positions if own else None,
+        "replayed_positions": replayed,
+        "positions": None if fresh is None else fresh + replayed,
     }
     for name, value in expected.items():
         if getattr(receipt, name) != value:
@@ -118,32 +154,66 @@ def _check_facts(signed: SignedReceipt, asked: Asked, hop: RouteHop, roots: Mapp
             )
 
 
-def _check_borders(index: int, receipt: Receipt, receipts: Sequence[Mapping[int, SignedReceipt]], own: Roots) -> None:
-    before = _neighbour(receipts, index - 1, receipt.steps)
-    after = _neighbour(receipts, index + 1, receipt.steps)
-    given = own.sent if index == 0 else before.output_root if before else None
-    taken = own.received if index == len(receipts) - 1 else after.input_root if after else None
-    if (given is not None and given != receipt.input_root) or (taken is not None and taken != receipt.output_root):
-        raise ReceiptInvalid(f"the hash roots of {receipt.peer_id} do not fit its neighbours'", peer_id=receipt.peer_id)
-    if given is None and taken is None:
-        raise ReceiptInvalid(f"nobody confirms the work of {receipt.peer_id}", peer_id=receipt.peer_id)
+class _Roots:
+    """What is said of the links, by whom."""
+
+    def __init__(self, stints: Sequence[Stint], own: OwnView) -> None:
+        self._own = own
+        self._given = self._collect(stints, lambda one: (one.output_link, one.signed.receipt.output_root))
+        self._taken = self._collect(stints, lambda one: (one.input_link, one.signed.receipt.input_root))
+
+    def check(self, stint: Stint, stated: Stated) -> None:
+        """Compare a receipt with what those on both sides say.
+
+        Raises:
+            ReceiptInvalid: somebody contradicts it, or nobody confirms it.
+        """
+        receipt = stated.signed.receipt
+        before = self._said(self._given, stint, stated.input_link, receipt)
+        after = self._said(self._taken, stint, stated.output_link, receipt)
+        if before - {receipt.input_root} or after - {receipt.output_root}:
+            raise ReceiptInvalid(
+                f"the hash roots of {receipt.peer_id} do not fit its neighbours'", peer_id=receipt.peer_id
+            )
+        if not before and not after:
+            raise ReceiptInvalid(f"nobody confirms the work of {receipt.peer_id}", peer_id=receipt.peer_id)
+
+    def _said(
+        self, said: Mapping[tuple[int, int], list[tuple[Stint, str]]], stint: Stint, link: int, receipt: Receipt
+    ) -> set[str]:
+        place = link, receipt.steps
+        others = {root for other, root in said.get(place, []) if other is not stint}
+        own = self._own.roots.get(place)
+        return others | ({own} if own is not None else set())
+
+    @staticmethod
+    def _collect(
+        stints: Sequence[Stint], side: Callable[[Stated], tuple[int, str]]
+    ) -> dict[tuple[int, int], list[tuple[Stint, str]]]:
+        said: dict[tuple[int, int], list[tuple[Stint, str]]] = {}
+        for stint in stints:
+            for one in stint.receipts:
+                link, root = side(one)
+                said.setdefault((link, one.steps), []).append((stint, root))
+        return said
 
 
-def _neighbour(receipts: Sequence[Mapping[int, SignedReceipt]], index: int, steps: int) -> Receipt | None:
-    if not 0 <= index < len(receipts):
-        return None
-    signed = receipts[index].get(steps)
-    return signed.receipt if signed else None
-
-
-def _contribution(hop: RouteHop, signed: SignedReceipt) -> Contribution:
-    receipt = signed.receipt
+def _contribution(stint: Stint, signed: SignedReceipt, own: OwnView, paid: dict[int, int]) -> Contribution:
+    """What a stint is owed. ``paid``: until which position each block is paid; it is brought up to date."""
+    receipt, began = signed.receipt, own.positions[stint.first_step]
+    until = own.positions[receipt.steps if stint.end_step is None else min(receipt.steps, stint.end_step)]
+    fresh = max(0, until - began)
+    owed: list[int] = []
+    for block in range(stint.hop.first_block, stint.hop.end_block):
+        missing = began - min(paid.get(block, 0), began)  # what the one before did, and has no receipt of
+        owed.append(fresh + min(receipt.replayed_positions, missing))
+        paid[block] = max(until, paid.get(block, 0))
     return Contribution(
         peer_id=receipt.peer_id,
         wallet=receipt.wallet,
-        blocks=hop.blocks,
+        blocks=stint.hop.blocks,
         quantization=receipt.quantization,
-        positions=receipt.positions,
-        token_layers=receipt.token_layers,
+        positions=max(owed),
+        token_layers=sum(owed),
         receipt=signed,
     )

@@ -75,11 +75,12 @@ class CacheBudget:
         self.capacity_bytes, self._cost = capacity_bytes, cost
         self._rows_together, self._longest = rows_together, longest
         self._shelves: list[_Shelf] = []
+        self._beside: dict[SessionId, int] = {}
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of the slabs that open sessions keep alive."""
-        return sum(self._bytes_of(shelf, shelf.slab.rows) for shelf in self._shelves)
+        """Bytes of the slabs that open sessions keep alive, and of what they keep beside them."""
+        return sum(self._bytes_of(shelf, shelf.slab.rows) for shelf in self._shelves) + sum(self._beside.values())
 
     @property
     def sessions(self) -> int:
@@ -90,8 +91,8 @@ class CacheBudget:
         """How many sessions of one row and so many positions find room at once."""
         return self.capacity_bytes // self._cost.of(1, capacity_class(positions, self._longest), span)
 
-    def admit(self, session_id: SessionId, rows: int, positions: int, span: tuple[int, int]) -> Lease:
-        """Promise a session rows for all its positions.
+    def admit(self, session_id: SessionId, rows: int, positions: int, span: tuple[int, int], beside: int = 0) -> Lease:
+        """Promise a session rows for all its positions, and ``beside`` bytes for what it keeps that is no cache.
 
         Raises:
             Busy: the id is taken.
@@ -100,7 +101,7 @@ class CacheBudget:
         if any(session_id in shelf.leases for shelf in self._shelves):
             raise Busy("a session with this id is open", retry_after=RETRY_SECONDS)
         capacity = capacity_class(positions, self._longest)
-        free = self.capacity_bytes - self.used_bytes
+        free = self.capacity_bytes - self.used_bytes - beside
         roomy = [shelf for shelf in self._shelves if shelf.span == span and shelf.slab.capacity >= capacity]
         for shelf in sorted(roomy, key=lambda shelf: shelf.slab.capacity):
             first = shelf.gap(rows)
@@ -109,21 +110,24 @@ class CacheBudget:
             growth = max(0, first + rows - shelf.slab.rows)
             fits = self._bytes_of(shelf, growth) <= free
             if fits and (growth == 0 or shelf.slab.capacity == capacity):
+                self._beside[session_id] = beside
                 return self._lease(shelf, session_id, first, rows)
         needed = self._cost.of(rows, capacity, span)
         if needed > free:
             raise OutOfCache(
-                f"the session needs {needed} bytes of cache and {free} are free",
-                needed_bytes=needed,
-                free_bytes=free,
+                f"the session needs {needed + beside} bytes of cache and {free + beside} are free",
+                needed_bytes=needed + beside,
+                free_bytes=free + beside,
                 retry_after=RETRY_SECONDS,
             )
         shelf = _Shelf(Slab(capacity, max(rows, self._rows_together)), span, {})
         self._shelves.append(shelf)
+        self._beside[session_id] = beside
         return self._lease(shelf, session_id, 0, rows)
 
     def free(self, session_id: SessionId) -> None:
         """Take the promise back; a session that has none is no fault."""
+        self._beside.pop(session_id, None)
         for shelf in self._shelves:
             if shelf.leases.pop(session_id, None) is not None:
                 shelf.slab.rows = max((lease.end for lease in shelf.leases.values()), default=0)

@@ -16,15 +16,16 @@ import structlog
 import torch
 from torch import Tensor
 
-from discovery.protocol.announcement import Dtype
+from discovery.protocol.announcement import Codec
+from discovery.protocol.codec import WireTensor
 from discovery.protocol.errors import DeadlineExceeded, FarError, ProtocolViolation
-from discovery.protocol.messages import Priority, Step, WireTensor
+from discovery.protocol.messages import Priority, Step
 from far_node.batcher import Batcher, Turn, Waiting
 from far_node.blocks.cache import BlockCache
 from far_node.blocks.prefix import Keys, PrefixCache
 from far_node.blocks.run import Blocks
 from far_node.blocks.slots import SlotRows
-from far_node.blocks.wire import TORCH_DTYPES, from_wire, to_wire
+from far_node.blocks.wire import can_carry, from_wire, to_wire
 from far_node.errors import Busy, ComputeFailed, Leaving, SessionUnknown
 from far_node.limits import Limits
 
@@ -43,11 +44,12 @@ class Place:
     first: int
     end: int
     cache: SlotRows | BlockCache
-    codec: Dtype
+    codec: Codec
     client: str
     priority: Priority = Priority.NORMAL
     left_padding: tuple[int, ...] = ()
     prefixes: PrefixCache | None = None
+    is_computing: bool = False
     closed: bool = False
     """Set before the rows are given to somebody else: no step of this session runs after that."""
 
@@ -62,10 +64,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Computed:
-    """The result of a step: hidden states for the successor; of the positions, ``cached`` were known already."""
+    """The result of a step: hidden states for the successor; of the positions, ``cached`` were known already.
+
+    ``waited`` and ``seconds``: until its turn came, and from then on.
+    """
 
     hidden: WireTensor
     cached: int
+    waited: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -222,12 +229,18 @@ class _StepJob(_Job):
         """What is handed on, once nothing is left to compute."""
         place, step = self.place, self.step
         output = self.outputs[0] if len(self.outputs) == 1 else torch.cat(self.outputs, dim=1)
-        kept = (output[:, -self.keep :] if self.keep else output).to(TORCH_DTYPES[place.codec])
-        if not kept.isfinite().all():
+        kept = output[:, -self.keep :] if self.keep else output
+        if not can_carry(kept, place.codec):
             raise ComputeFailed(f"the blocks gave numbers that are not finite in {place.codec}: out of their range")
         if self.keys and place.prefixes is not None and isinstance(place.cache, SlotRows):
             place.prefixes.store(self.keys, place.cache, output)
-        return Computed(to_wire(kept, place.codec), self.restored * step.hidden.shape[0])
+        began = self.began or self.since
+        return Computed(
+            hidden=to_wire(kept, place.codec),
+            cached=self.restored * step.hidden.shape[0],
+            waited=began - self.since,
+            seconds=time.monotonic() - began,
+        )
 
 
 @dataclass

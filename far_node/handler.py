@@ -25,6 +25,8 @@ from discovery.protocol.messages import (
     NodeInfo,
     Open,
     Opened,
+    Ping,
+    Reroute,
     Step,
 )
 from far_node.errors import BlocksNotServed, Busy, Leaving, SessionExpired, SessionUnknown
@@ -199,14 +201,13 @@ class NodeHandler:
             raise SessionUnknown("no such session is open here") from None
         session.link_from(channel)
         try:
-            while (message := await channel.receive(session.frame_limit)) is not None:
+            while (message := await channel.receive(session.frame_limit)) is not None and session.is_fed_by(channel):
                 if not isinstance(message, Step):
                     raise ProtocolViolation(f"{type(message).__name__} on a link, where only steps travel")
-                await session.take(message)
+                await session.take(message, channel)
             raise PeerUnavailable("the predecessor closed the link")
         except FarError as error:
-            if not session.closed:
-                await session.fail(Failure.of(error, channel.peer_id))
+            await session.lose_feeder(channel, error)
 
     async def serve_info(self, stream: Stream) -> None:
         """Answer what this process is and holds (``rpc_info``)."""
@@ -300,7 +301,11 @@ class NodeHandler:
         while (message := await channel.receive(session.frame_limit if is_fed_here else MAX_PLAIN_BYTES)) is not None:
             match message:
                 case Step() if is_fed_here:
-                    await session.take(message)
+                    await session.take(message, channel)
+                case Ping():
+                    await session.pong(message.number)
+                case Reroute():
+                    await session.reroute(message, self._transport)
                 case Close():
                     await session.final_receipt()
                     return

@@ -7,6 +7,7 @@ import enum
 import torch
 
 from discovery.protocol.announcement import Announcement
+from discovery.protocol.codec import position_bytes
 from discovery.protocol.errors import InvalidArgument
 from discovery.protocol.ids import PeerId
 from discovery.protocol.messages import Open
@@ -104,7 +105,9 @@ class Serving:
             OutOfCache: it does not fit now.
         """
         span = opening.first_block, opening.end_block
-        lease = self.budget.admit(opening.session_id, opening.batch, opening.max_length, span)
+        lease = self.budget.admit(
+            opening.session_id, opening.batch, opening.max_length, span, self._kept_bytes(opening)
+        )
         alone = self.blocks.one_by_one is not None
         return Place(
             blocks=self.blocks,
@@ -129,6 +132,11 @@ class Serving:
     async def close(self) -> None:
         """Let go of the weights, when the device does not compute with them any more."""
         await self.executor.run(lambda: None)
+
+    def _kept_bytes(self, opening: Open) -> int:
+        """What was handed on is kept, for the case that the successor is lost."""
+        each = position_bytes(opening.codec, self.blocks.hidden_size) if opening.next else 0
+        return opening.batch * opening.max_length * each
 
     def _keeps_prefixes(self, opening: Open) -> bool:
         blocks = self.blocks

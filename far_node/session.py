@@ -1,45 +1,61 @@
-"""One session on this node: its place on the device, its neighbours, its work log."""
+"""One session on this node: its place on the device, its neighbours, its work log, and what it has handed on."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 
 from discovery.dht.transport import Channel, Transport
-from discovery.protocol.errors import FarError, ProtocolViolation
+from discovery.protocol.codec import position_bytes
+from discovery.protocol.errors import FarError, PeerUnavailable, ProtocolViolation
+from discovery.protocol.history import History
 from discovery.protocol.messages import (
-    DTYPE_BYTES,
     LINK_PROTOCOL,
     MAX_FRAME_BYTES,
+    MAX_HOPS,
     MAX_PLAIN_BYTES,
     Failure,
+    HopTime,
     Link,
     Open,
+    PeerAddress,
+    Pong,
     ReceiptIssued,
+    Reroute,
+    Rerouted,
     Step,
-    WireTensor,
 )
 from far_node.blocks.prefix import PREFIX_POSITIONS, Keys, prefix_keys
 from far_node.errors import BadPosition, SessionTooLong, SessionUnknown
-from far_node.executor import Executor, Place
+from far_node.executor import Computed, Executor, Place
+from far_node.inbox import Inbox
 from far_node.receipts import Signer, WorkLog
+
+_OnLoss = Callable[[str], Awaitable[None]]
 
 _LARGE_BYTES = 1 << 18
 """What is hashed beside the event loop, so that the streams of others do not wait for it."""
 
 
 class NodeSession:
-    """Takes steps in order, has them computed, hands them on. ``control`` is the client's own stream."""
+    """Takes steps in order, has them computed, hands them on. ``control`` is the client's own stream.
+
+    A neighbour that is lost does not end it: steps that were taken are computed, what they give is kept, and the
+    client, who is told, sends a :class:`Reroute`.
+    """
 
     def __init__(self, opening: Open, control: Channel, place: Place, executor: Executor, signer: Signer) -> None:
         self.opening = opening
         self.log = WorkLog(opening, signer)
         self._control, self._place, self._executor = control, place, executor
-        self._previous: Channel | None = None
-        self._next: Channel | None = None
-        self._taking = asyncio.Lock()
-        self._computing = False
+        self._inbox = Inbox(self._do, self.frame_limit)
+        self._taken = self._given = opening.resumption.at_step if opening.resumption else 0
+        self._has_begun = False
+        self._feeder, self._previous = opening.previous, None if opening.previous else control
+        self._successor = _Successor(opening, self.log, self._lost_successor)
+        self._resending: asyncio.Task[None] | None = None
         self._last_step_at = time.monotonic()
         self.closed = False
 
@@ -52,26 +68,25 @@ class NodeSession:
     def frame_limit(self) -> int:
         """Bytes of the longest message that can be a step of this session."""
         opening = self.opening
-        values = opening.batch * opening.max_length * self._place.blocks.hidden_size
-        return min(MAX_FRAME_BYTES, values * DTYPE_BYTES[opening.codec] + MAX_PLAIN_BYTES)
+        positions = opening.batch * opening.max_length
+        return min(
+            MAX_FRAME_BYTES, positions * position_bytes(opening.codec, self._place.blocks.hidden_size) + MAX_PLAIN_BYTES
+        )
 
     def idle_seconds(self, now: float) -> float:
         """How long nothing has been asked of us, or what we answered has not been taken."""
-        return 0.0 if self._computing else now - self._last_step_at
+        return 0.0 if self._place.is_computing else now - self._last_step_at
 
     async def link_to_next(self, transport: Transport) -> None:
-        """Open the stream to the successor, if there is one. Steps wait for it.
+        """Open the stream to the successor, if there is one.
 
         Raises:
             PeerUnavailable: the successor cannot be reached.
         """
-        if self.opening.next is None:
-            return
-        async with self._taking:
-            self._next = Channel(await transport.open(self.opening.next, LINK_PROTOCOL))
+        if self.opening.next is not None:
+            await self._successor.link(transport, self.opening.next)
             if self.closed:  # meanwhile
-                await self._next.close()
-            await self._next.send(Link(self.opening.session_id))
+                await self._successor.close()
 
     def link_from(self, channel: Channel) -> None:
         """Take steps from the predecessor, whose stream ends with the session.
@@ -80,43 +95,76 @@ class NodeSession:
             SessionUnknown: it is another peer that the client named.
             ProtocolViolation: it has linked already.
         """
-        if self.opening.previous != channel.peer_id:
-            raise SessionUnknown(f"the session expects its steps from {self.opening.previous}")
+        if self._feeder != channel.peer_id:
+            raise SessionUnknown(f"the session expects its steps from {self._feeder}")
         if self._previous is not None:
             raise ProtocolViolation("the session has its link already")
         self._previous = channel
 
-    async def take(self, step: Step) -> None:
-        """Compute a step and hand the result on; a failure is told to the client on its own stream."""
-        async with self._taking:
-            if self.closed:
-                return
+    def is_fed_by(self, channel: Channel) -> bool:
+        """Whether steps are taken from this stream now: no longer, once another was named in its place."""
+        return self._previous is channel
+
+    async def take(self, step: Step, channel: Channel) -> None:
+        """A step has come: it is computed and handed on in its turn; a failure is told to the client."""
+        await self._inbox.room_for(step)
+        if self.closed or not self.is_fed_by(channel):
+            return
+        try:
+            self._check_order(step)
+        except FarError as error:
+            await self.fail(self._blaming_feeder(error))
+            return
+        if not step.is_replay:
+            self._has_begun, self._taken = True, step.index + 1
+        self._last_step_at = time.monotonic()
+        self._inbox.put(step)
+
+    async def lose_feeder(self, channel: Channel, error: FarError) -> None:
+        """The predecessor's stream is over. The client may name another."""
+        if self.is_fed_by(channel) and not self.closed:
+            self._previous, self._feeder = None, None
+            await self._tell(Failure.of(error, channel.peer_id))
+
+    async def reroute(self, message: Reroute, transport: Transport) -> None:
+        """Take steps from another, or hand them to another, who gets all that was handed on before."""
+        if message.previous is not None:
+            old, self._previous, self._feeder = self._previous, None, message.previous
+            self._inbox.then(self.log.new_predecessor)  # what has been taken is of the old chain
+            if old is not None:
+                await old.close()
+        if message.next is not None:
             try:
-                self._check(step)
-                given = await self._compute(step)
-                await self._hand_on(step, given)
-                await self._issue_interim_receipt()
-            except FarError as error:
-                await self.fail(Failure.of(error, error.facts.get("peer_id")))  # who: the successor, where it is lost
+                await self._replace_successor(transport, message.next)
+            except PeerUnavailable as error:
+                await self._tell(Failure.of(error, message.next.peer_id))
+                return
+        await self._tell(Rerouted(message.number, self._taken))
+
+    async def pong(self, number: int) -> None:
+        """Say how far we are."""
+        await self._tell(Pong(number, self._taken, self._given))
 
     async def fail(self, failure: Failure) -> None:
         """Tell the client, and take no more steps."""
         self.closed = True
-        with contextlib.suppress(FarError):  # a client that is gone needs no telling
-            await self._control.send(failure)
+        await self._tell(failure)
 
     async def final_receipt(self) -> None:
-        """Wait for the step in progress, then send the last receipt."""
-        async with self._taking:
-            self.closed = True
-            await self._control.send(ReceiptIssued(self.log.receipt().to_bytes()))
+        """Compute what was taken in, then send the last receipt."""
+        await self._inbox.drained()
+        self.closed = True
+        await self._control.send(ReceiptIssued(self.log.receipt().to_bytes()))
 
     async def close(self) -> None:
         """Let go of the neighbours. The cache goes with the object."""
         self.closed = True
-        for neighbour in (self._previous, self._next):
-            if neighbour is not None:
-                await neighbour.close()
+        if self._resending is not None:
+            self._resending.cancel()
+        await self._inbox.close()
+        await self._successor.close()
+        if self._previous is not None and self._previous is not self._control:
+            await self._previous.close()
 
     async def hang_up(self, failure: Failure, patience: float) -> None:
         """End the session from our side: tell the client, who may not be reading, and close its stream."""
@@ -124,6 +172,31 @@ class NodeSession:
             async with asyncio.timeout(patience):
                 await self.fail(failure)
         await self._control.close()
+
+    async def _do(self, step: Step) -> None:
+        if self.closed:
+            return
+        try:
+            self._check(step)
+            computed = await self._compute(step)
+            await self._hand_on(step, computed)
+            await self._issue_interim_receipt()
+        except FarError as error:
+            await self.fail(self._blaming_feeder(error))
+
+    def _blaming_feeder(self, error: FarError) -> Failure:
+        """What is wrong with a step may be its sender's fault; that it does not fit the session is the client's."""
+        return Failure.of(error, self._feeder if isinstance(error, ProtocolViolation) else None)
+
+    def _check_order(self, step: Step) -> None:
+        if step.is_replay:
+            if self.opening.resumption is None or self._has_begun:
+                raise ProtocolViolation("a replay came, and nobody is replaced here")
+        elif self.opening.resumption is not None and not self._has_begun:
+            if step.index > self._taken:
+                raise ProtocolViolation(f"step {step.index} came where the steps up to {self._taken} are due")
+        elif step.index != self._taken:
+            raise ProtocolViolation(f"step {step.index} came where {self._taken} is due")
 
     def _check(self, step: Step) -> None:
         rows, positions, size = step.hidden.shape
@@ -139,16 +212,19 @@ class NodeSession:
         if any(row >= rows for row in step.rows):
             raise BadPosition(f"the session has {rows} rows")
 
-    async def _compute(self, step: Step) -> WireTensor:
-        self._computing = True
+    async def _compute(self, step: Step) -> Computed:
+        self._place.is_computing = True
         try:
-            keep = 0 if self.opening.next else step.keep  # a successor needs every position
+            keep = 0 if self._successor.exists else step.keep  # a successor needs every position
             computed = await self._executor.compute(self._place, step, keep, await self._prefix_of(step))
-            await self._record(step, computed.hidden, computed.cached)
+            if len(step.hidden.data) > _LARGE_BYTES:
+                await asyncio.to_thread(self.log.record, step, computed.cached)
+            else:
+                self.log.record(step, computed.cached)
         finally:
-            self._computing = False
+            self._place.is_computing = False
             self._last_step_at = time.monotonic()
-        return computed.hidden
+        return computed
 
     async def _prefix_of(self, step: Step) -> Keys:
         """Keys of the first step's whole prefix, where states of earlier sessions may be used."""
@@ -159,17 +235,125 @@ class NodeSession:
         span = self.opening.first_block, self.opening.end_block
         return await asyncio.to_thread(prefix_keys, owner, span, step.hidden)
 
-    async def _record(self, step: Step, given: WireTensor, cached: int) -> None:
-        if len(step.hidden.data) + len(given.data) > _LARGE_BYTES:
-            await asyncio.to_thread(self.log.record, step.start_position, step.hidden, given, cached)
-        else:
-            self.log.record(step.start_position, step.hidden, given, cached)
-
-    async def _hand_on(self, step: Step, given: WireTensor) -> None:
-        target = self._next or self._control
-        await target.send(Step(step.index, step.start_position, given, step.keep, step.rows))
+    async def _hand_on(self, step: Step, computed: Computed) -> None:
+        times = (*step.times, HopTime(computed.waited, computed.seconds))[-MAX_HOPS:]
+        out = Step(
+            step.index, step.start_position, computed.hidden, step.keep, step.rows, step.settled, step.is_replay, times
+        )
+        if self._successor.exists:
+            await self._successor.give(out)
+        elif _is_due(out, self.opening):
+            await _add_to_chain(self.log, out)
+            await self._control.send(out)
+        if not step.is_replay:
+            self._given = step.index + 1
 
     async def _issue_interim_receipt(self) -> None:
         receipt = self.log.interim_receipt()
         if receipt is not None:
             await self._control.send(ReceiptIssued(receipt.to_bytes()))
+
+    async def _replace_successor(self, transport: Transport, address: PeerAddress) -> None:
+        """Returns when the new one is linked; it is given all that was handed on while other messages are read."""
+        if self._resending is not None:
+            self._resending.cancel()
+        linked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._resending = asyncio.create_task(self._resend(transport, address, linked))
+        await linked
+
+    async def _resend(self, transport: Transport, address: PeerAddress, linked: asyncio.Future[None]) -> None:
+        try:
+            await self._successor.replace(transport, address, linked)
+        except FarError as error:
+            linked.set_exception(error)
+            return
+        await self._tell(ReceiptIssued(self.log.receipt().to_bytes()))  # the last one is of the old chain
+
+    async def _lost_successor(self, peer_id: str) -> None:
+        await self._tell(Failure.of(PeerUnavailable(f"the stream to {peer_id} broke"), peer_id))
+
+    async def _tell(self, message: Failure | Rerouted | Pong | ReceiptIssued) -> None:
+        with contextlib.suppress(FarError):  # a client that is gone needs no telling
+            await self._control.send(message)
+
+
+class _Successor:
+    """The node after this one, if there is one: the stream to it, and all that it was given."""
+
+    def __init__(self, opening: Open, log: WorkLog, on_loss: _OnLoss) -> None:
+        self._opening, self._log, self._on_loss = opening, log, on_loss
+        self._history = History()
+        self._channel: Channel | None = None
+        self._sending = asyncio.Lock()
+        self._scope: asyncio.Timeout | None = None
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is one; else results are the client's."""
+        return self._opening.next is not None
+
+    async def link(self, transport: Transport, address: PeerAddress) -> None:
+        """Open a stream to it.
+
+        Raises:
+            PeerUnavailable: it cannot be reached.
+        """
+        channel = Channel(await transport.open(address, LINK_PROTOCOL))
+        await channel.send(Link(self._opening.session_id))
+        self._channel = channel
+
+    async def replace(self, transport: Transport, address: PeerAddress, linked: asyncio.Future[None]) -> None:
+        """Link to another in its place, then give it everything from the beginning.
+
+        Raises:
+            PeerUnavailable: it cannot be reached.
+        """
+        if self._scope is not None:
+            self._scope.reschedule(asyncio.get_running_loop().time())  # who sends to the old one waits in vain
+        async with self._sending:
+            await self.close()
+            await self.link(transport, address)
+            self._log.new_successor()
+            linked.set_result(None)
+            for step in list(self._history.replay()):
+                await self._send(step, again=True)
+
+    async def give(self, step: Step) -> None:
+        """Hand a step on, and keep it."""
+        async with self._sending:
+            self._history.add(step)
+            await self._send(step)
+
+    async def close(self) -> None:
+        """Close the stream."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    async def _send(self, step: Step, *, again: bool = False) -> None:
+        channel = self._channel
+        if channel is None or not (again or _is_due(step, self._opening)):
+            return
+        try:
+            async with asyncio.timeout(None) as self._scope:
+                await channel.send(step)
+        except (PeerUnavailable, TimeoutError):
+            await self.close()
+            await self._on_loss(channel.peer_id)
+        else:
+            await _add_to_chain(self._log, step)
+        finally:
+            self._scope = None
+
+
+def _is_due(step: Step, opening: Open) -> bool:
+    """Whether the successor lacks a result: who takes a lost node's place is given steps that were answered before."""
+    resumed = opening.resumption
+    return resumed is None or resumed.feeds_new or (not step.is_replay and step.index >= resumed.at_step)
+
+
+async def _add_to_chain(log: WorkLog, step: Step) -> None:
+    if len(step.hidden.data) > _LARGE_BYTES:
+        await asyncio.to_thread(log.hand_on, step.start_position, step.hidden)
+    else:
+        log.hand_on(step.start_position, step.hidden)

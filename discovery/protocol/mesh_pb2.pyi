@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Envelope(_message.Message):
-    __slots__ = ("open", "opened", "step", "close", "receipt", "failure", "link", "info_request", "node_info")
+    __slots__ = ("open", "opened", "step", "close", "receipt", "failure", "link", "info_request", "node_info", "reroute", "rerouted", "ping", "pong")
     OPEN_FIELD_NUMBER: _ClassVar[int]
     OPENED_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
@@ -17,6 +17,10 @@ class Envelope(_message.Message):
     LINK_FIELD_NUMBER: _ClassVar[int]
     INFO_REQUEST_FIELD_NUMBER: _ClassVar[int]
     NODE_INFO_FIELD_NUMBER: _ClassVar[int]
+    REROUTE_FIELD_NUMBER: _ClassVar[int]
+    REROUTED_FIELD_NUMBER: _ClassVar[int]
+    PING_FIELD_NUMBER: _ClassVar[int]
+    PONG_FIELD_NUMBER: _ClassVar[int]
     open: Open
     opened: Opened
     step: Step
@@ -26,7 +30,11 @@ class Envelope(_message.Message):
     link: Link
     info_request: InfoRequest
     node_info: NodeInfo
-    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., receipt: _Optional[bytes] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., link: _Optional[_Union[Link, _Mapping]] = ..., info_request: _Optional[_Union[InfoRequest, _Mapping]] = ..., node_info: _Optional[_Union[NodeInfo, _Mapping]] = ...) -> None: ...
+    reroute: Reroute
+    rerouted: Rerouted
+    ping: Ping
+    pong: Pong
+    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., step: _Optional[_Union[Step, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., receipt: _Optional[bytes] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., link: _Optional[_Union[Link, _Mapping]] = ..., info_request: _Optional[_Union[InfoRequest, _Mapping]] = ..., node_info: _Optional[_Union[NodeInfo, _Mapping]] = ..., reroute: _Optional[_Union[Reroute, _Mapping]] = ..., rerouted: _Optional[_Union[Rerouted, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ...) -> None: ...
 
 class PeerAddress(_message.Message):
     __slots__ = ("peer_id", "maddrs")
@@ -37,7 +45,7 @@ class PeerAddress(_message.Message):
     def __init__(self, peer_id: _Optional[str] = ..., maddrs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("session_id", "nonce", "model_digest", "first_block", "end_block", "max_length", "batch", "codec", "previous", "next", "price_units", "left_padding", "priority", "share_prefix", "prefix_scope")
+    __slots__ = ("session_id", "nonce", "model_digest", "first_block", "end_block", "max_length", "batch", "codec", "previous", "next", "price_units", "left_padding", "priority", "share_prefix", "prefix_scope", "resumption")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +61,7 @@ class Open(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     SHARE_PREFIX_FIELD_NUMBER: _ClassVar[int]
     PREFIX_SCOPE_FIELD_NUMBER: _ClassVar[int]
+    RESUMPTION_FIELD_NUMBER: _ClassVar[int]
     session_id: bytes
     nonce: bytes
     model_digest: str
@@ -68,7 +77,18 @@ class Open(_message.Message):
     priority: int
     share_prefix: bool
     prefix_scope: bytes
-    def __init__(self, session_id: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., model_digest: _Optional[str] = ..., first_block: _Optional[int] = ..., end_block: _Optional[int] = ..., max_length: _Optional[int] = ..., batch: _Optional[int] = ..., codec: _Optional[str] = ..., previous: _Optional[str] = ..., next: _Optional[_Union[PeerAddress, _Mapping]] = ..., price_units: _Optional[int] = ..., left_padding: _Optional[_Iterable[int]] = ..., priority: _Optional[int] = ..., share_prefix: _Optional[bool] = ..., prefix_scope: _Optional[bytes] = ...) -> None: ...
+    resumption: Resumption
+    def __init__(self, session_id: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., model_digest: _Optional[str] = ..., first_block: _Optional[int] = ..., end_block: _Optional[int] = ..., max_length: _Optional[int] = ..., batch: _Optional[int] = ..., codec: _Optional[str] = ..., previous: _Optional[str] = ..., next: _Optional[_Union[PeerAddress, _Mapping]] = ..., price_units: _Optional[int] = ..., left_padding: _Optional[_Iterable[int]] = ..., priority: _Optional[int] = ..., share_prefix: _Optional[bool] = ..., prefix_scope: _Optional[bytes] = ..., resumption: _Optional[_Union[Resumption, _Mapping]] = ...) -> None: ...
+
+class Resumption(_message.Message):
+    __slots__ = ("at_step", "positions", "feeds_new")
+    AT_STEP_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    FEEDS_NEW_FIELD_NUMBER: _ClassVar[int]
+    at_step: int
+    positions: int
+    feeds_new: bool
+    def __init__(self, at_step: _Optional[int] = ..., positions: _Optional[int] = ..., feeds_new: _Optional[bool] = ...) -> None: ...
 
 class Opened(_message.Message):
     __slots__ = ()
@@ -91,18 +111,58 @@ class Tensor(_message.Message):
     def __init__(self, dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class Step(_message.Message):
-    __slots__ = ("index", "start_position", "keep", "rows", "hidden")
+    __slots__ = ("index", "start_position", "keep", "rows", "hidden", "settled", "is_replay", "times")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     START_POSITION_FIELD_NUMBER: _ClassVar[int]
     KEEP_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     HIDDEN_FIELD_NUMBER: _ClassVar[int]
+    SETTLED_FIELD_NUMBER: _ClassVar[int]
+    IS_REPLAY_FIELD_NUMBER: _ClassVar[int]
+    TIMES_FIELD_NUMBER: _ClassVar[int]
     index: int
     start_position: int
     keep: int
     rows: _containers.RepeatedScalarFieldContainer[int]
     hidden: Tensor
-    def __init__(self, index: _Optional[int] = ..., start_position: _Optional[int] = ..., keep: _Optional[int] = ..., rows: _Optional[_Iterable[int]] = ..., hidden: _Optional[_Union[Tensor, _Mapping]] = ...) -> None: ...
+    settled: int
+    is_replay: bool
+    times: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, index: _Optional[int] = ..., start_position: _Optional[int] = ..., keep: _Optional[int] = ..., rows: _Optional[_Iterable[int]] = ..., hidden: _Optional[_Union[Tensor, _Mapping]] = ..., settled: _Optional[int] = ..., is_replay: _Optional[bool] = ..., times: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class Reroute(_message.Message):
+    __slots__ = ("number", "previous", "next")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    previous: str
+    next: PeerAddress
+    def __init__(self, number: _Optional[int] = ..., previous: _Optional[str] = ..., next: _Optional[_Union[PeerAddress, _Mapping]] = ...) -> None: ...
+
+class Rerouted(_message.Message):
+    __slots__ = ("number", "taken")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    taken: int
+    def __init__(self, number: _Optional[int] = ..., taken: _Optional[int] = ...) -> None: ...
+
+class Ping(_message.Message):
+    __slots__ = ("number",)
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    def __init__(self, number: _Optional[int] = ...) -> None: ...
+
+class Pong(_message.Message):
+    __slots__ = ("number", "taken", "given")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    taken: int
+    given: int
+    def __init__(self, number: _Optional[int] = ..., taken: _Optional[int] = ..., given: _Optional[int] = ...) -> None: ...
 
 class Close(_message.Message):
     __slots__ = ()

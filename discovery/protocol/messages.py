@@ -7,14 +7,16 @@ here once (sizes, ranges, the length of a tensor against its shape), and inside 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import get_args
 
 from google.protobuf.message import DecodeError
 
 from discovery.protocol import mesh_pb2 as pb
-from discovery.protocol.announcement import Dtype
+from discovery.protocol.announcement import Codec
+from discovery.protocol.codec import CODECS, position_bytes
+from discovery.protocol.codec import WireTensor as WireTensor
 from discovery.protocol.errors import FarError, InvalidArgument, InvalidIdentity, ProtocolViolation, error_from_wire
 from discovery.protocol.ids import SESSION_ID_BYTES, PeerId, SessionId, check_peer_id
 
@@ -32,8 +34,8 @@ MAX_REASON = 1000
 NONCE_BYTES = 16
 MAX_SCOPE_BYTES = 32
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-assert set(DTYPE_BYTES) == set(get_args(Dtype))
+MAX_STEPS = 2**53 - 1
+MAX_HOPS = 64
 
 
 class Priority(IntEnum):
@@ -53,12 +55,20 @@ class PeerAddress:
 
 
 @dataclass(frozen=True, slots=True)
-class WireTensor:
-    """Hidden states on the wire: row-major bytes of ``shape`` = (rows, positions, hidden size), little-endian."""
+class Resumption:
+    """A node takes the place of one that was lost in the middle of a session.
 
-    dtype: Dtype
-    shape: tuple[int, ...]
-    data: bytes
+    Attributes:
+        at_step: index of the first step that its successor has not got: earlier ones, and what is replayed, bring its
+            cache to where it must be and are not handed on.
+        positions: rows × positions of all steps before that one, by which receipts come due at the same steps as those
+            of the nodes that were there.
+        feeds_new: its successor takes over as well, so everything is handed on.
+    """
+
+    at_step: int
+    positions: int
+    feeds_new: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +82,7 @@ class Open:
     end_block: int
     max_length: int
     batch: int
-    codec: Dtype
+    codec: Codec
     previous: PeerId | None
     next: PeerAddress | None
     price_units: int = 0
@@ -80,6 +90,7 @@ class Open:
     priority: Priority = Priority.NORMAL
     share_prefix: bool = False
     prefix_scope: bytes = b""
+    resumption: Resumption | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +106,73 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class HopTime:
+    """What a node says a step took in it, in seconds: until its turn came, and to compute."""
+
+    waited: float
+    computed: float
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """Hidden states for positions ``start_position …``; a start below the cached length rolls the cache back."""
+    """Hidden states for positions ``start_position …``; a start below the cached length rolls the cache back.
+
+    Attributes:
+        index: number of the step in the session.
+        keep: positions the client wants back, counted from the end; 0: all.
+        rows: rows of the cache to continue from, in this order; empty: as they are.
+        settled: steps before this index have been answered; who keeps what it sent need not keep them as steps.
+        is_replay: it stands for steps before ``index``, in whose place a new node gets it.
+        times: of the nodes it came through.
+    """
 
     index: int
     start_position: int
     hidden: WireTensor
     keep: int = 0
     rows: tuple[int, ...] = ()
+    settled: int = 0
+    is_replay: bool = False
+    times: tuple[HopTime, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reroute:
+    """The client has found others in the place of a lost neighbour. What is absent stays as it is.
+
+    Attributes:
+        number: counts up in a session, and comes back with the answer.
+        previous: who sends the steps from now on.
+        next: who takes them from now on; it gets all that was sent before, again.
+    """
+
+    number: int
+    previous: PeerId | None = None
+    next: PeerAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rerouted:
+    """Done. ``taken``: index after the last step that came from the previous neighbour."""
+
+    number: int
+    taken: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Are you there?"""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """How far a node has come in a session: indices after the last step it took in, and after the last it gave out."""
+
+    number: int
+    taken: int
+    given: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +251,21 @@ class NodeInfo:
     model_digests: tuple[str, ...] = ()
 
 
-Message = Open | Opened | Link | Step | Close | ReceiptIssued | Failure | InfoRequest | NodeInfo
+Message = (
+    Open
+    | Opened
+    | Link
+    | Step
+    | Close
+    | ReceiptIssued
+    | Failure
+    | InfoRequest
+    | NodeInfo
+    | Reroute
+    | Rerouted
+    | Ping
+    | Pong
+)
 
 
 def encode(message: Message) -> bytes:
@@ -192,16 +276,7 @@ def encode(message: Message) -> bytes:
     """
     match message:
         case Step():
-            hidden = message.hidden
-            tensor = pb.Tensor(dtype=hidden.dtype, shape=hidden.shape, data=hidden.data)
-            step = pb.Step(
-                index=message.index,
-                start_position=message.start_position,
-                keep=message.keep,
-                rows=message.rows,
-                hidden=tensor,
-            )
-            envelope = pb.Envelope(step=step)
+            envelope = pb.Envelope(step=_step_to_wire(message))
         case Open():
             envelope = pb.Envelope(open=_open_to_wire(message))
         case Opened():
@@ -221,6 +296,15 @@ def encode(message: Message) -> bytes:
                 peer_id=message.peer_id or "",
             )
             envelope = pb.Envelope(failure=failure)
+        case Reroute():
+            reroute = pb.Reroute(number=message.number, previous=message.previous or "", next=_to_wire(message.next))
+            envelope = pb.Envelope(reroute=reroute)
+        case Rerouted():
+            envelope = pb.Envelope(rerouted=pb.Rerouted(number=message.number, taken=message.taken))
+        case Ping():
+            envelope = pb.Envelope(ping=pb.Ping(number=message.number))
+        case Pong():
+            envelope = pb.Envelope(pong=pb.Pong(number=message.number, taken=message.taken, given=message.given))
         case InfoRequest():
             envelope = pb.Envelope(info_request=pb.InfoRequest(model_digest=message.model_digest))
         case NodeInfo():
@@ -264,6 +348,17 @@ def decode(data: bytes) -> Message:
             return InfoRequest(envelope.info_request.model_digest[:64])
         case "node_info":
             return _info_from_wire(envelope.node_info)
+        case "reroute":
+            return _reroute_from_wire(envelope.reroute)
+        case "rerouted":
+            _require_step(envelope.rerouted.taken)
+            return Rerouted(envelope.rerouted.number, envelope.rerouted.taken)
+        case "ping":
+            return Ping(envelope.ping.number)
+        case "pong":
+            _require_step(envelope.pong.taken)
+            _require_step(envelope.pong.given)
+            return Pong(envelope.pong.number, envelope.pong.taken, envelope.pong.given)
     raise ProtocolViolation("the frame holds a message this version does not know")
 
 
@@ -337,8 +432,12 @@ def _peer_id(text: str) -> PeerId:
         raise ProtocolViolation(error.message) from None
 
 
-def _codec(name: str) -> Dtype:
-    _require(name in DTYPE_BYTES, f"the wire type {name[:32]!r} is not one of {', '.join(DTYPE_BYTES)}")
+def _require_step(index: int) -> None:
+    _require(index <= MAX_STEPS, f"the step {index} is out of range")
+
+
+def _codec(name: str) -> Codec:
+    _require(name in CODECS, f"the wire type {name[:32]!r} is not one of {', '.join(CODECS)}")
     return name  # type: ignore[return-value]  # checked on the line above
 
 
@@ -348,9 +447,23 @@ def _tensor_from_wire(tensor: pb.Tensor) -> WireTensor:
     shape = tuple(tensor.shape)
     _require(all(shape), f"hidden states have the shape {shape}, not (rows, positions, size)")
     _require(shape[0] <= MAX_BATCH and shape[1] <= MAX_POSITIONS, f"the shape {shape} is out of range")
-    size = math.prod(shape) * DTYPE_BYTES[dtype]
+    size = shape[0] * shape[1] * position_bytes(dtype, shape[2])
     _require(len(tensor.data) == size, f"{shape} in {dtype} takes {size} bytes, {len(tensor.data)} came")
     return WireTensor(dtype, shape, tensor.data)
+
+
+def _step_to_wire(message: Step) -> pb.Step:
+    hidden = message.hidden
+    return pb.Step(
+        index=message.index,
+        start_position=message.start_position,
+        keep=message.keep,
+        rows=message.rows,
+        hidden=pb.Tensor(dtype=hidden.dtype, shape=hidden.shape, data=hidden.data),
+        settled=message.settled,
+        is_replay=message.is_replay,
+        times=[value for time in message.times for value in (time.waited, time.computed)],
+    )
 
 
 def _step_from_wire(step: pb.Step) -> Step:
@@ -358,11 +471,46 @@ def _step_from_wire(step: pb.Step) -> Step:
     _require(step.start_position + hidden.shape[1] <= MAX_POSITIONS, "the step ends beyond the longest context")
     _require(step.keep <= hidden.shape[1], f"keep {step.keep} is more than the {hidden.shape[1]} positions sent")
     _require(len(step.rows) in (0, hidden.shape[0]), "rows must name one cache row for each row of the step")
-    return Step(step.index, step.start_position, hidden, step.keep, tuple(step.rows))
+    _require_step(step.index)
+    _require(step.settled <= step.index, f"step {step.index} says that those before {step.settled} were answered")
+    return Step(
+        index=step.index,
+        start_position=step.start_position,
+        hidden=hidden,
+        keep=step.keep,
+        rows=tuple(step.rows),
+        settled=step.settled,
+        is_replay=step.is_replay,
+        times=_times_from_wire(step.times),
+    )
+
+
+def _times_from_wire(values: Sequence[float]) -> tuple[HopTime, ...]:
+    _require(len(values) <= 2 * MAX_HOPS and len(values) % 2 == 0, "times are pairs, one for each of a few nodes")
+    _require(all(math.isfinite(value) and value >= 0 for value in values), "a time is not a number of seconds")
+    return tuple(HopTime(*pair) for pair in zip(values[::2], values[1::2], strict=True))
+
+
+def _reroute_from_wire(wire: pb.Reroute) -> Reroute:
+    return Reroute(
+        number=wire.number,
+        previous=_peer_id(wire.previous) if wire.previous else None,
+        next=_address_from_wire(wire.next) if wire.HasField("next") else None,
+    )
+
+
+def _to_wire(address: PeerAddress | None) -> pb.PeerAddress | None:
+    return pb.PeerAddress(peer_id=address.peer_id, maddrs=address.maddrs) if address else None
+
+
+def _address_from_wire(wire: pb.PeerAddress) -> PeerAddress:
+    maddrs = tuple(wire.maddrs)
+    _require(len(maddrs) <= 16 and all(len(maddr) <= 256 for maddr in maddrs), "too many or too long addresses")
+    return PeerAddress(_peer_id(wire.peer_id), maddrs)
 
 
 def _open_to_wire(message: Open) -> pb.Open:
-    following = message.next
+    resumption = message.resumption
     return pb.Open(
         session_id=message.session_id,
         nonce=message.nonce,
@@ -373,12 +521,17 @@ def _open_to_wire(message: Open) -> pb.Open:
         batch=message.batch,
         codec=message.codec,
         previous=message.previous or "",
-        next=pb.PeerAddress(peer_id=following.peer_id, maddrs=following.maddrs) if following else None,
+        next=_to_wire(message.next),
         price_units=message.price_units,
         left_padding=message.left_padding,
         priority=message.priority,
         share_prefix=message.share_prefix,
         prefix_scope=message.prefix_scope,
+        resumption=pb.Resumption(
+            at_step=resumption.at_step, positions=resumption.positions, feeds_new=resumption.feeds_new
+        )
+        if resumption
+        else None,
     )
 
 
@@ -394,12 +547,11 @@ def _open_from_wire(wire: pb.Open) -> Open:
     _require(all(count < wire.max_length for count in padding), "left_padding leaves no position")
     _require(len(wire.prefix_scope) <= MAX_SCOPE_BYTES, f"a prefix scope has at most {MAX_SCOPE_BYTES} bytes")
     _require(wire.priority in list(Priority), f"the priority {wire.priority} is none of -1 (high), 0 (normal), 1 (low)")
-    following = None
-    if wire.HasField("next"):
-        _require(len(wire.next.maddrs) <= 16, "too many or too long addresses")
-        maddrs = tuple(wire.next.maddrs)
-        _require(all(len(maddr) <= 256 for maddr in maddrs), "too many or too long addresses")
-        following = PeerAddress(_peer_id(wire.next.peer_id), maddrs)
+    resumption = None
+    if wire.HasField("resumption"):
+        _require_step(wire.resumption.at_step)
+        _require_step(wire.resumption.positions)
+        resumption = Resumption(wire.resumption.at_step, wire.resumption.positions, wire.resumption.feeds_new)
     return Open(
         session_id=_session_id(wire.session_id),
         nonce=wire.nonce,
@@ -410,12 +562,13 @@ def _open_from_wire(wire: pb.Open) -> Open:
         batch=wire.batch,
         codec=_codec(wire.codec),
         previous=_peer_id(wire.previous) if wire.previous else None,
-        next=following,
+        next=_address_from_wire(wire.next) if wire.HasField("next") else None,
         price_units=wire.price_units,
         left_padding=padding,
         priority=Priority(wire.priority),
         share_prefix=wire.share_prefix,
         prefix_scope=wire.prefix_scope,
+        resumption=resumption,
     )
 
 

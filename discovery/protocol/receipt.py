@@ -16,7 +16,7 @@ from typing import Annotated, Literal, Self
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, model_validator
 
-from discovery.protocol.announcement import Digest, Dtype, Quantization
+from discovery.protocol.announcement import Codec, Digest, Quantization
 from discovery.protocol.errors import FarError, ReceiptInvalid
 from discovery.protocol.ids import PeerId, SessionId, check_peer_id, check_wallet
 from discovery.protocol.signed import Body, SignedDocument, read_body, sign_document
@@ -33,7 +33,9 @@ class Receipt(Body):
 
     ``positions`` counts every position that was computed (rows × positions, recomputed ones included);
     ``token_layers = positions × (end_block - first_block)`` is the unit of work that is paid. ``cached_positions`` of
-    them were answered from states kept of an earlier session.
+    them were answered from states kept of an earlier session. ``replayed_positions`` of them brought this node to where
+    a lost one had been, who is owed for them as far as its own receipts go. ``steps`` is the number of the session's
+    steps that the roots cover; a root begins anew when the neighbour on its side is replaced.
     """
 
     version: Literal[1] = 1
@@ -44,11 +46,12 @@ class Receipt(Body):
     first_block: Count
     end_block: Count
     quantization: Quantization
-    codec: Dtype
+    codec: Codec
     steps: Count
     positions: Count
     token_layers: Count
     cached_positions: Count = 0
+    replayed_positions: Count = 0
     input_root: Digest
     output_root: Digest
     price_units: Count
@@ -67,6 +70,8 @@ class Receipt(Body):
             raise ValueError("token_layers is not positions × blocks")
         if self.cached_positions > self.positions:
             raise ValueError("more positions were cached than there were")
+        if self.replayed_positions > self.positions:
+            raise ValueError("more positions were replayed than there were")
         return self
 
     @property

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from discovery.protocol.messages import DTYPE_BYTES, WireTensor
+from discovery.protocol.codec import WireTensor, position_bytes
 from far_node.blocks.slots import SlotRows
 
 PREFIX_POSITIONS = 64
@@ -34,7 +34,7 @@ def prefix_keys(owner: bytes | None, blocks: tuple[int, int], hidden: WireTensor
     scope = b"shared" if owner is None else b"of " + hashlib.sha256(owner).digest()
     key = hashlib.sha256(_DOMAIN + scope + f" {blocks[0]}:{blocks[1]} {hidden.dtype}\n".encode()).digest()
     keys, data = [], memoryview(hidden.data)
-    size = PREFIX_POSITIONS * hidden.shape[2] * DTYPE_BYTES[hidden.dtype]
+    size = PREFIX_POSITIONS * position_bytes(hidden.dtype, hidden.shape[2])
     for at in range(0, len(data) - size + 1, size):
         digest = hashlib.sha256(key)
         digest.update(data[at : at + size])
