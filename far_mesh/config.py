@@ -2,11 +2,73 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from discovery.dht.keys import DEFAULT_PREFIX
-from discovery.protocol.errors import InvalidArgument
+from discovery.protocol.announcement import MAX_ASKED_UNITS, REGION_PATTERN, Quantization
+from discovery.protocol.errors import FarError, InvalidArgument
+from discovery.protocol.ids import check_peer_id, check_wallet
 from discovery.protocol.messages import MAX_SCOPE_BYTES, Priority
+
+Goal = Literal["fastest", "cheapest", "balanced"]
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Which route is wanted. What is None or empty is no limit.
+
+    Attributes:
+        goal: least time per token; least price, and among equals least time; or, where a share of the price of the
+            fastest route is worth the same share of its time, the least sum of both.
+        max_price: the most that the route's blocks may ask for on average, in 1e-9 FAR for 1,000 token-layers.
+        max_latency: milliseconds that a token may take round the ring, as it is estimated when the route is planned.
+        region: nodes that say to be in it, or in a part of it: ``eu`` has ``eu-west`` in it.
+        quantization: forms of weights that will do.
+        trusted_only: peer ids or wallets; no other node is used.
+        min_tps: tokens per second that each node must compute through all blocks it serves.
+        max_load: how full a node may be: 0.8 of the sessions it takes.
+        max_hops: most nodes of the route.
+    """
+
+    goal: Goal = "fastest"
+    max_price: int | None = None
+    max_latency: float | None = None
+    region: str | None = None
+    quantization: frozenset[Quantization] = frozenset()
+    trusted_only: frozenset[str] = frozenset()
+    min_tps: float | None = None
+    max_load: float | None = None
+    max_hops: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.goal not in get_args(Goal):
+            raise InvalidArgument(f"{self.goal!r} is not one of {', '.join(get_args(Goal))}", param="goal")
+        if self.max_price is not None and not 0 <= self.max_price <= MAX_ASKED_UNITS:
+            raise InvalidArgument(f"max_price must be from 0 to {MAX_ASKED_UNITS}", param="max_price")
+        for name, value in (("max_latency", self.max_latency), ("min_tps", self.min_tps)):
+            if value is not None and not 0 < value < float("inf"):
+                raise InvalidArgument(f"{name} must be more than 0, not {value}", param=name)
+        if self.region is not None and not re.fullmatch(REGION_PATTERN, self.region):
+            raise InvalidArgument(f"a region is written like eu-west, not {self.region!r}", param="region")
+        if unknown := self.quantization - set(get_args(Quantization)):
+            kinds = ", ".join(get_args(Quantization))
+            raise InvalidArgument(f"quantization {min(unknown)!r} is not one of {kinds}", param="quantization")
+        for identity in self.trusted_only:
+            _check_identity(identity)
+        if self.max_load is not None and not 0 <= self.max_load <= 1:
+            raise InvalidArgument(f"max_load must be from 0 to 1, not {self.max_load}", param="max_load")
+        if self.max_hops is not None and self.max_hops < 1:
+            raise InvalidArgument(f"max_hops must be at least 1, not {self.max_hops}", param="max_hops")
+
+
+def _check_identity(text: str) -> None:
+    check = check_wallet if text.startswith("0x") else check_peer_id
+    try:
+        check(text)
+    except FarError:
+        raise InvalidArgument(f"{text!r} is neither a peer id nor a wallet", param="trusted_only") from None
 
 
 @dataclass(frozen=True)
@@ -15,7 +77,13 @@ class MeshConfig:
 
     ``step_timeout`` bounds one step round the ring, ``open_timeout`` the opening of a session, ``close_timeout`` the
     wait for last receipts; ``open_attempts`` is how many routes are tried before giving up, and ``view_age`` how old
-    a picture of the swarm may be when a route is planned on it.
+    a picture of the swarm may be when a route is planned on it. ``preference`` says which route is wanted.
+
+    When an answer takes longer than ``suspect_after`` (or four times as long as such answers did), all nodes of the
+    route are asked whether they are there, and one that says nothing for ``ping_timeout`` is replaced. Where nobody can
+    take its place the session waits for ``mend_timeout``; a node that failed is not tried again for ``shun_seconds``.
+
+    ``speculation``: whether guesses are sent ahead where that is quicker.
     """
 
     prefix: str = DEFAULT_PREFIX
@@ -24,6 +92,12 @@ class MeshConfig:
     close_timeout: float = 5.0
     open_attempts: int = 3
     view_age: float = 5.0
+    speculation: bool = True
+    preference: Preference = Preference()
+    suspect_after: float = 1.0
+    ping_timeout: float = 2.0
+    mend_timeout: float = 20.0
+    shun_seconds: float = 5.0
 
     def __post_init__(self) -> None:
         if min(self.step_timeout, self.open_timeout, self.close_timeout) <= 0 or self.open_attempts < 1:

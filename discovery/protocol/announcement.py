@@ -24,17 +24,46 @@ MAX_LIFETIME_SECONDS = 24 * 3600
 CLOCK_SKEW_SECONDS = 60
 MAX_MODEL_ID_LENGTH = 256
 MAX_MADDRS = 16
+MAX_LINKS = 16
+MAX_ASKED_UNITS = 10**12
+MIN_LINK_MS, MAX_LINK_MS = 0.01, 10_000.0
+MIN_BLOCK_MS, MAX_BLOCK_MS = 0.001, 60_000.0
+MAX_QUEUE_MS = 600_000.0
+REGION_PATTERN = r"[a-z0-9]{1,16}(-[a-z0-9]{1,16}){0,3}"
 
 Quantization = Literal["none", "int8", "nf4"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+Codec = Literal["float32", "bfloat16", "float16", "int8"]
+"""How hidden states are written on the wire."""
 State = Literal["ready", "leaving"]
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 in hexadecimal."""
 
 
+PeerLink = tuple[
+    Annotated[str, Field(pattern=r"^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}$")],
+    Annotated[float, Field(ge=MIN_LINK_MS, le=MAX_LINK_MS, allow_inf_nan=False)],
+]
+"""The id of a peer, by its looks, and the round trip to it in milliseconds."""
+Location = tuple[Annotated[int, Field(ge=-90, le=90)], Annotated[int, Field(ge=-180, le=180)]]
+"""Latitude and longitude in whole degrees: within some 80 km, and no street."""
+
+
 class Announcement(Body):
-    """A node serves blocks ``[first_block, end_block)`` of the model whose weights have ``model_digest``."""
+    """A node serves blocks ``[first_block, end_block)`` of the model whose weights have ``model_digest``.
+
+    From ``price_units`` on it is what routes are planned with, and may be left out. These are claims: they are bounded
+    here, and :mod:`far_mesh.costs` says what a false one can do.
+
+    Attributes:
+        price_units: asked for 1,000 token-layers, in 1e-9 FAR.
+        block_ms: milliseconds that one token takes in one block, alone, as measured.
+        queue_ms: milliseconds that a step waits for its turn at present.
+        load: how full the node is, from 0 to 1: open sessions of those it takes.
+        region: where the owner says it is, such as ``eu-west``; ``location`` the same in whole degrees.
+        links: round trips that the node measured to others of its models.
+    """
 
     version: Literal[1] = 1
     wallet: str
@@ -50,6 +79,13 @@ class Announcement(Body):
     state: State = "ready"
     issued_at: Annotated[int, Field(ge=0)]
     expires_at: Annotated[int, Field(ge=0)]
+    price_units: Annotated[int, Field(ge=0, le=MAX_ASKED_UNITS)] = 0
+    block_ms: Annotated[float, Field(ge=MIN_BLOCK_MS, le=MAX_BLOCK_MS, allow_inf_nan=False)] | None = None
+    queue_ms: Annotated[float, Field(ge=0, le=MAX_QUEUE_MS, allow_inf_nan=False)] = 0.0
+    load: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    region: Annotated[str, Field(pattern=f"^{REGION_PATTERN}$")] | None = None
+    location: Location | None = None
+    links: Annotated[tuple[PeerLink, ...], Field(max_length=MAX_LINKS)] = ()
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
@@ -60,6 +96,8 @@ class Announcement(Body):
             raise ValueError(error.message) from None
         if wallet != self.wallet:
             raise ValueError("the wallet must be written in its EIP-55 form")
+        if len({self.peer_id, *(peer_id for peer_id, _ in self.links)}) <= len(self.links):
+            raise ValueError("a link leads to another peer, and to each only once")
         if not self.first_block < self.end_block <= self.block_count:
             raise ValueError(f"blocks {self.first_block}:{self.end_block} are not within 0:{self.block_count}")
         if not 0 < self.expires_at - self.issued_at <= MAX_LIFETIME_SECONDS:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from discovery.protocol.errors import InvalidArgument
-from far_mesh.config import GenerationOptions, MeshConfig
+from far_mesh.config import GenerationOptions, MeshConfig, Preference
+from tests.support.documents import peer_of, wallet_of
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,35 @@ def test_options_at_the_edge_are_taken(options: dict[str, Any]) -> None:
 def test_a_client_needs_time_and_an_attempt(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument):
         MeshConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("param", "value"),
+    [
+        ("goal", "best"),
+        ("max_price", -1),
+        ("max_price", 10**13),
+        ("max_latency", 0),
+        ("max_latency", float("nan")),
+        ("max_latency", float("inf")),
+        ("region", "Europe"),
+        ("region", ""),
+        ("quantization", frozenset({"int3"})),
+        ("trusted_only", frozenset({"me"})),
+        ("trusted_only", frozenset({"0x12"})),
+        ("min_tps", 0.0),
+        ("max_load", 1.5),
+        ("max_load", float("nan")),
+        ("max_hops", 0),
+    ],
+)
+def test_a_preference_that_means_nothing_is_refused_by_name(param: str, value: Any) -> None:
+    with pytest.raises(InvalidArgument) as failure:
+        Preference(**{param: value})
+    assert failure.value.facts["param"] == param
+
+
+def test_a_preference_at_the_edges_is_taken() -> None:
+    trusted = frozenset({peer_of("a"), wallet_of("b")})
+    Preference("cheapest", 0, 0.1, "eu", frozenset({"int8", "none"}), trusted, 0.1, 0.0, 1)
+    Preference("balanced", 10**12, region="eu-west-2", max_load=1.0)

@@ -15,6 +15,7 @@ from discovery.protocol.announcement import (
     CLOCK_SKEW_SECONDS,
     DOMAIN,
     MAX_LIFETIME_SECONDS,
+    MAX_LINKS,
     read_announcement,
     sign_announcement,
 )
@@ -129,7 +130,43 @@ WRONG_FIELDS: list[dict[str, Any]] = [
     {"expires_at": 0},
     {"expires_at": "tomorrow"},
     {"issued_at": 10**18},
+    {"price_units": -1},
+    {"price_units": 10**12 + 1},
+    {"price_units": 0.5},
+    {"block_ms": 0},
+    {"block_ms": -1.0},
+    {"block_ms": 1e-9},
+    {"block_ms": 1e6},
+    {"block_ms": float("nan")},
+    {"block_ms": float("inf")},
+    {"queue_ms": -0.1},
+    {"queue_ms": 1e9},
+    {"queue_ms": None},
+    {"load": -0.01},
+    {"load": 1.01},
+    {"load": float("nan")},
+    {"region": ""},
+    {"region": "EU"},
+    {"region": "eu west"},
+    {"region": "eu-west\n"},
+    {"region": "a" * 17},
+    {"region": "a-b-c-d-e"},
+    {"location": [91, 0]},
+    {"location": [0, 181]},
+    {"location": [52.5, 13]},
+    {"location": [52]},
+    {"location": "52,13"},
+    {"links": [[peer_of("other"), 0.0]]},
+    {"links": [[peer_of("other"), 10_001]]},
+    {"links": [[peer_of("other"), float("nan")]]},
+    {"links": [["12D3KooW", 1.0]]},
+    {"links": [["x" * 52, 1.0]]},
+    {"links": [[peer_of("other"), 1.0]] * 2},
+    {"links": [[peer_of("node"), 1.0]]},
+    {"links": [[peer_of(f"other {number}"), 1.0] for number in range(17)]},
+    {"links": {peer_of("other"): 1.0}},
 ]
+OPTIONAL = {"version", "state", "price_units", "block_ms", "queue_ms", "load", "region", "location", "links"}
 
 
 @pytest.mark.parametrize("wrong", WRONG_FIELDS, ids=str)
@@ -139,12 +176,47 @@ def test_a_signed_announcement_with_a_field_out_of_its_range_is_refused(wrong: d
         read_announcement(data)
 
 
-@pytest.mark.parametrize("field", sorted(set(announcement().model_dump()) - {"version", "state"}))
+@pytest.mark.parametrize("field", sorted(set(announcement().model_dump()) - OPTIONAL))
 def test_a_signed_announcement_that_lacks_a_field_is_refused(field: str) -> None:
     fields = announcement().model_dump()
     del fields[field]
     with pytest.raises(AnnouncementInvalid, match="malformed"):
         read_announcement(signed_json("node", fields, DOMAIN))
+
+
+def test_what_routes_are_planned_with_may_be_left_out_and_is_read_back_as_it_was_signed() -> None:
+    fields = announcement().model_dump()
+    for field in OPTIONAL:
+        del fields[field]
+    assert read_announcement(signed_json("node", fields, DOMAIN)).announcement == announcement(**fields)
+    full = signed_announcement(
+        price_units=10**12,
+        block_ms=0.001,
+        queue_ms=600_000,
+        load=1,
+        region="eu-west-2",
+        location=(-33, 151),
+        links=tuple((peer_of(f"other {number}"), 10_000 / (number + 1)) for number in range(MAX_LINKS)),
+    )
+    read = read_announcement(full.to_bytes()).announcement
+    assert read == full.announcement
+    assert hash(read) == hash(full.announcement)
+
+
+def test_the_longest_announcement_is_half_of_what_a_record_may_have() -> None:
+    longest = signed_announcement(
+        "node",
+        model_id="m" * 256,
+        maddrs=("/" + "x" * 255,) * 16,
+        software="s" * 64,
+        region="-".join(["r" * 16] * 4),
+        location=(-90, -180),
+        block_ms=1 / 3,
+        queue_ms=1 / 3,
+        load=1 / 3,
+        links=tuple((peer_of(f"other {number}"), 1 / 3) for number in range(MAX_LINKS)),
+    )
+    assert len(longest.to_bytes()) < MAX_DOCUMENT_BYTES / 2
 
 
 def test_a_lifetime_beyond_a_day_is_refused() -> None:

@@ -1,0 +1,202 @@
+"""What nodes say and what the client has measured, as numbers to plan a route with.
+
+Nodes' words are claims, so a false one must gain little: what the client measured itself comes before them; of a link
+that both ends have measured the slower figure counts; nobody is faster than :data:`FASTEST_BLOCK_MS`, and no link is
+shorter than light in glass needs for the distance, where both ends say where they are. So a liar looks at best like the
+best honest node there could be, until the client has used it once and knows better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from discovery.protocol.announcement import Announcement, Location
+from far_mesh.chains import Costs, Floats
+
+UNKNOWN_BLOCK_MS = 5.0
+FASTEST_BLOCK_MS = 0.02
+SHORTEST_LINK_MS = 0.1
+UNKNOWN_LINK_MS = 80.0
+FAR_REGION_LINK_MS = 160.0
+NEAR_REGION_LINK_MS = 40.0
+SAME_REGION_LINK_MS = 15.0
+HOP_MS = 1.0
+"""What each node takes for itself, beside its blocks."""
+LOST_PAUSE_MS, LOST_TOKENS = 3_000.0, 128
+"""A node that is lost costs a pause; it is shared out over the tokens of a usual session."""
+
+_PRECISION = {"none": 0, "int8": 1, "nf4": 2}
+_EARTH_KM = 6371.0
+_KM_PER_MS = 2 / 3 * 299.792458  # light in glass
+_DETOUR = 1.5  # of cables, against the great circle
+_LAST_MILE_MS = 4.0  # of a round trip, whatever the distance
+_COARSE_KM = 160.0  # two places in whole degrees may be nearer to each other by this
+_NS_PER_MS = 1e6
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the client has found out by itself, by peer id.
+
+    Attributes:
+        round_trips: milliseconds between the client and a node.
+        block_ms: milliseconds per token and block that a node was seen to take.
+        reliability: share of sessions that a node did not break, from 0 to 1; those not in it count as 1.
+        region, location: of the client, where it says so; for links to nodes it has not measured.
+    """
+
+    round_trips: Mapping[str, float] = field(default_factory=dict)
+    block_ms: Mapping[str, float] = field(default_factory=dict)
+    reliability: Mapping[str, float] = field(default_factory=dict)
+    region: str | None = None
+    location: Location | None = None
+
+
+def block_ms_of(node: Announcement, known: Known) -> float:
+    """Milliseconds that a token takes in one block of a node."""
+    said = UNKNOWN_BLOCK_MS if node.block_ms is None else max(node.block_ms, FASTEST_BLOCK_MS)
+    return known.block_ms.get(node.peer_id, said)
+
+
+def costs_of(
+    nodes: Sequence[Announcement],
+    span: tuple[int, int],
+    known: Known,
+    before: str | None = None,
+    after: str | None = None,
+    others: Iterable[Announcement] = (),
+) -> Costs:
+    """The costs of chains of ``nodes`` over blocks ``[first, end)``.
+
+    Args:
+        before: who hands over the input; ``after``: who takes the output. Peer ids; None is the client.
+        others: announcements among which those two may be.
+    """
+    neighbours = [_find(peer_id, others) for peer_id in (before, after)]
+    places = [_Place.of(node) for node in nodes]
+    for peer_id, node in zip((before, after), neighbours, strict=True):
+        client = _Place("", known.region, known.location, ()) if peer_id is None else _Place(peer_id, None, None, ())
+        places.append(_Place.of(node) if node is not None else client)
+    delays = _one_way(places)
+    count = len(nodes)
+    link, enter, leave = delays[:count, :count], delays[count, :count], delays[:count, count + 1]
+    for index, node in enumerate(nodes):
+        measured = known.round_trips.get(node.peer_id)
+        if measured is not None:
+            if before is None:
+                enter[index] = round(measured / 2 * _NS_PER_MS)
+            if after is None:
+                leave[index] = round(measured / 2 * _NS_PER_MS)
+    own = _whole_ns(np.array([_own_ms(node, known) for node in nodes]))
+    link += own
+    np.fill_diagonal(link, np.inf)
+    first, end = span
+    by_preference = sorted(
+        range(count),
+        key=lambda index: (
+            -nodes[index].end_block,
+            _PRECISION[nodes[index].quantization],
+            -nodes[index].issued_at,
+            nodes[index].peer_id,
+        ),
+    )
+    rank = np.empty(count, dtype=np.intp)
+    rank[by_preference] = np.arange(count)
+    return Costs(
+        blocks=end - first,
+        first=np.array([max(node.first_block - first, 0) for node in nodes], dtype=np.intp),
+        end=np.array([min(node.end_block, end) - first for node in nodes], dtype=np.intp),
+        block_time=_whole_ns(np.array([block_ms_of(node, known) for node in nodes])),
+        block_price=np.array([node.price_units for node in nodes], dtype=np.float64),
+        enter=enter + own,
+        link=link,
+        leave=leave.copy(),
+        rank=rank,
+    )
+
+
+def _own_ms(node: Announcement, known: Known) -> float:
+    lost = (1.0 - known.reliability.get(node.peer_id, 1.0)) * LOST_PAUSE_MS / LOST_TOKENS
+    return HOP_MS + node.queue_ms + lost
+
+
+def _whole_ns(milliseconds: Floats) -> Floats:
+    return np.rint(milliseconds * _NS_PER_MS)
+
+
+@dataclass(frozen=True)
+class _Place:
+    peer_id: str
+    region: str | None
+    location: Location | None
+    links: tuple[tuple[str, float], ...]
+
+    @classmethod
+    def of(cls, node: Announcement) -> _Place:
+        return cls(node.peer_id, node.region, node.location, node.links)
+
+
+def _find(peer_id: str | None, nodes: Iterable[Announcement]) -> Announcement | None:
+    return next((node for node in nodes if node.peer_id == peer_id), None) if peer_id is not None else None
+
+
+def _one_way(places: Sequence[_Place]) -> Floats:
+    """(places, places) nanoseconds: half the round trips, measured or guessed."""
+    sites = {(place.region, place.location): None for place in places}
+    number = {site: index for index, site in enumerate(sites)}
+    guessed, shortest = _between_sites(list(sites))
+    site_of = np.array([number[place.region, place.location] for place in places], dtype=np.intp)
+    delays: Floats = _whole_ns(guessed / 2)[site_of[:, None], site_of]
+    index_of = {place.peer_id: index for index, place in enumerate(places)}
+    here, there, said = [], [], []
+    for index, place in enumerate(places):
+        for peer_id, round_trip in place.links:
+            other = index_of.get(peer_id)
+            if other is not None:
+                here.append(index)
+                there.append(other)
+                said.append(round_trip)
+    if said:
+        ends, round_trips = np.array([here + there, there + here]), np.array(said + said)
+        in_order = np.argsort(round_trips)  # where both ends have measured, the slower figure is written last
+        one, other_end = ends[:, in_order]
+        measured = np.maximum(round_trips[in_order], shortest[site_of[one], site_of[other_end]])
+        delays[one, other_end] = _whole_ns(measured / 2)
+    return delays
+
+
+_Site = tuple[str | None, Location | None]
+
+
+def _between_sites(sites: Sequence[_Site]) -> tuple[Floats, Floats]:
+    """(sites, sites) milliseconds: what a round trip is guessed to take, and the least it can take."""
+    names = sorted({region for region, _ in sites if region is not None})
+    number = {name: index for index, name in enumerate([None, *names])}
+    table = np.full((len(number), len(number)), UNKNOWN_LINK_MS)
+    for one in names:
+        for other in names:
+            is_near = one.partition("-")[0] == other.partition("-")[0]
+            guess = SAME_REGION_LINK_MS if one == other else NEAR_REGION_LINK_MS if is_near else FAR_REGION_LINK_MS
+            table[number[one], number[other]] = guess
+    region_of = np.array([number[region] for region, _ in sites], dtype=np.intp)
+    guessed = table[region_of[:, None], region_of]
+    shortest = np.full_like(guessed, SHORTEST_LINK_MS)
+    located = np.array([index for index, (_, location) in enumerate(sites) if location is not None], dtype=np.intp)
+    if located.size:
+        distances = _distances([location for _, location in sites if location is not None])
+        pairs = np.ix_(located, located)
+        guessed[pairs] = _DETOUR * 2 * distances / _KM_PER_MS + _LAST_MILE_MS
+        shortest[pairs] = np.maximum(2 * (distances - _COARSE_KM) / _KM_PER_MS, SHORTEST_LINK_MS)
+    return guessed, shortest
+
+
+def _distances(locations: Sequence[Location]) -> Floats:
+    """(places, places) kilometres along great circles."""
+    latitude, longitude = np.radians(np.array(locations, dtype=np.float64)).T
+    across = np.cos(latitude)
+    points = np.stack([across * np.cos(longitude), across * np.sin(longitude), np.sin(latitude)])
+    angles: Floats = np.arccos(np.clip(points.T @ points, -1.0, 1.0))
+    return _EARTH_KM * angles
