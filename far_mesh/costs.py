@@ -1,9 +1,10 @@
 """What nodes say and what the client has measured, as numbers to plan a route with.
 
-Nodes' words are claims, so a false one must gain little: what the client measured itself comes before them; of a link
-that both ends have measured the slower figure counts; nobody is faster than :data:`FASTEST_BLOCK_MS`, and no link is
-shorter than light in glass needs for the distance, where both ends say where they are. So a liar looks at best like the
-best honest node there could be, until the client has used it once and knows better.
+Nodes' words are claims, so a false one must gain little. Round trips that the client measured itself come before them;
+of a link that both ends have measured the slower figure counts; no link is shorter than :data:`SHORTEST_LINK_MS`, or
+than light in glass needs for the distance where both ends say where they are; nobody is faster than
+:data:`FASTEST_BLOCK_MS`, waits less than not at all or asks for less than nothing. So a liar looks at best like the
+best honest node there could be, and what it says of a rival's links counts for its own link to that rival only.
 """
 
 from __future__ import annotations
@@ -43,22 +44,19 @@ class Known:
 
     Attributes:
         round_trips: milliseconds between the client and a node.
-        block_ms: milliseconds per token and block that a node was seen to take.
         reliability: share of sessions that a node did not break, from 0 to 1; those not in it count as 1.
         region, location: of the client, where it says so; for links to nodes it has not measured.
     """
 
     round_trips: Mapping[str, float] = field(default_factory=dict)
-    block_ms: Mapping[str, float] = field(default_factory=dict)
     reliability: Mapping[str, float] = field(default_factory=dict)
     region: str | None = None
     location: Location | None = None
 
 
-def block_ms_of(node: Announcement, known: Known) -> float:
+def block_ms_of(node: Announcement) -> float:
     """Milliseconds that a token takes in one block of a node."""
-    said = UNKNOWN_BLOCK_MS if node.block_ms is None else max(node.block_ms, FASTEST_BLOCK_MS)
-    return known.block_ms.get(node.peer_id, said)
+    return UNKNOWN_BLOCK_MS if node.block_ms is None else max(node.block_ms, FASTEST_BLOCK_MS)
 
 
 def costs_of(
@@ -109,7 +107,7 @@ def costs_of(
         blocks=end - first,
         first=np.array([max(node.first_block - first, 0) for node in nodes], dtype=np.intp),
         end=np.array([min(node.end_block, end) - first for node in nodes], dtype=np.intp),
-        block_time=_whole_ns(np.array([block_ms_of(node, known) for node in nodes])),
+        block_time=_whole_ns(np.array([block_ms_of(node) for node in nodes])),
         block_price=np.array([node.price_units for node in nodes], dtype=np.float64),
         enter=enter + own,
         link=link,

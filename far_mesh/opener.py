@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from discovery.dht.identity import Identity, discard_identity, ephemeral_identity
 from discovery.dht.peer import PeerConfig, SwarmPeer
-from discovery.protocol.announcement import Dtype, SignedAnnouncement
+from discovery.protocol.announcement import Announcement, Codec, SignedAnnouncement
 from discovery.protocol.errors import FarError, InvalidArgument
 from far_mesh.config import MeshConfig, Treatment
-from far_mesh.route import RouteHop, plan_route
-from far_mesh.session import MeshSession, SessionRequest
+from far_mesh.errors import NoRoute
+from far_mesh.measure import Measured
+from far_mesh.route import Explanation, RouteHop, explain, plan_route
+from far_mesh.session import Mended, MeshSession, SessionRequest
 from far_mesh.swarm_view import SwarmView
+
+OnMended = Callable[[Mended], None]
 
 
 class Swarm:
     """Our place in the swarm as a client: one p2p daemon and DHT node, shared by all models."""
 
     def __init__(self, peer: SwarmPeer, identity: Identity, config: MeshConfig) -> None:
-        self.peer, self.config = peer, config
+        self.peer, self.config, self.measured = peer, config, Measured(peer.transport)
         self._identity = identity
 
     @classmethod
@@ -44,6 +49,7 @@ class Swarm:
 
     async def close(self) -> None:
         """Leave."""
+        await self.measured.close()
         await self.peer.close()
         discard_identity(self._identity)
 
@@ -69,6 +75,15 @@ class SessionOpener:
         """Live announcements of the nodes that serve the model."""
         return await self._view.nodes()
 
+    async def explain(self) -> Explanation:
+        """The route that a session would be opened on now, and why no other.
+
+        Raises:
+            NoRoute: there is none.
+        """
+        nodes, config = await self._look(fresh=False), self._swarm.config
+        return explain(nodes, self._model.block_count, preference=config.preference, known=self._swarm.measured.known())
+
     async def open(
         self,
         max_length: int,
@@ -77,8 +92,9 @@ class SessionOpener:
         price_units: int = 0,
         left_padding: tuple[int, ...] = (),
         treatment: Treatment = Treatment(),  # noqa: B008  # a frozen value
+        on_mended: OnMended | None = None,
     ) -> MeshSession:
-        """Open a session of ``rows`` × ``max_length`` positions.
+        """Open a session of ``rows`` × ``max_length`` positions. ``on_mended`` is told when nodes of it are replaced.
 
         Raises:
             NoRoute: some blocks have no live node.
@@ -88,30 +104,85 @@ class SessionOpener:
         failure: FarError | None = None
         for attempt in range(config.open_attempts):
             try:
-                route = await self._plan(excluded, fresh=attempt > 0)
+                route = await self._plan(excluded, price_units or None, fresh=attempt > 0)
                 request = SessionRequest(
                     self._model.digest, max_length, _codec_for(route), rows, price_units, left_padding, treatment
                 )
-                return await self._open_on(route, request)
+                return await self._open_on(route, request, on_mended)
             except FarError as error:
                 if not error.retry:
                     raise
                 failure = failure or error  # a refusal says more than the gap it leaves
-                excluded.add(str(error.facts.get("peer_id")))
+                peer_id = str(error.facts.get("peer_id"))
+                excluded.add(peer_id)
+                self._swarm.measured.failed([peer_id])
         assert failure is not None
         raise failure
 
-    async def _plan(self, excluded: set[str], *, fresh: bool) -> tuple[RouteHop, ...]:
-        nodes = [signed.announcement for signed in await self._view.nodes(fresh=fresh)]
-        return plan_route(nodes, self._model.block_count, excluded)
+    async def _plan(self, excluded: Collection[str], offered: int | None, *, fresh: bool) -> tuple[RouteHop, ...]:
+        nodes, config = await self._look(fresh=fresh), self._swarm.config
+        return plan_route(
+            nodes,
+            self._model.block_count,
+            excluded,
+            preference=config.preference,
+            known=self._swarm.measured.known(),
+            offered=offered,
+        )
 
-    async def _open_on(self, route: tuple[RouteHop, ...], request: SessionRequest) -> MeshSession:
-        session = MeshSession(route, request, self._swarm.config)
+    async def _look(self, *, fresh: bool) -> list[Announcement]:
+        """Who is there, and how far away those are that could be first or last."""
+        nodes = [signed.announcement for signed in await self._view.nodes(fresh=fresh)]
+        await self._swarm.measured.look(nodes, self._model.block_count)
+        return nodes
+
+    async def _open_on(
+        self, route: tuple[RouteHop, ...], request: SessionRequest, on_mended: OnMended | None
+    ) -> MeshSession:
+        measured = self._swarm.measured
+
+        def take_note(mended: Mended) -> None:
+            measured.failed(mended.lost)
+            measured.served(mended.replaced_by)
+            if on_mended is not None:
+                on_mended(mended)
+
+        find_others = partial(self._find_others, request.price_units or None)
+        session = MeshSession(route, request, self._swarm.config, find_others, take_note)
         await session.open(self._swarm.peer.transport)
+        measured.served(hop.node.peer_id for hop in route)
         return session
 
+    async def _find_others(
+        self,
+        offered: int | None,
+        gone: Sequence[RouteHop],
+        before: str | None,
+        after: str | None,
+        excluded: Collection[str],
+    ) -> tuple[RouteHop, ...]:
+        """A chain in the place of lost nodes: of the same weights, so that the text stays the same, where there are."""
+        nodes = [signed.announcement for signed in await self._view.nodes(fresh=True)]
+        kinds = {(hop.node.quantization, hop.node.dtype) for hop in gone}
+        like = [node for node in nodes if (node.quantization, node.dtype) in kinds]
+        plan = partial(
+            plan_route,
+            block_count=self._model.block_count,
+            excluded=excluded,
+            span=(gone[0].first_block, gone[-1].end_block),
+            before=before,
+            after=after,
+            preference=self._swarm.config.preference,
+            known=self._swarm.measured.known(),
+            offered=offered,
+        )
+        try:
+            return plan(like)
+        except NoRoute:
+            return plan(nodes)
 
-def _codec_for(route: tuple[RouteHop, ...]) -> Dtype:
+
+def _codec_for(route: tuple[RouteHop, ...]) -> Codec:
     """The nodes' own type when they agree, so that nothing is lost or padded on the wire; else float32."""
-    kinds: set[Dtype] = {hop.node.dtype for hop in route}
+    kinds: set[Codec] = {hop.node.dtype for hop in route}
     return kinds.pop() if len(kinds) == 1 else "float32"

@@ -86,6 +86,7 @@ def plan_route(
     after: str | None = None,
     preference: Preference = ANYONE,
     known: Known = NOTHING_KNOWN,
+    offered: int | None = None,
 ) -> tuple[RouteHop, ...]:
     """The chain that serves a preference best and covers ``span``: blocks ``[first, end)``, by default all of them.
 
@@ -97,12 +98,13 @@ def plan_route(
         before: who hands the chain its input, and ``after`` who takes its output: peer ids that are not used in
             between; ``None`` is the client. The limits of the preference are those of the part alone.
         known: what the client has measured itself.
+        offered: what every node will be paid for 1,000 token-layers, in 1e-9 FAR; who asks for more is not used.
 
     Raises:
         NoRoute: some blocks have no node that may be used, or the limits leave no chain. The message says which, and
             whom the preference left out; ``facts["uncovered"]`` lists the blocks.
     """
-    return _Plan(nodes, block_count, excluded, span, before, after, preference, known).route()
+    return _Plan(nodes, block_count, excluded, span, before, after, preference, known, offered).route()
 
 
 def explain(
@@ -115,13 +117,14 @@ def explain(
     after: str | None = None,
     preference: Preference = ANYONE,
     known: Known = NOTHING_KNOWN,
+    offered: int | None = None,
 ) -> Explanation:
     """The route of :func:`plan_route`, with what it takes and why it is not another.
 
     Raises:
         NoRoute: as :func:`plan_route` does.
     """
-    return _Plan(nodes, block_count, excluded, span, before, after, preference, known).explain()
+    return _Plan(nodes, block_count, excluded, span, before, after, preference, known, offered).explain()
 
 
 class _Plan:
@@ -137,7 +140,9 @@ class _Plan:
         after: str | None,
         preference: Preference,
         known: Known,
+        offered: int | None,
     ) -> None:
+        self._offered = offered
         self._all, self._span, self._preference, self._known = list(nodes), span or (0, block_count), preference, known
         self._before, self._after = before, after
         self._left_out: list[Reason] = []
@@ -168,7 +173,7 @@ class _Plan:
     def _objection(self, node: Announcement, gone: Collection[str | None]) -> str | None:
         """Why a node may not be used at all."""
         wanted, (first, end) = self._preference, self._span
-        block_ms = block_ms_of(node, self._known)
+        block_ms = block_ms_of(node)
         tokens_per_second = 1000.0 / (block_ms * (node.end_block - node.first_block))
         if node.end_block <= first or end <= node.first_block:
             return "serves none of these blocks"
@@ -176,6 +181,8 @@ class _Plan:
             return "leaving"
         if node.peer_id in gone:
             return "excluded"
+        if self._offered is not None and node.price_units > self._offered:
+            return f"price: asks for {node.price_units} units, {self._offered} are offered"
         if wanted.trusted_only and not {node.peer_id, node.wallet} & wanted.trusted_only:
             return "trusted_only: not one of those"
         if wanted.quantization and node.quantization not in wanted.quantization:

@@ -68,7 +68,6 @@ def random_known(dice: random.Random, swarm: Sequence[Announcement]) -> Known:
     """What a client might have measured."""
     return Known(
         round_trips={node.peer_id: dice.uniform(1.0, 300.0) for node in swarm if dice.random() < 0.5},
-        block_ms={node.peer_id: dice.uniform(0.1, 20.0) for node in swarm if dice.random() < 0.2},
         reliability={node.peer_id: dice.random() for node in swarm if dice.random() < 0.2},
         location=dice.choice([None, dice.choice(_CITIES)]),
     )
