@@ -92,20 +92,18 @@ class Verified:
 
 
 def verify_receipts(asked: Asked, stints: Sequence[Stint], own: OwnView, at_steps: int | None = None) -> Verified:
-    """Check each stint's last receipt, or its last until ``at_steps``. Stints are in the order in which they began."""
+    """Check each stint's last receipt that is confirmed, until ``at_steps``. Stints are in the order they began in."""
     roots = _Roots(stints, own)
     paid: dict[int, int] = {}
     contributions: list[Contribution] = []
     rejected: list[FarError] = []
     for stint in stints:
         try:
-            stated = _choose(stint, at_steps)
-            _check_facts(stated.signed, asked, stint, own)
-            roots.check(stint, stated)
+            signed = _confirmed(stint, asked, own, roots, at_steps)
         except FarError as error:
             rejected.append(error)
             continue
-        contribution = _contribution(stint, stated.signed, own, paid)
+        contribution = _contribution(stint, signed, own, paid)
         if contribution.token_layers:
             contributions.append(contribution)
     return Verified(tuple(contributions), tuple(rejected))
@@ -118,12 +116,17 @@ def latest_checkpoint(stints: Sequence[Stint], until: int) -> int:
     return max(set.intersection(*stated), default=0) if stated else 0
 
 
-def _choose(stint: Stint, at_steps: int | None) -> Stated:
+def _confirmed(stint: Stint, asked: Asked, own: OwnView, roots: _Roots, at_steps: int | None) -> SignedReceipt:
+    """The last receipt that somebody confirms. A lie in a later one spoils them all."""
+    peer_id = stint.hop.node.peer_id
     known = [one for one in stint.receipts if at_steps is None or one.steps <= at_steps]
     if not known:
-        peer_id = stint.hop.node.peer_id
         raise ReceiptInvalid(f"{peer_id} gave no receipt", peer_id=peer_id)
-    return max(enumerate(known), key=lambda pair: (pair[1].steps, pair[0]))[1]
+    for stated in reversed(sorted(known, key=lambda one: one.steps)):  # of the same step, the latest
+        _check_facts(stated.signed, asked, stint, own)
+        if roots.confirm(stint, stated):
+            return stated.signed
+    raise ReceiptInvalid(f"nobody confirms the work of {peer_id}", peer_id=peer_id)
 
 
 def _check_facts(signed: SignedReceipt, asked: Asked, stint: Stint, own: OwnView) -> None:
@@ -162,11 +165,11 @@ class _Roots:
         self._given = self._collect(stints, lambda one: (one.output_link, one.signed.receipt.output_root))
         self._taken = self._collect(stints, lambda one: (one.input_link, one.signed.receipt.input_root))
 
-    def check(self, stint: Stint, stated: Stated) -> None:
-        """Compare a receipt with what those on both sides say.
+    def confirm(self, stint: Stint, stated: Stated) -> bool:
+        """Whether those on either side say the same.
 
         Raises:
-            ReceiptInvalid: somebody contradicts it, or nobody confirms it.
+            ReceiptInvalid: one of them contradicts it.
         """
         receipt = stated.signed.receipt
         before = self._said(self._given, stint, stated.input_link, receipt)
@@ -175,8 +178,7 @@ class _Roots:
             raise ReceiptInvalid(
                 f"the hash roots of {receipt.peer_id} do not fit its neighbours'", peer_id=receipt.peer_id
             )
-        if not before and not after:
-            raise ReceiptInvalid(f"nobody confirms the work of {receipt.peer_id}", peer_id=receipt.peer_id)
+        return bool(before or after)
 
     def _said(
         self, said: Mapping[tuple[int, int], list[tuple[Stint, str]]], stint: Stint, link: int, receipt: Receipt

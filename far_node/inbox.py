@@ -20,7 +20,7 @@ class Inbox:
 
     def __init__(self, work: Callable[[Step], Awaitable[None]], most_bytes: int) -> None:
         self._work, self._most_bytes = work, most_bytes
-        self._items: deque[Step | Callable[[], None]] = deque()
+        self._items: deque[Step | Callable[[], Awaitable[None]]] = deque()
         self._steps = self._bytes = 0
         self._changed = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -42,10 +42,10 @@ class Inbox:
         self._bytes += len(step.hidden.data)
         self._add(step)
 
-    def then(self, call: Callable[[], None]) -> None:
-        """Have ``call`` made after the steps that are here and before those to come."""
+    async def then(self, call: Callable[[], Awaitable[None]]) -> None:
+        """Have ``call`` made after the steps that are here and before those to come; at once, if there are none."""
         if self.is_empty:
-            call()
+            await call()
         else:
             self._add(call)
 
@@ -61,7 +61,7 @@ class Inbox:
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
 
-    def _add(self, item: Step | Callable[[], None]) -> None:
+    def _add(self, item: Step | Callable[[], Awaitable[None]]) -> None:
         self._items.append(item)
         if self._worker is None:
             self._worker = asyncio.create_task(self._run())
@@ -71,7 +71,7 @@ class Inbox:
             while self._items:
                 item = self._items.popleft()
                 if not isinstance(item, Step):
-                    item()
+                    await item()
                     continue
                 try:
                     await self._work(item)

@@ -130,7 +130,7 @@ class NodeSession:
         """Take steps from another, or hand them to another, who gets all that was handed on before."""
         if message.previous is not None:
             old, self._previous, self._feeder = self._previous, None, message.previous
-            self._inbox.then(self.log.new_predecessor)  # what has been taken is of the old chain
+            await self._inbox.then(self._end_input_chain)
             if old is not None:
                 await old.close()
         if message.next is not None:
@@ -257,6 +257,7 @@ class NodeSession:
         """Returns when the new one is linked; it is given all that was handed on while other messages are read."""
         if self._resending is not None:
             self._resending.cancel()
+        await self._tell(ReceiptIssued(self.log.receipt().to_bytes()))  # the last one that the old one can confirm
         linked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._resending = asyncio.create_task(self._resend(transport, address, linked))
         await linked
@@ -267,7 +268,12 @@ class NodeSession:
         except FarError as error:
             linked.set_exception(error)
             return
-        await self._tell(ReceiptIssued(self.log.receipt().to_bytes()))  # the last one is of the old chain
+        await self._tell(ReceiptIssued(self.log.receipt().to_bytes()))
+
+    async def _end_input_chain(self) -> None:
+        """What was taken from the old predecessor has been computed: a receipt that it can confirm, or be held to."""
+        await self._tell(ReceiptIssued(self.log.receipt().to_bytes()))
+        self.log.new_predecessor()
 
     async def _lost_successor(self, peer_id: str) -> None:
         await self._tell(Failure.of(PeerUnavailable(f"the stream to {peer_id} broke"), peer_id))

@@ -1,7 +1,8 @@
 """A network in one process: the double of the p2p transport, for tests that need no town.
 
 Every frame is copied through a pipe that holds as much as a wire would, so both sides see what they would see over one.
-``MemoryNetwork.cut(peer)`` breaks all streams of a peer, as a lost machine does.
+``MemoryNetwork.cut(peer)`` breaks all streams of a peer, as a lost machine does; ``freeze`` keeps them open and lets
+nothing through, as a stopped one does, or one behind a link that is dead.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class _Pipe:
         self._frames: deque[bytes] = deque()
         self._held = 0
         self._changed = asyncio.Event()
-        self.ended = self.cut = False
+        self.ended = self.cut = self.frozen = False
 
     async def put(self, frame: bytes) -> bool:
         """Whether the frame went in; it waits while the pipe is full."""
@@ -45,13 +46,18 @@ class _Pipe:
 
     async def look(self) -> bytes | None:
         """The next frame, which stays; ``None`` when no more will come."""
-        while not self._frames and not (self.ended or self.cut):
+        while self.frozen or (not self._frames and not (self.ended or self.cut)):
             await self._change()
         return self._frames[0] if self._frames else None
 
     def take(self) -> None:
         """Let go of the frame that was looked at."""
         self._held -= len(self._frames.popleft())
+        self._tell()
+
+    def freeze(self, frozen: bool) -> None:
+        """Let nothing be read, or again all that was put in."""
+        self.frozen = frozen
         self._tell()
 
     def end(self, *, cut: bool = False) -> None:
@@ -102,6 +108,11 @@ class MemoryStream:
         self._out.end()
         self._in.end()
 
+    def freeze(self, frozen: bool) -> None:
+        """Let nothing through in either direction, or all again."""
+        self._out.freeze(frozen)
+        self._in.freeze(frozen)
+
     def cut(self) -> None:
         """Break it as a lost machine does: what was sent before may still be read, nothing more can be sent."""
         self._out.end(cut=True)
@@ -131,6 +142,8 @@ class MemoryTransport:
         if remote is None or protocol not in remote.handlers:
             raise PeerUnavailable(f"{address.peer_id} cannot be reached", peer_id=address.peer_id)
         forth, back = _Pipe(), _Pipe()
+        for pipe in (forth, back):
+            pipe.frozen = self._network.is_frozen(self._peer_id, remote.peer_id)
         ours = MemoryStream(address.peer_id, back, forth)
         theirs = MemoryStream(self._peer_id, forth, back)
         self.streams.add(ours)
@@ -161,11 +174,27 @@ class MemoryNetwork:
 
     def __init__(self) -> None:
         self.peers: dict[PeerId, MemoryTransport] = {}
+        self._frozen: set[frozenset[PeerId]] = set()
 
     def join(self, peer_id: PeerId) -> MemoryTransport:
         """A transport for ``peer_id``."""
         transport = self.peers[peer_id] = MemoryTransport(self, peer_id)
         return transport
+
+    def freeze(self, peer_id: PeerId, *others: PeerId, frozen: bool = True) -> None:
+        """Let nothing through between a peer and ``others``, by default all who are here; or let it through again."""
+        for other in others or [other for other in self.peers if other != peer_id]:
+            pair = frozenset((peer_id, other))
+            (self._frozen.add if frozen else self._frozen.discard)(pair)
+            for one, two in ((peer_id, other), (other, peer_id)):
+                transport = self.peers.get(one)
+                for stream in list(transport.streams) if transport else []:
+                    if stream.peer_id == two:
+                        stream.freeze(frozen)
+
+    def is_frozen(self, one: PeerId, other: PeerId) -> bool:
+        """Whether nothing gets through between two peers."""
+        return frozenset((one, other)) in self._frozen
 
     def cut(self, peer_id: PeerId) -> None:
         """Take a peer off the network and break all its streams."""
