@@ -83,8 +83,8 @@ class Measured:
             reliability={peer_id: record.reliability(now) for peer_id, record in self._records.items()},
         )
 
-    async def look(self, nodes: Sequence[Announcement], block_count: int) -> None:
-        """Ask nodes that could be first or last of a route, where there is a choice.
+    async def look(self, nodes: Sequence[Announcement], span: tuple[int, int]) -> None:
+        """Ask nodes that could be first or last of a route through blocks ``[first, end)``, where there is a choice.
 
         Waits no longer than :data:`PATIENCE_SECONDS`, and not at all when all it asks are known; answers that come
         later are taken all the same.
@@ -92,7 +92,7 @@ class Measured:
         now = self.now()
         self._forget(now)
         asked = []
-        for node in _candidates(nodes, block_count, self._is_due):
+        for node in _candidates(nodes, span, self._is_due):
             if len(self._asking) >= _MOST_AT_ONCE:
                 break
             is_news = self._distances.get(node.peer_id) is None
@@ -149,12 +149,12 @@ class Measured:
 
 
 def _candidates(
-    nodes: Sequence[Announcement], block_count: int, is_due: Callable[[str], bool]
+    nodes: Sequence[Announcement], span: tuple[int, int], is_due: Callable[[str], bool]
 ) -> Iterable[Announcement]:
     """Some of those that could be first or last, where several could; others come at random the next time."""
     ready = [node for node in nodes if node.state == "ready"]
     chosen: dict[str, Announcement] = {}
-    for block in (0, block_count - 1):
+    for block in (span[0], span[1] - 1):
         serving = [node for node in ready if node.first_block <= block < node.end_block]
         due = [node for node in serving if is_due(node.peer_id)]
         if len(serving) > 1:

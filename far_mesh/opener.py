@@ -56,12 +56,22 @@ class Swarm:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What routing needs to know of a model; ``context_length`` in tokens."""
+    """What routing needs to know of a model; ``context_length`` in tokens.
+
+    ``local``: so many blocks at the beginning and at the end are the client's own, and no route covers them.
+    """
 
     id: str
     digest: str
     block_count: int
     context_length: int
+    local: tuple[int, int] = (0, 0)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The blocks ``[first, end)`` that a route covers."""
+        first, last = self.local
+        return first, self.block_count - last
 
 
 class SessionOpener:
@@ -82,7 +92,13 @@ class SessionOpener:
             NoRoute: there is none.
         """
         nodes, config = await self._look(fresh=False), self._swarm.config
-        return explain(nodes, self._model.block_count, preference=config.preference, known=self._swarm.measured.known())
+        return explain(
+            nodes,
+            self._model.block_count,
+            span=self._model.span,
+            preference=config.preference,
+            known=self._swarm.measured.known(),
+        )
 
     async def open(
         self,
@@ -125,6 +141,7 @@ class SessionOpener:
             nodes,
             self._model.block_count,
             excluded,
+            span=self._model.span,
             preference=config.preference,
             known=self._swarm.measured.known(),
             offered=offered,
@@ -133,7 +150,7 @@ class SessionOpener:
     async def _look(self, *, fresh: bool) -> list[Announcement]:
         """Who is there, and how far away those are that could be first or last."""
         nodes = [signed.announcement for signed in await self._view.nodes(fresh=fresh)]
-        await self._swarm.measured.look(nodes, self._model.block_count)
+        await self._swarm.measured.look(nodes, self._model.span)
         return nodes
 
     async def _open_on(
