@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 from hypothesis import strategies as st
 
+from discovery.protocol.codec import CODECS, RAW_BYTES, WireTensor, position_bytes
 from discovery.protocol.ids import SessionId
 from discovery.protocol.messages import (
-    DTYPE_BYTES,
+    MAX_HOPS,
     MAX_PRICE_UNITS,
+    MAX_STEPS,
     Close,
     Failure,
+    HopTime,
     InfoRequest,
     Link,
     Message,
@@ -19,26 +20,34 @@ from discovery.protocol.messages import (
     Open,
     Opened,
     PeerAddress,
+    Ping,
+    Pong,
     Priority,
     ReceiptIssued,
+    Reroute,
+    Rerouted,
+    Resumption,
     Step,
-    WireTensor,
 )
 from tests.support.documents import DIGEST, peer_of
 
 session_ids = st.binary(min_size=16, max_size=16).map(SessionId)
 uint32 = st.integers(0, 2**32 - 1)
 uint64 = st.integers(0, 2**64 - 1)
+step_indices = st.integers(0, MAX_STEPS)
 peers = st.sampled_from(["first", "second", "third"]).map(peer_of)
+addresses = st.builds(PeerAddress, peers, st.lists(st.text(max_size=20), max_size=4).map(tuple))
+hop_times = st.builds(HopTime, st.floats(0, 1e6), st.floats(0, 1e6))
+resumptions = st.builds(Resumption, step_indices, step_indices, st.booleans())
 
 
 @st.composite
 def tensors(draw: st.DrawFn, positions: int | None = None) -> WireTensor:
     """Small hidden states of any type."""
-    dtype = draw(st.sampled_from(sorted(DTYPE_BYTES)))
-    shape = (draw(st.integers(1, 3)), positions or draw(st.integers(1, 4)), draw(st.integers(1, 5)))
-    size = math.prod(shape) * DTYPE_BYTES[dtype]
-    return WireTensor(dtype, shape, draw(st.binary(min_size=size, max_size=size)))  # type: ignore[arg-type]
+    dtype = draw(st.sampled_from(CODECS))
+    rows, count, width = draw(st.integers(1, 3)), positions or draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    size = rows * count * position_bytes(dtype, width)
+    return WireTensor(dtype, (rows, count, width), draw(st.binary(min_size=size, max_size=size)))
 
 
 @st.composite
@@ -46,7 +55,17 @@ def steps(draw: st.DrawFn) -> Step:
     """Any valid step."""
     hidden = draw(tensors())
     rows = draw(st.just(()) | st.lists(uint32, min_size=hidden.shape[0], max_size=hidden.shape[0]).map(tuple))
-    return Step(draw(uint64), draw(st.integers(0, 2**20)), hidden, draw(st.integers(0, hidden.shape[1])), rows)
+    index = draw(step_indices)
+    return Step(
+        index=index,
+        start_position=draw(st.integers(0, 2**20)),
+        hidden=hidden,
+        keep=draw(st.integers(0, hidden.shape[1])),
+        rows=rows,
+        settled=draw(st.integers(0, index)),
+        is_replay=draw(st.booleans()),
+        times=draw(st.lists(hop_times, max_size=MAX_HOPS).map(tuple)),
+    )
 
 
 @st.composite
@@ -54,7 +73,6 @@ def openings(draw: st.DrawFn) -> Open:
     """Any valid Open."""
     first, batch, longest = draw(st.integers(0, 100)), draw(st.integers(1, 256)), draw(st.integers(1, 2**24))
     padding = st.lists(st.integers(0, longest - 1), min_size=batch, max_size=batch).map(tuple)
-    following = st.builds(PeerAddress, peers, st.lists(st.text(max_size=20), max_size=4).map(tuple))
     return Open(
         session_id=draw(session_ids),
         nonce=draw(st.binary(min_size=16, max_size=16)),
@@ -63,14 +81,15 @@ def openings(draw: st.DrawFn) -> Open:
         end_block=draw(st.integers(first + 1, 200)),
         max_length=longest,
         batch=batch,
-        codec=draw(st.sampled_from(sorted(DTYPE_BYTES))),
+        codec=draw(st.sampled_from(CODECS)),
         previous=draw(st.none() | peers),
-        next=draw(st.none() | following),
+        next=draw(st.none() | addresses),
         price_units=draw(st.integers(0, MAX_PRICE_UNITS)),
         left_padding=draw(st.just(()) | padding),
         priority=draw(st.sampled_from(Priority)),
         share_prefix=draw(st.booleans()),
         prefix_scope=draw(st.binary(max_size=32)),
+        resumption=draw(st.none() | resumptions),
     )
 
 
@@ -92,7 +111,7 @@ node_infos = st.builds(
     end_block=uint32,
     block_count=uint32,
     quantization=st.sampled_from(["none", "int8", "nf4"]),
-    dtype=st.sampled_from(sorted(DTYPE_BYTES)),
+    dtype=st.sampled_from(sorted(RAW_BYTES)),
     software=st.text(max_size=20),
     parameter_count=uint64,
     parameter_bytes=uint64,
@@ -116,6 +135,10 @@ node_infos = st.builds(
     state=st.sampled_from(["ready", "leaving"]),
     model_digests=st.lists(st.just(DIGEST), max_size=3).map(tuple),
 )
+questions = st.one_of(
+    st.builds(Reroute, uint64, st.none() | peers, st.none() | addresses),
+    st.builds(Ping, uint64),
+)
 messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Opened),
     st.builds(Close),
@@ -126,4 +149,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     openings(),
     failures,
     node_infos,
+    questions,
+    st.builds(Rerouted, uint64, step_indices),
+    st.builds(Pong, uint64, step_indices, step_indices),
 )

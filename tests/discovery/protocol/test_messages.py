@@ -16,8 +16,11 @@ from discovery.protocol import messages as messages_module
 from discovery.protocol.errors import InvalidArgument, ProtocolViolation
 from discovery.protocol.messages import (
     MAX_BATCH,
+    MAX_HOPS,
     MAX_POSITIONS,
+    MAX_STEPS,
     Failure,
+    HopTime,
     Message,
     Open,
     ReceiptIssued,
@@ -103,6 +106,8 @@ def _bombs() -> dict[str, bytes]:
         "padding": pb.Envelope(open=pb.Open(left_padding=[1] * many)).SerializeToString(),
         "addresses": pb.Envelope(open=pb.Open(next=pb.PeerAddress(maddrs=[""] * many))).SerializeToString(),
         "digests": pb.Envelope(node_info=pb.NodeInfo(model_digests=[""] * many)).SerializeToString(),
+        "times": pb.Envelope(step=pb.Step(times=[0.0] * many, hidden=tensor)).SerializeToString(),
+        "new addresses": pb.Envelope(reroute=pb.Reroute(next=pb.PeerAddress(maddrs=[""] * many))).SerializeToString(),
         "a step many times": step * (many // len(step)),
         "addresses beside a tensor": step + b"\x0a" + _VarintBytes(2 * many) + b"\x12\x00" * many,
         "data that is none": b"\x1a" + _VarintBytes(many) + b"\x2a" + _VarintBytes(many) + bytes(many),
@@ -128,7 +133,9 @@ def test_a_frame_that_would_grow_when_it_is_parsed_is_refused_unparsed(name: str
 
 @pytest.mark.parametrize("rows", [(), tuple(range(256))])
 def test_a_large_tensor_travels_whatever_stands_beside_it(rows: tuple[int, ...]) -> None:
-    step = Step(2**64 - 1, 1, WireTensor("float16", (256, 2, 300), bytes(2 * 256 * 2 * 300)), 2, rows)
+    hidden = WireTensor("float16", (256, 2, 300), bytes(2 * 256 * 2 * 300))
+    times = (HopTime(0.25, 3600.0),) * MAX_HOPS
+    step = Step(2**53 - 1, 1, hidden, 2, rows, settled=2**53 - 1, is_replay=True, times=times)
     assert decode(encode(step)) == step
     unpacked = pb.Envelope.FromString(encode(step))
     del unpacked.step.rows[:]
@@ -154,6 +161,9 @@ def test_a_large_tensor_travels_whatever_stands_beside_it(rows: tuple[int, ...])
         ({"data": b"\0" * 25}, "takes 24 bytes, 25 came"),
         ({"data": b""}, "takes 24 bytes, 0 came"),
         ({"dtype": "bfloat16"}, "takes 12 bytes, 24 came"),
+        ({"dtype": "int8"}, "takes 10 bytes, 24 came"),
+        ({"dtype": "int8", "data": b"\0" * 6}, "takes 10 bytes, 6 came"),
+        ({"dtype": "int8", "shape": [1, 2, 65], "data": b"\0" * 134}, "takes 138 bytes, 134 came"),
     ],
 )
 def test_a_tensor_whose_shape_type_and_bytes_disagree_is_refused(changes: dict[str, object], reason: str) -> None:
@@ -171,6 +181,17 @@ def test_a_tensor_whose_shape_type_and_bytes_disagree_is_refused(changes: dict[s
         ({"rows": [0] * 10_000}, "rows"),
         ({"start_position": MAX_POSITIONS - 1}, "beyond the longest context"),
         ({"start_position": 2**32 - 1}, "beyond the longest context"),
+        ({"index": MAX_STEPS + 1}, "out of range"),
+        ({"index": 2**64 - 1}, "out of range"),
+        ({"settled": 1}, "step 0 says that those before 1 were answered"),
+        ({"index": 5, "settled": 6}, "step 5 says that those before 6 were answered"),
+        ({"times": [0.5]}, "pairs"),
+        ({"times": [0.5, 0.5, 0.5]}, "pairs"),
+        ({"times": [0.0] * (2 * MAX_HOPS + 2)}, "pairs"),
+        ({"times": [0.0] * 8000}, "pairs"),
+        ({"times": [0.0, -1.0]}, "not a number of seconds"),
+        ({"times": [float("nan"), 0.0]}, "not a number of seconds"),
+        ({"times": [0.0, float("inf")]}, "not a number of seconds"),
     ],
 )
 def test_a_step_out_of_its_ranges_is_refused(changes: dict[str, object], reason: str) -> None:
@@ -207,6 +228,8 @@ def test_a_step_without_hidden_states_is_refused() -> None:
         ({"price_units": 2**53}, "price_units"),
         ({"priority": 2}, "priority"),
         ({"priority": -(2**31)}, "priority"),
+        ({"resumption": pb.Resumption(at_step=MAX_STEPS + 1)}, "out of range"),
+        ({"resumption": pb.Resumption(positions=2**64 - 1)}, "out of range"),
     ],
 )
 def test_an_opening_out_of_its_ranges_is_refused(changes: dict[str, object], reason: str) -> None:
@@ -222,6 +245,24 @@ def test_an_opening_out_of_its_ranges_is_refused(changes: dict[str, object], rea
     }
     assert isinstance(decode(pb.Envelope(open=pb.Open(**fields)).SerializeToString()), Open)  # type: ignore[arg-type]
     _refused(pb.Envelope(open=pb.Open(**fields | changes)), reason)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("envelope", "reason"),
+    [
+        (pb.Envelope(reroute=pb.Reroute(previous="nobody")), "peer id"),
+        (pb.Envelope(reroute=pb.Reroute(previous="1" * 10_000)), "peer id"),
+        (pb.Envelope(reroute=pb.Reroute(next=pb.PeerAddress())), "peer id"),
+        (pb.Envelope(reroute=pb.Reroute(next=pb.PeerAddress(peer_id=peer_of("a"), maddrs=["/"] * 17))), "addresses"),
+        (pb.Envelope(reroute=pb.Reroute(next=pb.PeerAddress(peer_id=peer_of("a"), maddrs=["/" * 257]))), "addresses"),
+        (pb.Envelope(rerouted=pb.Rerouted(taken=MAX_STEPS + 1)), "out of range"),
+        (pb.Envelope(pong=pb.Pong(taken=MAX_STEPS + 1)), "out of range"),
+        (pb.Envelope(pong=pb.Pong(given=2**64 - 1)), "out of range"),
+    ],
+    ids=str,
+)
+def test_a_word_about_neighbours_out_of_its_ranges_is_refused(envelope: pb.Envelope, reason: str) -> None:
+    _refused(envelope, reason)
 
 
 def test_a_message_longer_than_a_frame_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:

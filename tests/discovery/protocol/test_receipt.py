@@ -103,7 +103,10 @@ def test_an_announcement_is_no_receipt() -> None:
         {"steps": 1.5},
         {"positions": True},
         {"issued_at": 2**53},
-        {"codec": "int8"},
+        {"codec": "int4"},
+        {"cached_positions": 11},
+        {"replayed_positions": 11},
+        {"replayed_positions": -1},
     ],
     ids=str,
 )
