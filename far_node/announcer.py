@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,11 +28,26 @@ _FIRST_TRIES = 5
 _RETRY_SECONDS = 1.0
 
 
-class Announcer:
-    """Publishes at :meth:`start`, renews every :data:`RENEW_SECONDS`, publishes ``leaving`` at :meth:`stop`."""
+def _nothing() -> Mapping[str, Any]:
+    return {}
 
-    def __init__(self, board: Board, announcement: Announcement, key: Ed25519PrivateKey) -> None:
-        self._board, self._announcement, self._key = board, announcement, key
+
+class Announcer:
+    """Publishes at :meth:`start`, renews every :data:`RENEW_SECONDS`, publishes ``leaving`` at :meth:`stop`.
+
+    Args:
+        current: what changes while a node runs, as fields of the announcement; asked each time it is published.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        announcement: Announcement,
+        key: Ed25519PrivateKey,
+        current: Callable[[], Mapping[str, Any]] = _nothing,
+    ) -> None:
+        self._board, self._announcement, self._key, self._current = board, announcement, key, current
+        self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._last_expiry = 0
 
@@ -48,6 +66,10 @@ class Announcer:
             "no DHT peer took the announcement: is the clock of this machine right, and --prefix that of the swarm?"
         )
 
+    def renew_soon(self) -> None:
+        """There is news that should not wait for the next renewal."""
+        self._news.set()
+
     async def stop(self) -> None:
         """Say, once, that we are leaving."""
         renewing, self._task = self._task, None
@@ -58,7 +80,10 @@ class Announcer:
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RENEW_SECONDS):
+                    await self._news.wait()
+            self._news.clear()
             if not await self._publish("ready", LIFETIME_SECONDS):
                 log.warning("announcement_not_stored")
 
@@ -66,7 +91,8 @@ class Announcer:
         now = int(time.time())
         # the DHT keeps the record that expires last, so each of ours must outlive the one before
         expires = self._last_expiry = max(now + lifetime, self._last_expiry + 1)
-        fresh = self._announcement.model_copy(update={"state": state, "issued_at": now, "expires_at": expires})
+        standing = {"state": state, "issued_at": now, "expires_at": expires}
+        fresh = self._announcement.model_copy(update={**self._current(), **standing})
         signed = sign_announcement(fresh, self._key)
         try:
             return await self._board.publish(signed)

@@ -22,7 +22,14 @@ app = typer.Typer(
 )
 app.add_typer(models_cli.app, name="models")
 
-_MODEL, _DEVICE, _CROWD, _NETWORK, _LIFE = "Model", "Device and memory", "Many sessions", "Network", "Life"
+_MODEL, _DEVICE, _CROWD, _NETWORK, _ROUTE, _LIFE = (
+    "Model",
+    "Device and memory",
+    "Many sessions",
+    "Network",
+    "What routes are planned with",
+    "Life",
+)
 
 
 def _model_option(help: str, *flags: str, **more: Any) -> Any:
@@ -123,6 +130,13 @@ def start(
     prefix: Annotated[
         str, typer.Option(help="DHT prefix; a private swarm has its own.", rich_help_panel=_NETWORK)
     ] = "far",
+    price: Annotated[int, typer.Option(help="Asked for 1,000 token-layers, in 1e-9 FAR.", rich_help_panel=_ROUTE)] = 0,
+    region: Annotated[
+        str | None, typer.Option(help="Announced as where the node is, such as eu-west.", rich_help_panel=_ROUTE)
+    ] = None,
+    location: Annotated[
+        str | None, typer.Option(help="LAT,LON, announced in whole degrees.", rich_help_panel=_ROUTE)
+    ] = None,
     drain_timeout: Annotated[
         float, typer.Option(help="Seconds that open sessions get when the node leaves.", rich_help_panel=_LIFE)
     ] = 30.0,
@@ -133,7 +147,7 @@ def start(
     from discovery.protocol.errors import FarError
     from discovery.protocol.ids import check_wallet
     from far_node.capacity import GIB
-    from far_node.config import NodeConfig, choose_device, parse_public_address
+    from far_node.config import NodeConfig, choose_device, parse_location, parse_public_address
     from far_node.limits import Limits
 
     console = Console(json)
@@ -153,6 +167,9 @@ def start(
             reserve_bytes=int(reserve_gb * GIB),
             gpu_memory_fraction=gpu_memory_fraction,
             drain_timeout=drain_timeout,
+            price_units=price,
+            region=region,
+            location=None if location is None else parse_location(location),
             limits=Limits(
                 max_batch_size=max_batch_size,
                 prefill_chunk=prefill_chunk,

@@ -10,7 +10,14 @@ from typing import ClassVar, Literal, get_args
 from pydantic import ConfigDict
 
 from discovery.dht.keys import DEFAULT_PREFIX
-from discovery.protocol.announcement import MAX_MODEL_ID_LENGTH, Dtype, Quantization
+from discovery.protocol.announcement import (
+    MAX_ASKED_UNITS,
+    MAX_MODEL_ID_LENGTH,
+    REGION_PATTERN,
+    Dtype,
+    Location,
+    Quantization,
+)
 from discovery.protocol.errors import InvalidArgument
 from discovery.protocol.ids import Wallet
 from far_node.capacity import GIB
@@ -87,6 +94,8 @@ class NodeConfig:
         reserve_bytes: memory that an automatic number of blocks leaves free.
         gpu_memory_fraction: the most of the GPU's memory that this process takes.
         drain_timeout: seconds that open sessions are given when the node leaves.
+        price_units: asked for 1,000 token-layers, in 1e-9 FAR.
+        region, location: what is announced of where the node is; nothing is looked up.
     """
 
     model: ModelOptions
@@ -103,6 +112,9 @@ class NodeConfig:
     gpu_memory_fraction: float = 1.0
     drain_timeout: float = DEFAULT_DRAIN_SECONDS
     limits: Limits = field(default_factory=Limits)
+    price_units: int = 0
+    region: str | None = None
+    location: Location | None = None
 
     def __post_init__(self) -> None:
         if not self.initial_peers:
@@ -117,6 +129,10 @@ class NodeConfig:
             raise InvalidArgument("--gpu-memory-fraction must be more than 0 and at most 1")
         if not 0.0 <= self.drain_timeout <= 86_400.0:
             raise InvalidArgument("--drain-timeout must be between 0 and 86400 seconds")
+        if not 0 <= self.price_units <= MAX_ASKED_UNITS:
+            raise InvalidArgument(f"--price must be from 0 to {MAX_ASKED_UNITS} units")
+        if self.region is not None and not re.fullmatch(REGION_PATTERN, self.region):
+            raise InvalidArgument(f"--region {self.region!r} is not written like eu-west")
 
 
 def choose_device(device: str | None, gpu: int | None, cpu_only: bool) -> str:
@@ -146,6 +162,18 @@ def parse_blocks(text: str) -> tuple[int, int]:
     if not match or int(match[1]) >= int(match[2]):
         raise InvalidArgument(f"--blocks {text!r} is not a range a:b with a < b, such as 0:8")
     return int(match[1]), int(match[2])
+
+
+def parse_location(text: str) -> Location:
+    """``LAT,LON`` in degrees, rounded to whole ones.
+
+    Raises:
+        InvalidArgument: not of this form, or no place on Earth.
+    """
+    match = re.fullmatch(r"([+-]?[0-9]{1,3}(?:\.[0-9]*)?),\s*([+-]?[0-9]{1,3}(?:\.[0-9]*)?)", text.strip())
+    if not match or abs(float(match[1])) > 90 or abs(float(match[2])) > 180:
+        raise InvalidArgument(f"--location {text!r} is not a latitude and a longitude, such as 52.5,13.4")
+    return round(float(match[1])), round(float(match[2]))
 
 
 def parse_public_address(text: str) -> str:

@@ -29,6 +29,7 @@ from far_node.errors import BlocksNotServed, Leaving
 from far_node.executor import Executor, Load
 from far_node.handler import NodeHandler
 from far_node.hardware import find_device, limit_memory, memory_of
+from far_node.links import LinkMeter, block_ms, load_facts
 from far_node.loading import Found, Watch, fetch, find, load
 from far_node.placement import coverage, least_covered
 from far_node.receipts import Signer
@@ -50,6 +51,7 @@ class ServedModel:
     found: Found
     serving: Serving
     announcer: Announcer
+    links: LinkMeter
 
     @property
     def about(self) -> Announcement:
@@ -234,6 +236,7 @@ class Node:
     async def stop(self) -> None:
         """Say goodbye on the DHT, close streams, end the daemon and the compute thread."""
         self._leaving = True
+        await asyncio.gather(*(model.links.stop() for model in self.models))
         await asyncio.gather(*(model.announcer.stop() for model in self.models))
         await self.handler.close()
         await self._peer.close()
@@ -289,7 +292,8 @@ class Node:
         """Load blocks that are on this disk, compute a first step, and tell the swarm."""
         watch_there = _from_thread(watch)
         loaded = await self._loader.run(lambda: load(found, plan, blocks, watch_there))
-        announcement = self._announcement(found, plan, blocks)
+        each_ms = await self._executor.run(lambda: block_ms(loaded))
+        announcement = self._announcement(found, plan, blocks, each_ms)
         serving = await Serving.prepare(
             announcement,
             loaded,
@@ -300,17 +304,43 @@ class Node:
             limits=self.config.limits,
         )
         self._check_staying()
-        model = ServedModel(found, serving, Announcer(self._peer.board, announcement, self._identity.key))
+        model = self._with_a_voice(found, serving)
         self.handler.add(serving)
         try:
             await model.announcer.start()
         except BaseException:
             self.handler.remove(announcement.model_digest)
             raise
+        model.links.start()
         self._models[announcement.model_digest] = model
         return model
 
+    def _with_a_voice(self, found: Found, serving: Serving) -> ServedModel:
+        """What measures its neighbours, and what tells the swarm of it."""
+        about, board = serving.announcement, self._peer.board
+
+        async def find_nodes() -> list[Announcement]:
+            return [signed.announcement for signed in await board.nodes_of(about.model_digest)]
+
+        def current() -> dict[str, Any]:
+            return self._load_facts(about) | {"links": links.links()}
+
+        announcer = Announcer(board, about, self._identity.key, current)
+        links = LinkMeter(self._peer.transport, about, find_nodes, announcer.renew_soon)
+        return ServedModel(found, serving, announcer, links)
+
+    def _load_facts(self, about: Announcement) -> dict[str, Any]:
+        limits, load = self.config.limits, self._executor.load()
+        return load_facts(
+            queued=load.queued,
+            batch=limits.max_batch_size,
+            pass_ms=(about.block_ms or 0.0) * (about.end_block - about.first_block),
+            open_sessions=self.handler.open_sessions,
+            max_sessions=limits.max_sessions,
+        )
+
     async def _empty(self, model: ServedModel, patience: float) -> bool:
+        await model.links.stop()
         draining = self.handler.drain(model.about.model_digest, patience)
         _, ended = await asyncio.gather(model.announcer.stop(), draining)
         return ended
@@ -343,7 +373,7 @@ class Node:
         staying = [model for model in self.models if model is not instead_of]
         return _rooms(self.config, options, self.device, staying, instead_of.held_bytes if instead_of else 0)
 
-    def _announcement(self, found: Found, plan: Plan, blocks: Range) -> Announcement:
+    def _announcement(self, found: Found, plan: Plan, blocks: Range, each_ms: float) -> Announcement:
         now = int(time.time())
         return Announcement(
             peer_id=self._identity.peer_id,
@@ -359,6 +389,10 @@ class Node:
             software=f"far-mesh/{__version__}",
             issued_at=now,
             expires_at=now + LIFETIME_SECONDS,
+            price_units=self.config.price_units,
+            block_ms=each_ms,
+            region=self.config.region,
+            location=self.config.location,
         )
 
 

@@ -107,3 +107,27 @@ async def test_one_renewal_that_fails_is_not_the_last(wall: Wall, announcer: Ann
     await announcer.start()
     await wall.until(6)
     assert wall.pinned[-1].announcement.state == "ready"
+
+
+async def test_what_changes_is_asked_anew_each_time(wall: Wall) -> None:
+    loads = iter(range(1, 1000))
+    made = Announcer(cast(Board, wall), announcement(), key_of("node"), lambda: {"load": next(loads) / 1000})
+    await made.start()
+    await wall.until(3)
+    await made.stop()
+    said = [signed.announcement.load for signed in wall.pinned]
+    assert said == [number / 1000 for number in range(1, len(said) + 1)]
+    assert wall.pinned[-1].announcement.state == "leaving"
+
+
+async def test_news_does_not_wait_for_the_next_renewal(wall: Wall, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(announcer_module, "RENEW_SECONDS", 3600.0)
+    made = Announcer(cast(Board, wall), announcement(), key_of("node"))
+    await made.start()
+    await asyncio.sleep(0.01)
+    assert len(wall.pinned) == 1
+    made.renew_soon()
+    await wall.until(2)
+    await asyncio.sleep(0.01)
+    await made.stop()
+    assert [signed.announcement.state for signed in wall.pinned] == ["ready", "ready", "leaving"]

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from discovery.protocol.errors import InvalidArgument
-from far_node.config import ModelOptions, NodeConfig, choose_device, parse_blocks, parse_public_address
+from far_node.config import ModelOptions, NodeConfig, choose_device, parse_blocks, parse_location, parse_public_address
 from tests.support.documents import wallet_of
 
 
@@ -19,6 +19,20 @@ def test_a_range_is_read_as_it_is_written(first: int, size: int) -> None:
     if end > 9999:
         return
     assert parse_blocks(f"{first}:{end}") == parse_blocks(f" {first}:{end}\n") == (first, end)
+
+
+@given(st.floats(-90, 90), st.floats(-180, 180))
+def test_a_location_is_announced_in_whole_degrees(latitude: float, longitude: float) -> None:
+    place = parse_location(f"{latitude:.4f}, {longitude:.4f}")
+    assert place == (round(float(f"{latitude:.4f}")), round(float(f"{longitude:.4f}")))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "52", "52;13", "91,0", "0,181", "-90.5,0", "north,east", "nan,0", "1e1,0", "٥,٦", "1,2,3"]
+)
+def test_what_is_no_place_is_no_location(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="--location"):
+        parse_location(text)
 
 
 @given(st.text(max_size=12))
@@ -62,6 +76,11 @@ RIGHT: dict[str, Any] = {"model": MODEL, "wallet": wallet_of("me"), "initial_pee
         {"drain_timeout": -1.0},
         {"drain_timeout": float("inf")},
         {"drain_timeout": float("nan")},
+        {"price_units": -1},
+        {"price_units": 10**13},
+        {"region": ""},
+        {"region": "Europe"},
+        {"region": "eu/west"},
     ],
     ids=str,
 )
