@@ -1,0 +1,230 @@
+"""A wide-area network on one Linux machine: every host is a network namespace, one router process is the world between.
+
+Each host has one TUN interface; the router holds the other ends and hands IPv4 packets from one to another, later:
+a packet waits for its sender's uplink, travels for half the round trip, and waits for the receiver's downlink. It needs
+root, /dev/net/tun and iproute2, and no kernel module for delays (netem).
+
+    with Wan(hosts=5, round_trip=0.080, bits_per_second=100e6) as wan:
+        process = wan.start(0, [sys.executable, "-m", "far_node.cli", "start", …])
+        wan.change(0, cut=True)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import heapq
+import itertools
+import multiprocessing
+import os
+import select
+import signal
+import struct
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+_TUNSETIFF, _IFF_TUN, _IFF_NO_PI, _CLONE_NEWNET = 0x400454CA, 0x0001, 0x1000, 0x40000000
+_DEVICE = "wan"
+_MTU = 1500
+_LONGEST_QUEUE_SECONDS = 0.2
+_PACKETS_AT_ONCE = 64
+
+
+class WanUnavailable(RuntimeError):
+    """This machine lets us make no network: not root, or no TUN devices, or no iproute2."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """How a host is connected. ``round_trip`` in seconds is to another host of the same; ``behind_nat``: nobody can
+    begin to talk to it; ``cut``: nothing arrives or leaves.
+    """
+
+    round_trip: float = 0.0
+    bits_per_second: float = 0.0
+    behind_nat: bool = False
+    cut: bool = False
+
+
+class Wan:
+    """A context manager. Host ``i`` has the address :meth:`address`."""
+
+    def __init__(self, hosts: int, round_trip: float = 0.0, bits_per_second: float = 0.0, name: str = "far") -> None:
+        self.hosts = hosts
+        self._links = [Link(round_trip, bits_per_second) for _ in range(hosts)]
+        self._names = [f"{name}{index}" for index in range(hosts)]
+        self._router: multiprocessing.Process | None = None
+        self._orders: Connection | None = None
+
+    def address(self, host: int) -> str:
+        """IPv4 address of a host."""
+        return f"10.78.0.{host + 1}"
+
+    def __enter__(self) -> Wan:
+        if os.geteuid() != 0 or not Path("/dev/net/tun").exists():
+            raise WanUnavailable("an emulated network needs root and /dev/net/tun")
+        made: list[str] = []
+        try:
+            for name in self._names:
+                _ip("netns", "add", name)
+                made.append(name)
+            devices = [_open_tun(name) for name in self._names]
+            for host, name in enumerate(self._names):
+                _ip("-n", name, "addr", "add", f"{self.address(host)}/24", "dev", _DEVICE)
+                _ip("-n", name, "link", "set", _DEVICE, "mtu", str(_MTU), "txqueuelen", "2000", "up")
+                _ip("-n", name, "link", "set", "lo", "up")
+        except (OSError, subprocess.CalledProcessError) as error:
+            for name in made:
+                subprocess.run(["ip", "netns", "del", name], check=False)
+            raise WanUnavailable(f"the emulated network could not be made: {error}") from error
+        context = multiprocessing.get_context("fork")
+        self._orders, theirs = context.Pipe()
+        ports = {bytes([10, 78, 0, host + 1]): _Port(device, self._links[host]) for host, device in enumerate(devices)}
+        self._router = context.Process(target=_route, args=(ports, theirs), daemon=True)  # type: ignore[assignment]
+        assert self._router is not None
+        self._router.start()
+        for device in devices:
+            os.close(device)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._router is not None:
+            self._router.kill()
+            self._router.join()
+        for name in self._names:
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+    def change(self, host: int, **changes: Any) -> None:
+        """Give a host another :class:`Link`."""
+        self._links[host] = replace(self._links[host], **changes)
+        assert self._orders is not None
+        self._orders.send((host, self._links[host]))
+        self._orders.recv()
+
+    def start(self, host: int, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        """Run a command on a host; the process is the command's own."""
+        return subprocess.Popen(["ip", "netns", "exec", self._names[host], *command], **options)
+
+    @contextlib.contextmanager
+    def inside(self, host: int) -> Any:
+        """Let this thread open its sockets on a host."""
+        with open("/proc/self/ns/net") as home:
+            _enter(f"/run/netns/{self._names[host]}")
+            try:
+                yield
+            finally:
+                _set_namespace(home.fileno())
+
+
+@dataclass
+class _Port:
+    """A host's access to the world."""
+
+    device: int
+    link: Link
+    uplink_free_at: float = 0.0
+    downlink_free_at: float = 0.0
+    asked: set[tuple[bytes, bytes, bytes]] = field(default_factory=set)
+    latest: dict[int, float] = field(default_factory=dict)
+
+
+def _route(ports: dict[bytes, _Port], orders: Connection) -> None:
+    """Carry packets until killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    by_device, in_order = {port.device: port for port in ports.values()}, list(ports.values())
+    on_the_way: list[tuple[float, int, bytes, _Port, bool]] = []
+    numbers = itertools.count()
+    while True:
+        wait = max(0.0, on_the_way[0][0] - time.monotonic()) if on_the_way else None
+        for ready in select.select([*by_device, orders.fileno()], [], [], wait)[0]:
+            if ready == orders.fileno():
+                host, link = orders.recv()
+                in_order[host].link = link
+                orders.send(None)
+                continue
+            for packet in _packets(ready):
+                target = ports.get(packet[16:20])
+                arrival = _departed(packet, by_device[ready], target) if target else None
+                if target is not None and arrival is not None:
+                    heapq.heappush(on_the_way, (arrival, next(numbers), packet, target, False))
+        now = time.monotonic()
+        while on_the_way and on_the_way[0][0] <= now:
+            due, _, packet, target, has_passed = heapq.heappop(on_the_way)
+            rate = target.link.bits_per_second
+            if rate and not has_passed:
+                if target.downlink_free_at - due > _LONGEST_QUEUE_SECONDS:
+                    continue
+                target.downlink_free_at = max(due, target.downlink_free_at) + 8 * len(packet) / rate
+                heapq.heappush(on_the_way, (target.downlink_free_at, next(numbers), packet, target, True))
+            elif not target.link.cut:
+                with contextlib.suppress(OSError):
+                    os.write(target.device, packet)
+
+
+def _packets(device: int) -> list[bytes]:
+    packets: list[bytes] = []
+    with contextlib.suppress(BlockingIOError):
+        while len(packets) < _PACKETS_AT_ONCE:
+            packet = os.read(device, 65536)
+            if packet[0] >> 4 == 4:
+                packets.append(packet)
+    return packets
+
+
+def _departed(packet: bytes, source: _Port, target: _Port) -> float | None:
+    """When the packet is at the other end; None: it is lost."""
+    now = time.monotonic()
+    if source.link.cut or target.link.cut or not _is_let_in(packet, source, target):
+        return None
+    if rate := source.link.bits_per_second:
+        if source.uplink_free_at - now > _LONGEST_QUEUE_SECONDS:
+            return None
+        now = source.uplink_free_at = max(now, source.uplink_free_at) + 8 * len(packet) / rate
+    arrival = now + (source.link.round_trip + target.link.round_trip) / 4
+    arrival = source.latest[target.device] = max(arrival, source.latest.get(target.device, 0.0))  # in order
+    return arrival
+
+
+def _is_let_in(packet: bytes, source: _Port, target: _Port) -> bool:
+    """Whether the target's router lets a packet in: of TCP no first one, of UDP only answers."""
+    head = 4 * (packet[0] & 15)
+    kind, ports = packet[9], (packet[head : head + 2], packet[head + 2 : head + 4])
+    if kind == 17:
+        if source.link.behind_nat:
+            source.asked.add((packet[16:20], ports[1], ports[0]))
+        return not target.link.behind_nat or (packet[12:16], *ports) in target.asked
+    begins = kind == 6 and packet[head + 13] & 0x12 == 0x02
+    return not (target.link.behind_nat and begins)
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+def _open_tun(namespace: str) -> int:
+    """The near end of a host's interface."""
+    with open("/proc/self/ns/net") as home:
+        _enter(f"/run/netns/{namespace}")
+        try:
+            device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+            fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", _DEVICE.encode(), _IFF_TUN | _IFF_NO_PI))
+            return device
+        finally:
+            _set_namespace(home.fileno())
+
+
+def _enter(path: str) -> None:
+    with open(path) as namespace:
+        _set_namespace(namespace.fileno())
+
+
+def _set_namespace(descriptor: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, _CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "cannot enter the network namespace")
