@@ -14,12 +14,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from discovery.protocol.announcement import Codec
 from discovery.protocol.errors import FarError, ReceiptInvalid
 from discovery.protocol.ids import SessionId
 from discovery.protocol.receipt import Receipt, SignedReceipt
-from far_mesh.route import RouteHop
+
+
+class Identified(Protocol):
+    """What must be known of a node: who it is, who is paid, and the form of its weights."""
+
+    @property
+    def peer_id(self) -> str: ...
+    @property
+    def wallet(self) -> str: ...
+    @property
+    def quantization(self) -> str: ...
+
+
+class Part(Protocol):
+    """A node and the blocks ``[first, end)`` it was asked to run, as :class:`~far_mesh.route.RouteHop` is."""
+
+    @property
+    def node(self) -> Identified: ...
+    @property
+    def first_block(self) -> int: ...
+    @property
+    def end_block(self) -> int: ...
+    @property
+    def blocks(self) -> tuple[int, int]: ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +88,7 @@ class Stated:
 class Stint:
     """A node's part in a session: from the step it began with to the one before which it was replaced."""
 
-    hop: RouteHop
+    hop: Part
     receipts: Sequence[Stated]
     first_step: int = 0
     end_step: int | None = None
