@@ -1,6 +1,6 @@
 """The client of the swarm: a prompt becomes tokens.
 
-:meth:`Generation._tokens` is the whole walk: ids → hidden states → once round the ring → logits → a token → text.
+:meth:`Generation._tokens` is the whole walk: ids → hidden states → once round the ring → logits → tokens → text.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ from discovery.protocol.messages import WireTensor
 from far_mesh.config import GenerationOptions, MeshConfig, Treatment
 from far_mesh.contributions import Contribution, Verified
 from far_mesh.errors import ContextLengthExceeded
+from far_mesh.model.draft import DraftModel, draft_beside, goes_back
 from far_mesh.model.ends import ModelEnds
-from far_mesh.model.sampler import new_generator, pick
+from far_mesh.model.sampler import Noise, pick
 from far_mesh.model.tokens import Prompt, TextStream, Tokens
 from far_mesh.opener import ModelFacts, SessionOpener, Swarm
 from far_mesh.route import RouteHop
 from far_mesh.session import MeshSession
+from far_mesh.walk import Drafter, Walk
 from far_node.blocks.cut import read_config, shape_of
 from far_node.blocks.load import load_client_model
 from far_node.blocks.source import ENDS, ModelSource, find_model
 from far_node.blocks.thread import ComputeThread
-from far_node.blocks.wire import from_wire, to_wire
+from far_node.blocks.wire import from_wire
 
 _UNBOUNDED_CONTEXT = 2**20  # for models whose config names no limit
 
@@ -66,7 +68,10 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Result:
-    """How a generation ended. ``finish_reason``: ``stop`` (end token or stop string), ``length``, ``stopped``."""
+    """How a generation ended. ``finish_reason``: ``stop`` (end token or stop string), ``length``, ``stopped``.
+
+    ``drafted`` tokens were guessed and sent ahead, ``accepted`` of them were right; nodes computed all of them.
+    """
 
     text: str
     token_ids: tuple[int, ...]
@@ -78,6 +83,8 @@ class Result:
     expected_token_layers: int
     seconds: float
     time_to_first_token: float | None
+    drafted: int
+    accepted: int
 
 
 CheckpointCallback = Callable[[Checkpoint], Awaitable[None]]
@@ -91,19 +98,39 @@ class Mesh:
         self._opener = SessionOpener(swarm, model.facts)
 
     @classmethod
-    async def join(cls, model: str, initial_peers: Sequence[str], config: MeshConfig | None = None) -> Mesh:
-        """Join a swarm for one model. :meth:`close` leaves it again."""
+    async def join(
+        cls,
+        model: str,
+        initial_peers: Sequence[str],
+        config: MeshConfig | None = None,
+        *,
+        draft_model: str | None = None,
+    ) -> Mesh:
+        """Join a swarm for one model. :meth:`close` leaves it again.
+
+        Args:
+            draft_model: a small model with the same tokens, which guesses ahead; by default the one in the model's
+                own directory, if there is one.
+
+        Raises:
+            DraftUnfit: the draft model cannot guess for this one.
+            FarError: the model cannot be found or cut, or no initial peer answers.
+        """
         swarm = await Swarm.join(initial_peers, config)
         try:
-            return cls(swarm, await _ClientModel.load(model), owns_swarm=True)
+            loaded = await _ClientModel.load(model, draft_model=draft_model, guesses=swarm.config.speculation)
+            return cls(swarm, loaded, owns_swarm=True)
         except BaseException:
             await swarm.close()
             raise
 
     @classmethod
-    async def over(cls, swarm: Swarm, model: str, model_id: str | None = None) -> Mesh:
+    async def over(
+        cls, swarm: Swarm, model: str, model_id: str | None = None, *, draft_model: str | None = None
+    ) -> Mesh:
         """A model over a swarm that was joined already."""
-        return cls(swarm, await _ClientModel.load(model, model_id))
+        guesses = swarm.config.speculation
+        return cls(swarm, await _ClientModel.load(model, model_id, draft_model=draft_model, guesses=guesses))
 
     @property
     def model_id(self) -> str:
@@ -212,10 +239,10 @@ class Generation:
     ) -> None:
         self._session, self._model, self._prompt_ids, self._options = session, model, prompt_ids, options
         self._on_checkpoint = on_checkpoint
+        self._walk = model.walk(session, prompt_ids, options)
         self._progress = _Progress()
         self._stream: AsyncIterator[Token] | None = None
         self._result: Result | None = None
-        self._in_flight: asyncio.Task[WireTensor] | None = None
         self._finishing = asyncio.Lock()
         self._stop_asked = False
 
@@ -230,36 +257,25 @@ class Generation:
         return self._stream
 
     async def _tokens(self) -> AsyncIterator[Token]:
-        model, options, progress = self._model, self._options, self._progress
-        text, generator = TextStream(model.tokens, options.stop), new_generator(options)
-        hidden = await model.embed(self._prompt_ids, 0)
-        position = hidden.shape[1]
-        answer = await self._send(hidden, 0)
-        while True:
-            # a reader who goes away must not tear a step in two: its nodes would sign receipts that do not fit
-            token_id, hidden = await model.next_token(await asyncio.shield(answer), position, options, generator)
-            self._note(token_id)
-            if not self._has_ended and not options.stop:
-                answer = await self._send(hidden, position)  # the ring works while we turn the token into text
-            token = Token(token_id, text.push(token_id))
-            if text.stopped:
-                progress.finish_reason = "stop"
-            if self._has_ended:
-                yield self._last(token, text)
-                return
-            progress.text.append(token.text)
-            yield token
+        options, progress, walk = self._options, self._progress, self._walk
+        text = TextStream(self._model.tokens, options.stop)
+        await walk.begin()
+        while token_ids := await walk.confirmed():
+            if not options.stop:
+                await walk.go_on()  # the ring works while we turn tokens into text
+            for token_id in token_ids:
+                self._note(token_id)
+                token = Token(token_id, text.push(token_id))
+                if text.stopped:
+                    progress.finish_reason = "stop"
+                if self._has_ended:
+                    yield self._last(token, text)
+                    return
+                progress.text.append(token.text)
+                yield token
             await self._tell_checkpoint()
             if options.stop:  # a step that a stop string makes needless is not sent
-                answer = await self._send(hidden, position)
-            position += 1
-
-    async def _send(self, hidden: torch.Tensor, position: int) -> asyncio.Task[WireTensor]:
-        """Start a step; its bytes are on their way when this returns, its answer is not there yet."""
-        wire = to_wire(hidden, self._session.asked.codec)
-        self._in_flight = asyncio.create_task(self._session.step(wire, position, keep=1))
-        await asyncio.sleep(0)
-        return self._in_flight
+                await walk.go_on()
 
     def _note(self, token_id: int) -> None:
         progress = self._progress
@@ -294,14 +310,11 @@ class Generation:
             await self._on_checkpoint(done)
 
     async def finish(self) -> Result:
-        """End here: wait for the step in flight, close the session, verify the receipts. Again: the same result."""
+        """End here: wait for what is in flight, close the session, verify the receipts. Again: the same result."""
         self._stop_asked = True
         async with self._finishing:
             if self._result is None:
-                if self._in_flight is not None:
-                    await asyncio.wait([self._in_flight])
-                    if not self._in_flight.cancelled():
-                        self._in_flight.exception()  # taken note of: whoever still reads is told by the stream
+                await self._walk.settle()
                 self._result = self._conclude(await self._session.finish())
         return self._result
 
@@ -319,41 +332,73 @@ class Generation:
             expected_token_layers=self._session.expected_token_layers,
             seconds=(progress.ended or time.monotonic()) - progress.started,
             time_to_first_token=None if first is None else first - progress.started,
+            drafted=self._walk.ahead.controller.sent,
+            accepted=self._walk.ahead.controller.right,
         )
 
 
 class _ClientModel:
     """The ends of a model with a thread of their own: a big head must not hold up other people's streams."""
 
-    def __init__(self, facts: ModelFacts, tokens: Tokens, ends: ModelEnds) -> None:
-        self.facts, self.tokens, self._ends = facts, tokens, ends
+    def __init__(
+        self, facts: ModelFacts, tokens: Tokens, ends: ModelEnds, *, guesses: bool, draft: DraftModel | None
+    ) -> None:
+        self.facts, self.tokens, self._ends, self._guesses = facts, tokens, ends, guesses
+        self._drafter = None if draft is None else Drafter(draft)
         self._thread = ComputeThread("model-ends")
 
     @classmethod
-    async def load(cls, model: str, model_id: str | None = None) -> _ClientModel:
-        return await asyncio.to_thread(cls._load, model, model_id)
+    async def load(
+        cls, model: str, model_id: str | None = None, *, draft_model: str | None = None, guesses: bool = True
+    ) -> _ClientModel:
+        return await asyncio.to_thread(cls._load, model, model_id, draft_model, guesses)
 
     @classmethod
-    def _load(cls, model: str, model_id: str | None) -> _ClientModel:
+    def _load(cls, model: str, model_id: str | None, draft_model: str | None, guesses: bool) -> _ClientModel:
         source = find_model(model, model_id, ENDS)
         config = read_config(source)
-        return cls(model_facts(source, config), Tokens.load(source, config), ModelEnds(load_client_model(source)))
+        tokens, ends = Tokens.load(source, config), ModelEnds(load_client_model(source))
+        guesses = guesses and goes_back(config)
+        draft = draft_model or draft_beside(source)
+        loaded = DraftModel.load(str(draft), source.id, tokens) if guesses and draft else None
+        return cls(model_facts(source, config), tokens, ends, guesses=guesses, draft=loaded)
+
+    def walk(self, session: MeshSession, prompt_ids: Sequence[int], options: GenerationOptions) -> Walk:
+        """The walk of an answer to a prompt."""
+        return Walk(
+            session, self, prompt_ids, self.tokens.end_ids, options, guesses=self._guesses, drafter=self._drafter
+        )
 
     def close(self) -> None:
         self._thread.close()
+        if self._drafter is not None:
+            self._drafter.close()
 
     async def embed(self, ids: Sequence[int], start: int) -> torch.Tensor:
+        """Hidden states (1, positions, size) of tokens that stand at ``start`` and on."""
         return await self._thread.run(lambda: self._ends.embed(torch.tensor([list(ids)]), start))
 
-    async def next_token(
-        self, answer: WireTensor, position: int, options: GenerationOptions, generator: torch.Generator
-    ) -> tuple[int, torch.Tensor]:
-        """The token at ``position`` and its own hidden states, in one visit to the thread."""
+    async def choose(
+        self, answer: WireTensor, first: int, guessed: Sequence[int], options: GenerationOptions, noise: Noise
+    ) -> tuple[list[int], torch.Tensor | None]:
+        """The tokens that an answer tells, in one visit to the thread.
 
-        def work() -> tuple[int, torch.Tensor]:
-            hidden = from_wire(answer, torch.device("cpu"), self._ends.dtype)[:, -1:]
-            token_id = pick(self._ends.logits(hidden, position - 1)[0, -1], options, generator)
-            return token_id, self._ends.embed(torch.tensor([[token_id]]), position)
+        Args:
+            first: position of the first of them.
+            guessed: what was sent there and at the positions after it; at the first that is wrong the answer ends.
+
+        Returns:
+            The tokens, and hidden states of the last of them if nobody has guessed it.
+        """
+
+        def work() -> tuple[list[int], torch.Tensor | None]:
+            hidden = from_wire(answer, torch.device("cpu"), self._ends.dtype)
+            tokens = list[int]()
+            for row in self._ends.logits(hidden, first - 1)[0]:
+                tokens.append(pick(row, options, noise, first + len(tokens)))
+                if len(tokens) > len(guessed) or tokens[-1] != guessed[len(tokens) - 1]:
+                    return tokens, self._ends.embed(torch.tensor([tokens[-1:]]), first + len(tokens) - 1)
+            return tokens, None
 
         return await self._thread.run(work)
 

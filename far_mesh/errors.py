@@ -25,3 +25,10 @@ class NotADraw(FarError):
 
     code = "invalid_logits"
     status = 502
+
+
+class DraftUnfit(FarError):
+    """The model that is to guess for another has other tokens, or cannot go back to an earlier position."""
+
+    code = "draft_unfit"
+    status = 400

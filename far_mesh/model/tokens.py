@@ -21,7 +21,7 @@ class Tokens:
     """A model's tokenizer, chat template and end-of-text tokens."""
 
     def __init__(self, tokenizer: Any, end_ids: frozenset[int], vocabulary: int) -> None:
-        self._tokenizer, self.end_ids, self._vocabulary = tokenizer, end_ids, vocabulary
+        self._tokenizer, self.end_ids, self.vocabulary = tokenizer, end_ids, vocabulary
 
     @classmethod
     def load(cls, source: ModelSource, config: PreTrainedConfig) -> Tokens:
@@ -41,6 +41,11 @@ class Tokens:
     def has_chat_template(self) -> bool:
         """Whether the model was made for chat."""
         return bool(getattr(self._tokenizer, "chat_template", None))
+
+    def are_those_of(self, other: Tokens) -> bool:
+        """Whether the same ids stand for the same tokens."""
+        ours, theirs = self._tokenizer.get_vocab(), other._tokenizer.get_vocab()
+        return bool(ours == theirs)
 
     def encode(self, prompt: Prompt, *, raw: bool = False) -> list[int]:
         """Token ids of a prompt.
@@ -74,8 +79,8 @@ class Tokens:
         return self._chat(messages) if messages else self._checked(ids)
 
     def _checked(self, ids: list[int]) -> list[int]:
-        if not all(0 <= item < self._vocabulary for item in ids):
-            raise InvalidArgument(f"token ids lie from 0 to {self._vocabulary - 1}", param="prompt")
+        if not all(0 <= item < self.vocabulary for item in ids):
+            raise InvalidArgument(f"token ids lie from 0 to {self.vocabulary - 1}", param="prompt")
         return ids
 
     def _chat(self, messages: list[dict[str, str]]) -> list[int]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from far_mesh.config import GenerationOptions
 from far_mesh.errors import NotADraw
-from far_mesh.model.sampler import new_generator, pick
+from far_mesh.model.sampler import Noise, choose, pick
 
 INFINITY = float("inf")
 logits_of = st.lists(st.floats(-50, 50, width=32) | st.just(-INFINITY), min_size=1, max_size=20).filter(
@@ -20,8 +20,9 @@ logits_of = st.lists(st.floats(-50, 50, width=32) | st.just(-INFINITY), min_size
 
 
 def draws(logits: torch.Tensor, options: GenerationOptions, count: int) -> list[int]:
-    generator = new_generator(options)
-    return [pick(logits, options, generator) for _ in range(count)]
+    """At as many positions of one text."""
+    noise = Noise(options.seed)
+    return [pick(logits, options, noise, position) for position in range(count)]
 
 
 def options(**more: float) -> GenerationOptions:
@@ -113,3 +114,64 @@ def test_logits_of_any_type_are_drawn_from(dtype: torch.dtype) -> None:
     logits = torch.tensor([0.0, 10.0, -10.0], dtype=dtype)
     assert draws(logits, options(temperature=0.0), 1) == [1]
     assert set(draws(logits, options(), 20)) == {1}
+
+
+@given(logits_of, st.integers(0, 2**40))
+def test_a_draw_belongs_to_its_position_whatever_was_drawn_before(values: list[float], position: int) -> None:
+    logits, noise = torch.tensor(values), Noise(5)
+    expected = pick(logits, options(), Noise(5), position)
+    for earlier in (position + 1, 0, position, 3):
+        pick(torch.zeros(7), options(), noise, earlier)
+    assert pick(logits, options(), noise, position) == expected
+
+
+def test_positions_are_drawn_independently() -> None:
+    """A pair of neighbours is as frequent as chance has it: chi-square over the table of pairs."""
+    probabilities = torch.tensor([0.5, 0.3, 0.2]).double()
+    drawn = torch.tensor(draws(probabilities.log(), options(), 20_001))
+    pairs = torch.bincount(drawn[:-1] * 3 + drawn[1:], minlength=9).double()
+    expected = 20_000 * torch.outer(probabilities, probabilities).flatten()
+    assert ((pairs - expected) ** 2 / expected).sum() < 26.1, "with 8 degrees of freedom, once in a thousand"
+
+
+@pytest.mark.parametrize("position", [0, 1, 77])
+def test_over_seeds_a_position_is_drawn_as_often_as_it_should_be(position: int) -> None:
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
+    expected = 8_000 * torch.softmax(logits.double(), -1)
+    drawn = [pick(logits, options(), Noise(seed), position) for seed in range(8_000)]
+    counts = torch.bincount(torch.tensor(drawn), minlength=4)
+    assert ((counts - expected) ** 2 / expected).sum() < 16.3
+
+
+def test_seeds_that_agree_in_their_last_bits_are_different_seeds() -> None:
+    logits = torch.zeros(1000)
+    assert draws(logits, options(seed=1), 10) != draws(logits, options(seed=1 + 2**32), 10)
+
+
+@pytest.mark.parametrize("distance", [0.0, 0.05, 0.2, 0.5])
+def test_two_models_that_nearly_agree_draw_nearly_always_the_same(distance: float) -> None:
+    """With the same noise they agree with at least (1 - d) / (1 + d), d the total variation distance."""
+    ours = torch.tensor([0.5, 0.3, 0.2, 1e-9]).double()
+    theirs = ours + torch.tensor([-distance, distance / 2, distance / 2, 0.0])
+    theirs = theirs.clamp(min=1e-9)
+    one, other = draws(ours.log(), options(), 4_000), draws(theirs.log(), options(), 4_000)
+    agreement = sum(a == b for a, b in zip(one, other, strict=True)) / 4_000
+    assert agreement >= (1 - distance) / (1 + distance) - 0.03
+    assert (agreement == 1.0) == (distance == 0.0)
+
+
+def test_a_larger_vocabulary_does_not_change_the_noise_of_the_tokens_before_it() -> None:
+    """Models pad their vocabularies differently; what they share must be drawn alike."""
+    assert torch.equal(Noise(3).at(9, 1000), Noise(3).at(9, 1024)[:1000])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_a_choice_is_the_pick_and_its_probability(temperature: float) -> None:
+    logits, wish = torch.tensor([2.0, 1.0, 0.0]), options(temperature=temperature, top_p=0.9)
+    expected = torch.softmax(logits, -1) if temperature == 0 else None
+    for position in range(30):
+        choice = choose(logits, wish, Noise(3), position)
+        assert choice.token == pick(logits, wish, Noise(3), position)
+        if expected is not None:
+            assert choice.probability == pytest.approx(float(expected[choice.token]))
+        assert 0 < choice.probability <= 1
