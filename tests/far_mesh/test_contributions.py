@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from discovery.protocol.errors import ReceiptInvalid
 from discovery.protocol.ids import SessionId
 from discovery.protocol.receipt import Receipt, sign_receipt
-from far_mesh.contributions import Roots
 from tests.support.documents import OTHER_DIGEST, key_of, peer_of, wallet_of
 from tests.support.receipts import ASKED, PaperRing
 
@@ -124,8 +123,8 @@ def test_a_silent_node_costs_only_itself_while_the_others_have_a_witness(ring: P
         ("positions", {"positions": 14}),
         ("positions", {"positions": 12}),
         ("positions", {"steps": 5}),
-        ("positions", {"steps": 0}),
         ("positions", {"steps": 10**9}),
+        ("replayed_positions", {"replayed_positions": 1}),
     ],
 )
 def test_a_receipt_with_a_fact_that_is_not_so_is_not_paid(ring: PaperRing, field: str, changes: dict[str, Any]) -> None:
@@ -137,11 +136,17 @@ def test_a_receipt_with_a_fact_that_is_not_so_is_not_paid(ring: PaperRing, field
     assert error.facts["field"] == field
 
 
+def test_a_receipt_of_no_step_is_owed_nothing(ring: PaperRing) -> None:
+    ring.lie(1, steps=0)
+    assert 1 not in ring.paid()
+
+
 def test_every_field_of_a_receipt_is_checked_by_a_test_above_or_by_the_borders() -> None:
     by_fact = {"wallet", "session_id", "nonce", "model_digest", "first_block", "end_block"}
     by_fact |= {"quantization", "codec", "price_units", "positions", "steps"}
     by_shape = {"version", "token_layers", "peer_id"}
     by_border = {"input_root", "output_root"}
+    by_fact |= {"replayed_positions"}
     told_only = {"issued_at", "cached_positions"}
     assert set(Receipt.model_fields) == by_fact | by_shape | by_border | told_only
 
@@ -209,5 +214,5 @@ def test_at_a_checkpoint_the_receipts_of_that_step_count(ring: PaperRing) -> Non
 def test_nodes_that_computed_a_step_whose_answer_was_lost_are_paid_for_it(ring: PaperRing) -> None:
     """The third node died in step 4: the first two did the work, and say so to each other."""
     ring.receipts = [{4: ring.signed(0)}, {4: ring.signed(1)}, {}, {3: ring.signed(3, 3)}]
-    ring.roots[4] = Roots(ring.roots[4].sent, "", ring.roots[4].positions)
+    del ring.roots[4, 4]
     assert ring.paid() == {0, 1, 3}

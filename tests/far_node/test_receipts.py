@@ -7,8 +7,9 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
+from discovery.protocol.codec import WireTensor
 from discovery.protocol.ids import SessionId
-from discovery.protocol.messages import Open, WireTensor
+from discovery.protocol.messages import Open, Step
 from discovery.protocol.receipt import RECEIPT_EVERY_POSITIONS, extend_root, first_root, read_receipt
 from far_node.receipts import Signer, WorkLog
 from tests.support.documents import DIGEST, announcement, key_of, peer_of
@@ -29,9 +30,10 @@ def wire(rows: int, positions: int, filling: int = 1) -> WireTensor:
 def test_a_receipt_tells_all_work_and_its_roots(steps: list[tuple[int, int, int]]) -> None:
     work, start = log(), 0
     taken_root = given_root = first_root(OPENING.session_id)
-    for rows, positions, filling in steps:
+    for index, (rows, positions, filling) in enumerate(steps):
         taken, given = wire(rows, positions, filling), wire(rows, 1, filling ^ 1)
-        work.record(start, taken, given)
+        work.record(Step(index, start, taken))
+        work.hand_on(start, given)
         taken_root = extend_root(taken_root, start, taken.shape, taken.dtype, taken.data)
         given_root = extend_root(given_root, start, given.shape, given.dtype, given.data)
         start += positions
@@ -52,9 +54,9 @@ def test_a_receipt_tells_all_work_and_its_roots(steps: list[tuple[int, int, int]
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=30))
 def test_a_receipt_on_the_way_comes_once_for_every_64_positions(steps: list[int]) -> None:
     work, done = log(), 0
-    for positions in steps:
+    for index, positions in enumerate(steps):
         before, done = done, done + positions
-        work.record(before, wire(1, positions), wire(1, positions))
+        work.record(Step(index, before, wire(1, positions)))
         due = done // RECEIPT_EVERY_POSITIONS > before // RECEIPT_EVERY_POSITIONS
         receipt = work.interim_receipt()
         assert (receipt is not None) == due

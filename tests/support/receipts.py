@@ -9,7 +9,7 @@ from typing import Any
 
 from discovery.protocol.ids import SessionId
 from discovery.protocol.receipt import Receipt, SignedReceipt, extend_root, first_root, sign_receipt
-from far_mesh.contributions import Asked, Roots, Verified, verify_receipts
+from far_mesh.contributions import Asked, OwnView, Stated, Stint, Verified, verify_receipts
 from far_mesh.route import RouteHop
 from tests.support.documents import DIGEST, announcement, key_of
 
@@ -32,8 +32,10 @@ class PaperRing:
             for index, (first, end) in enumerate(zip(self.borders[:-1], self.borders[1:], strict=True))
         )
         self.wires = [self._chain(border) for border in range(len(self.borders))]
+        last = len(self.hops)
         self.roots = {
-            count: Roots(self.wires[0][count].hex(), self.wires[-1][count].hex(), sum(self.steps[:count]))
+            (link, count): self.wires[link][count].hex()
+            for link in (0, last)
             for count in range(1, len(self.steps) + 1)
         }
         self.receipts = [{len(self.steps): self.signed(index)} for index in range(len(self.hops))]
@@ -82,7 +84,20 @@ class PaperRing:
 
     def verify(self, at_steps: int | None = None) -> Verified:
         """What the client makes of it."""
-        return verify_receipts(self.asked, self.hops, self.receipts, self.roots, at_steps)
+        return verify_receipts(self.asked, self.stints, self.own_view, at_steps)
+
+    @property
+    def stints(self) -> list[Stint]:
+        """Everybody from the first step to the last, with the receipts by number of steps."""
+        return [
+            Stint(hop, [Stated(signed, index, index + 1) for _, signed in sorted(held.items())])
+            for index, (hop, held) in enumerate(zip(self.hops, self.receipts, strict=True))
+        ]
+
+    @property
+    def own_view(self) -> OwnView:
+        """What the client knows."""
+        return OwnView(self.roots, [sum(self.steps[:count]) for count in range(len(self.steps) + 1)])
 
     def paid(self) -> set[int]:
         """Which hops have a contribution."""

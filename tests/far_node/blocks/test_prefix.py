@@ -267,6 +267,7 @@ class Visitor:
 
     def __init__(self, ring: Ring, node: RingNode, channel: Channel) -> None:
         self.ring, self.node, self.channel = ring, node, channel
+        self.steps = 0
 
     @classmethod
     async def at(cls, ring: Ring, node: RingNode, who: str = "client", **changes: Any) -> Visitor:
@@ -275,7 +276,8 @@ class Visitor:
         return cls(ring, node, await opened(ring, node, by=transport, max_length=200, **changes))
 
     async def ask(self, hidden: WireTensor, start: int = 0) -> Tensor:
-        await self.channel.send(Step(0, start, hidden))
+        await self.channel.send(Step(self.steps, start, hidden))
+        self.steps += 1
         while not isinstance(message := await self.channel.receive(), Step):
             assert isinstance(message, ReceiptIssued), message
         return self.ring.tensor(message.hidden)
