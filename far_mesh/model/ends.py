@@ -36,11 +36,15 @@ class _Seam(nn.Module):
 
 
 class _Reached(Exception):
-    """Carries the hidden states out of a forward that need not go on."""
+    """Carries hidden states out of a forward that need not go on."""
 
     def __init__(self, hidden: Tensor) -> None:
         super().__init__()
         self.hidden = hidden
+
+
+def _leave(_: nn.Module, __: Any, output: Any) -> None:
+    raise _Reached(output[0])
 
 
 class ModelEnds:
@@ -82,6 +86,23 @@ class ModelEnds:
             ids = torch.zeros(hidden.shape[:2], dtype=torch.long)
             output: Tensor = self._forward(ids, start).logits
             return output
+
+    @torch.inference_mode()
+    def final(self, hidden: Tensor, start: int) -> Tensor:
+        """The last hidden states of the model (rows, positions, size): what :meth:`logits` gives to the head.
+
+        They are what transformers calls ``last_hidden_state``: behind the final norm, in models that have one.
+        """
+        with self._lock:
+            self._seam.injected = hidden
+            hook = self.stack.runner.register_forward_hook(_leave)
+            try:
+                self._forward(torch.zeros(hidden.shape[:2], dtype=torch.long), start)
+            except _Reached as reached:
+                return reached.hidden
+            finally:
+                hook.remove()
+        raise AssertionError("the model never ran its decoder")
 
     def _forward(self, ids: Tensor, start: int) -> Any:
         cache = BlockCache(self._model.config, 0, 0)
