@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +13,7 @@ from discovery.protocol.announcement import Announcement, Codec, SignedAnnouncem
 from discovery.protocol.errors import FarError, InvalidArgument
 from far_mesh.config import MeshConfig, Treatment
 from far_mesh.errors import NoRoute
-from far_mesh.measure import Measured
+from far_mesh.measure import PATIENCE_SECONDS, Measured
 from far_mesh.route import Explanation, RouteHop, explain, plan_route
 from far_mesh.session import Mended, MeshSession, SessionRequest
 from far_mesh.swarm_view import SwarmView
@@ -85,13 +86,16 @@ class SessionOpener:
         """Live announcements of the nodes that serve the model."""
         return await self._view.nodes()
 
-    async def explain(self) -> Explanation:
+    async def explain(self, patience: float = PATIENCE_SECONDS) -> Explanation:
         """The route that a session would be opened on now, and why no other.
+
+        Args:
+            patience: seconds that nodes get to be measured in.
 
         Raises:
             NoRoute: there is none.
         """
-        nodes, config = await self._look(fresh=False), self._swarm.config
+        nodes, config = await self._look(fresh=False, patience=patience), self._swarm.config
         return explain(
             nodes,
             self._model.block_count,
@@ -178,10 +182,10 @@ class SessionOpener:
         after: str | None,
         excluded: Collection[str],
     ) -> tuple[RouteHop, ...]:
-        """A chain in the place of lost nodes: of the same weights, so that the text stays the same, where there are."""
-        nodes = [signed.announcement for signed in await self._view.nodes(fresh=True)]
+        """A chain in the place of lost nodes: of those known already, for to look again may take seconds while lost ones
+        are asked; and of the same weights where there are, so that the text stays the same.
+        """
         kinds = {(hop.node.quantization, hop.node.dtype) for hop in gone}
-        like = [node for node in nodes if (node.quantization, node.dtype) in kinds]
         plan = partial(
             plan_route,
             block_count=self._model.block_count,
@@ -193,10 +197,14 @@ class SessionOpener:
             known=self._swarm.measured.known(),
             offered=offered,
         )
-        try:
-            return plan(like)
-        except NoRoute:
-            return plan(nodes)
+        for is_last_look in (False, True):
+            signed = await self._view.nodes(fresh=True) if is_last_look else self._view.known()
+            nodes = [one.announcement for one in signed]
+            with contextlib.suppress(NoRoute):
+                return plan([node for node in nodes if (node.quantization, node.dtype) in kinds])
+            with contextlib.suppress(*(() if is_last_look else (NoRoute,))):
+                return plan(nodes)
+        raise AssertionError("the last look finds somebody or raises")
 
 
 def _codec_for(route: tuple[RouteHop, ...]) -> Codec:

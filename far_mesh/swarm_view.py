@@ -26,4 +26,8 @@ class SwarmView:
             if self._read_at < known_since or not self._nodes:
                 self._nodes = await self._board.nodes_of(self._digest)
                 self._read_at = time.monotonic()
+        return self.known()
+
+    def known(self) -> list[SignedAnnouncement]:
+        """Those of the last picture that are still live, however old it is. Nobody is asked."""
         return [node for node in self._nodes if node.announcement.is_live()]
