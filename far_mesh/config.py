@@ -94,8 +94,8 @@ class MeshConfig:
     view_age: float = 5.0
     speculation: bool = True
     preference: Preference = Preference()
-    suspect_after: float = 1.0
-    ping_timeout: float = 2.0
+    suspect_after: float = 0.5
+    ping_timeout: float = 1.5
     mend_timeout: float = 20.0
     shun_seconds: float = 5.0
 

@@ -5,7 +5,7 @@ a packet waits for its sender's uplink, travels for half the round trip, and wai
 root, /dev/net/tun and iproute2, and no kernel module for delays (netem).
 
     with Wan(hosts=5, round_trip=0.080, bits_per_second=100e6) as wan:
-        process = wan.start(0, [sys.executable, "-m", "far_node.cli", "start", …])
+        process = subprocess.Popen([*wan.within(0), sys.executable, "-m", "far_node.cli", "start", …])
         wan.change(0, cut=True)
 """
 
@@ -23,7 +23,7 @@ import signal
 import struct
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -107,13 +107,13 @@ class Wan:
         self._orders.send((host, self._links[host]))
         self._orders.recv()
 
-    def start(self, host: int, command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-        """Run a command on a host; the process is the command's own."""
-        return subprocess.Popen(["ip", "netns", "exec", self._names[host], *command], **options)
+    def within(self, host: int) -> list[str]:
+        """What a command begins with that runs on a host; the process is the command's own."""
+        return ["ip", "netns", "exec", self._names[host]]
 
     @contextlib.contextmanager
-    def inside(self, host: int) -> Any:
-        """Let this thread open its sockets on a host."""
+    def inside(self, host: int) -> Iterator[None]:
+        """Let this thread, and those it starts, be on a host."""
         with open("/proc/self/ns/net") as home:
             _enter(f"/run/netns/{self._names[host]}")
             try:

@@ -42,13 +42,17 @@ class Process:
     ready: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, name: str, arguments: Sequence[str], logs: Path) -> Self:
-        """Run ``python -m <arguments>``, marked so that all it starts can be found and ended."""
+    def start(cls, name: str, arguments: Sequence[str], logs: Path, *, within: Sequence[str] = ()) -> Self:
+        """Run ``python -m <arguments>``, marked so that all it starts can be found and ended.
+
+        Args:
+            within: a command that runs it, in the same process.
+        """
         mark = secrets.token_hex(16)
         out, err = logs / f"{name}.out", logs / f"{name}.err"
         with out.open("wb") as stdout, err.open("wb") as stderr:
             popen = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                [*within, sys.executable, "-m", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -166,7 +170,7 @@ class Town:
     def start_bootstrap(self, *initial_peers: str) -> Process:
         """A bootstrap peer that is not waited for."""
         name = f"bootstrap{len(self.processes)}"
-        options = ["--json", "--host-maddr", ANY_LOCAL_PORT, "--identity", str(self.directory / f"{name}.id")]
+        options = ["--json", "--host-maddr", self._listen_at(), "--identity", str(self.directory / f"{name}.id")]
         for peer in initial_peers:
             options += ["--initial-peers", peer]
         return self._start(name, ["discovery.cli", "bootstrap", *options])
@@ -181,7 +185,7 @@ class Town:
             arguments += ["--blocks", "{}:{}".format(*blocks)]
         if "--quantization" not in options:
             arguments += ["--quantization", "none"]  # to be compared with transformers' own results
-        arguments += ["--host-maddr", ANY_LOCAL_PORT, "--identity", str(self.directory / f"{name}.id"), "--cpu-only"]
+        arguments += ["--host-maddr", self._listen_at(), "--identity", str(self.directory / f"{name}.id"), "--cpu-only"]
         for peer in initial_peers or self.initial_peers:
             arguments += ["--initial-peers", peer]
         node = self._start(name, ["far_node.cli", "start", *arguments, "--threads", "1", *options])
@@ -212,6 +216,10 @@ class Town:
     def story(self) -> str:
         """What all of them wrote."""
         return "\n".join(process.story() for process in self.processes)
+
+    def _listen_at(self) -> str:
+        """Where the next process listens."""
+        return ANY_LOCAL_PORT
 
     def _start(self, name: str, arguments: Sequence[str]) -> Process:
         process = Process.start(name, arguments, self.directory)
