@@ -29,6 +29,7 @@ from far_mesh.contributions import Asked, OwnView, Verified, latest_checkpoint, 
 from far_mesh.errors import NoRoute
 from far_mesh.hop import Hop
 from far_mesh.mending import Pace, Shunned, StandStill, can_mend, first_gap, transfer_seconds
+from far_mesh.receipts_file import Evidence
 from far_mesh.route import RouteHop
 
 T = TypeVar("T")
@@ -135,6 +136,12 @@ class MeshSession:
     def expected_token_layers(self) -> int:
         """What all nodes together are owed for if all did what they should."""
         return self.positions * self._blocks
+
+    @property
+    def evidence(self) -> Evidence:
+        """The receipts so far, with our account of the session."""
+        blocks = self._hops[0].route.first_block, self._hops[-1].route.end_block
+        return Evidence(self.asked, blocks, tuple(hop.stint for hop in self._stints), self._own_view(), self._results)
 
     async def open(self, transport: Transport) -> None:
         """Open at all nodes at once.
