@@ -23,9 +23,9 @@ from far_mesh.model.draft import DraftModel, draft_beside, goes_back
 from far_mesh.model.ends import ModelEnds
 from far_mesh.model.sampler import Noise, pick
 from far_mesh.model.tokens import Prompt, TextStream, Tokens
-from far_mesh.opener import ModelFacts, SessionOpener, Swarm
+from far_mesh.opener import ModelFacts, OnMended, SessionOpener, Swarm
 from far_mesh.route import RouteHop
-from far_mesh.session import MeshSession
+from far_mesh.session import Mended, MeshSession
 from far_mesh.walk import Drafter, Walk
 from far_node.blocks.cut import read_config, shape_of
 from far_node.blocks.load import load_client_model
@@ -105,12 +105,16 @@ class Mesh:
         config: MeshConfig | None = None,
         *,
         draft_model: str | None = None,
+        local_blocks_first: int = 0,
+        local_blocks_last: int = 0,
     ) -> Mesh:
         """Join a swarm for one model. :meth:`close` leaves it again.
 
         Args:
             draft_model: a small model with the same tokens, which guesses ahead; by default the one in the model's
                 own directory, if there is one.
+            local_blocks_first: so many blocks after the embeddings are computed here, and no node sees what goes in.
+            local_blocks_last: so many blocks before the head are computed here too.
 
         Raises:
             DraftUnfit: the draft model cannot guess for this one.
@@ -118,7 +122,9 @@ class Mesh:
         """
         swarm = await Swarm.join(initial_peers, config)
         try:
-            loaded = await _ClientModel.load(model, draft_model=draft_model, guesses=swarm.config.speculation)
+            local = local_blocks_first, local_blocks_last
+            guesses = swarm.config.speculation
+            loaded = await _ClientModel.load(model, draft_model=draft_model, guesses=guesses, local=local)
             return cls(swarm, loaded, owns_swarm=True)
         except BaseException:
             await swarm.close()
@@ -126,11 +132,19 @@ class Mesh:
 
     @classmethod
     async def over(
-        cls, swarm: Swarm, model: str, model_id: str | None = None, *, draft_model: str | None = None
+        cls,
+        swarm: Swarm,
+        model: str,
+        model_id: str | None = None,
+        *,
+        draft_model: str | None = None,
+        local_blocks_first: int = 0,
+        local_blocks_last: int = 0,
     ) -> Mesh:
-        """A model over a swarm that was joined already."""
-        guesses = swarm.config.speculation
-        return cls(swarm, await _ClientModel.load(model, model_id, draft_model=draft_model, guesses=guesses))
+        """A model over a swarm that was joined already; see :meth:`join`."""
+        guesses, local = swarm.config.speculation, (local_blocks_first, local_blocks_last)
+        loaded = await _ClientModel.load(model, model_id, draft_model=draft_model, guesses=guesses, local=local)
+        return cls(swarm, loaded)
 
     @property
     def model_id(self) -> str:
@@ -144,8 +158,9 @@ class Mesh:
 
     @property
     def block_count(self) -> int:
-        """Blocks a route must cover."""
-        return self._model.facts.block_count
+        """Blocks a route must cover: all but those that are computed here."""
+        first, end = self._model.facts.span
+        return end - first
 
     @property
     def context_length(self) -> int:
@@ -179,6 +194,7 @@ class Mesh:
         price_units: int = 0,
         treatment: Treatment = Treatment(),  # noqa: B008  # a frozen value
         on_checkpoint: CheckpointCallback | None = None,
+        on_mended: OnMended | None = None,
     ) -> Generation:
         """Find a route and open a session on it; nothing is computed yet.
 
@@ -186,6 +202,7 @@ class Mesh:
             price_units: what is offered for a thousand token-layers, in 1e-9 FAR; it is written into the receipts.
             treatment: how the nodes are asked to treat it.
             on_checkpoint: told what was verified, about every 64 positions.
+            on_mended: told when lost nodes were replaced, and while the session waits for somebody to replace them.
 
         Raises:
             ContextLengthExceeded: prompt and ``max_tokens`` do not fit.
@@ -200,8 +217,49 @@ class Mesh:
                 f"the context of {self.model_id} holds {self.context_length}",
                 param="max_tokens" if len(prompt_ids) < self.context_length else "prompt",
             )
-        session = await self._opener.open(length, price_units=price_units, treatment=treatment)
+        session = await self._opener.open(length, price_units=price_units, treatment=treatment, on_mended=on_mended)
         return Generation(session, self._model, prompt_ids, options, on_checkpoint)
+
+    async def embed(
+        self,
+        texts: Sequence[Text],
+        *,
+        pooling: Pooling = "mean",
+        normalize: bool = True,
+        price_units: int = 0,
+        treatment: Treatment = Treatment(),  # noqa: B008  # a frozen value
+    ) -> Embeddings:
+        """One vector for each text: its last hidden states, behind the final norm, made into one.
+
+        Each text has a session of its own, some at once: then nothing is padded, nodes that can compute them in one
+        pass do so, and what is paid is the texts' own tokens.
+
+        Args:
+            texts: texts, without chat template, or token ids.
+            pooling: see :data:`~far_mesh.model.embedding.Pooling`.
+            normalize: make the vectors one long.
+            price_units: what is offered for a thousand token-layers, in 1e-9 FAR; it is written into the receipts.
+            treatment: how the nodes are asked to treat it.
+
+        Raises:
+            InvalidArgument: no texts, an empty one, or an unknown way of pooling.
+            ContextLengthExceeded: a text does not fit the context.
+            FarError: what went wrong in the swarm; the other texts are given up.
+        """
+        check_pooling(pooling)
+        if not texts:
+            raise InvalidArgument("there is no text", param="texts")
+        wanted = [self._fitting(self._model.tokens.encode(text, raw=True), "texts") for text in texts]
+        gate = asyncio.Semaphore(_TEXTS_AT_ONCE)
+
+        async def one(ids: list[int]) -> Embedded:
+            async with gate:
+                session = await self._opener.open(len(ids), price_units=price_units, treatment=treatment)
+                return await embed_text(session, self._model.text_ends(len(ids)), ids, pooling)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(ids)) for ids in wanted]
+        return together([task.result() for task in tasks], normalize=normalize)
 
     async def close(self) -> None:
         """Leave the swarm, if it was joined for this mesh."""
@@ -250,6 +308,11 @@ class Generation:
     def hops(self) -> tuple[Hop, ...]:
         """The route, in order."""
         return tuple(_public_hop(hop) for hop in self._session.route)
+
+    @property
+    def mended(self) -> tuple[Mended, ...]:
+        """The losses so far that cost a pause and nothing else."""
+        return tuple(self._session.mended)
 
     def __aiter__(self) -> AsyncIterator[Token]:
         if self._stream is None:

@@ -151,10 +151,10 @@ class SessionOpener:
             offered=offered,
         )
 
-    async def _look(self, *, fresh: bool) -> list[Announcement]:
+    async def _look(self, *, fresh: bool, patience: float = PATIENCE_SECONDS) -> list[Announcement]:
         """Who is there, and how far away those are that could be first or last."""
         nodes = [signed.announcement for signed in await self._view.nodes(fresh=fresh)]
-        await self._swarm.measured.look(nodes, self._model.span)
+        await self._swarm.measured.look(nodes, self._model.span, patience)
         return nodes
 
     async def _open_on(
@@ -182,7 +182,7 @@ class SessionOpener:
         after: str | None,
         excluded: Collection[str],
     ) -> tuple[RouteHop, ...]:
-        """A chain in the place of lost nodes: of those known already, for to look again may take seconds while lost ones
+        """A chain in the place of lost nodes: of those known already, for to look again takes seconds while lost peers
         are asked; and of the same weights where there are, so that the text stays the same.
         """
         kinds = {(hop.node.quantization, hop.node.dtype) for hop in gone}
