@@ -15,22 +15,23 @@ from enum import Enum
 from typing import Any
 
 from discovery.protocol import mesh_pb2 as pb
+from discovery.protocol.codec import CODECS, position_bytes
 from discovery.protocol.messages import (
-    DTYPE_BYTES,
     INFO_PROTOCOL,
     LINK_PROTOCOL,
     MAX_BATCH,
     MAX_FRAME_BYTES,
+    MAX_HOPS,
     MAX_PLAIN_BYTES,
     MAX_POSITIONS,
     MAX_PRICE_UNITS,
     MAX_SCOPE_BYTES,
+    MAX_STEPS,
     SESSION_PROTOCOL,
 )
 from tests.support.documents import peer_of
 
 PROTOCOLS = (SESSION_PROTOCOL, LINK_PROTOCOL, INFO_PROTOCOL)
-DTYPES = tuple(sorted(DTYPE_BYTES))
 INTEGERS = (
     0,
     1,
@@ -132,6 +133,10 @@ class Fuzzer:
             (8, self._linked),
             (3, self._foreign_id),
             (1, self._large),
+            (6, self._resumed),
+            (4, self._wrong_resumption),
+            (6, self._rerouted),
+            (3, self._asked_often),
         ]
         if len(facts.nodes) == 2:
             self._kinds.append((8, self._chained))
@@ -191,8 +196,9 @@ class Fuzzer:
         r = self._random
         opening = self._opening(batch=r.choice((1, 1, 2, 3)), max_length=r.choice((8, 33, self._facts.context_length)))
         before, at = self._steps(opening, r.randrange(3), room=1)
-        name, step, due = r.choice(self._step_faults(opening, at))
-        frames = (_frame(opening), *before, _frame(step), *self._steps(opening, r.randrange(2), at=at)[0])
+        name, step, due = r.choice(self._step_faults(opening, at, len(before)))
+        after, _ = self._steps(opening, r.randrange(2), at=at, index=len(before) + 1)
+        frames = (_frame(opening), *before, _frame(step), *after)
         return Talk(f"step: {name}", (self._line(SESSION_PROTOCOL, *frames),), due=due | NO_ROOM)
 
     def _mutated_session(self) -> Talk:
@@ -300,7 +306,7 @@ class Fuzzer:
         second = [_frame(following)]
         match r.randrange(5):
             case 0:
-                frames.append(_frame(r.choice(self._step_faults(opening, at))[1]))
+                frames.append(_frame(r.choice(self._step_faults(opening, at, len(frames)))[1]))
             case 1:
                 second.append(self._not_due().SerializeToString())
             case 2:
@@ -314,7 +320,107 @@ class Fuzzer:
             lines.reverse()
         return Talk("chained", tuple(lines), self._ending())
 
+    def _resumed(self) -> Talk:
+        """Somebody who takes a lost node's place and is told what that one was, as it should be."""
+        r = self._random
+        at_step = r.choice((0, 1, 5, 2**32, MAX_STEPS - 100))
+        resumption = pb.Resumption(at_step=at_step, positions=r.choice((0, 63, 2**32, MAX_STEPS)))
+        opening = self._opening(batch=r.choice((1, 1, 2)), resumption=resumption)
+        frames, at = self._replay(opening, at_step)
+        again = r.randrange(min(at_step, 3) + 1)
+        before, at = self._steps(opening, again, at=at, index=at_step - again)
+        after, _ = self._steps(opening, r.randint(1, 4), at=at, index=at_step - again + len(before))
+        line = self._line(SESSION_PROTOCOL, _frame(opening), *frames, *before, *after)
+        answers = max(0, len(before) + len(after) - again)
+        return Talk("resumed", (line,), due=NO_ROOM, answers=answers)
+
+    def _wrong_resumption(self) -> Talk:
+        """The same, with replays that cannot be, or where none is due."""
+        r, due = self._random, VIOLATION
+        at_step = r.choice((1, 5, MAX_STEPS - 100))
+        feeds_new = r.randrange(3) == 0
+        resumption = pb.Resumption(at_step=at_step, positions=r.choice(INTEGERS[:14]), feeds_new=feeds_new)
+        opening = self._opening(max_length=64, resumption=resumption)
+        frames, at = self._replay(opening, at_step)
+        tensor = self._tensor(opening, 1)
+        match r.randrange(5):
+            case 0:
+                frames.append(_frame(pb.Step(index=at_step + 1, start_position=at, hidden=tensor)))
+            case 1:
+                after, at = self._steps(opening, 1, at=at, room=1, index=at_step)
+                frames += [*after, _frame(pb.Step(index=at_step, start_position=at, hidden=tensor, is_replay=True))]
+            case 2:
+                frames.append(_frame(pb.Step(index=at_step, start_position=64, hidden=tensor, is_replay=True)))
+                due = frozenset({"session_too_long", "protocol_violation"})
+            case 3:
+                frames.append(_frame(pb.Step(index=at_step, start_position=at + 1, hidden=tensor, is_replay=True)))
+                due = frozenset({"bad_position", "session_too_long", "protocol_violation"})
+            case _:
+                frames.insert(r.randrange(len(frames) + 1), self.mutated(r.choice(frames or [CLOSE])))
+                due = frozenset()
+        if due:
+            due |= NO_ROOM
+        return Talk("wrong resumption", (self._line(SESSION_PROTOCOL, _frame(opening), *frames),), due=due)
+
+    def _rerouted(self) -> Talk:
+        """Neighbours are exchanged, at right and at wrong moments, for others, for nobody, for the same."""
+        r, nodes = self._random, self._facts.nodes
+        opening = self._opening(max_length=64)
+        if r.randrange(2):
+            opening.next.CopyFrom(pb.PeerAddress(peer_id=r.choice(nodes)[0]))
+        fed: list[bytes] = []
+        steps, _ = self._steps(opening, r.randint(1, 5))
+        control = [_frame(opening)]
+        if r.randrange(3) == 0:
+            opening.previous = r.choice((self._facts.stranger, self._peer))
+            control = [_frame(opening)]
+            fed = [_envelope(link=pb.Link(session_id=opening.session_id)), *steps]
+        else:
+            control += steps
+        for _ in range(r.choice((1, 1, 2, 5, 30))):
+            control.insert(r.randint(1, len(control)), _envelope(reroute=self._reroute()))
+        if r.randrange(4) == 0:
+            control[-1] = self.mutated(control[-1])
+        lines = [self._line(SESSION_PROTOCOL, *control)]
+        if fed:
+            lines.append(self._line(LINK_PROTOCOL, *fed))
+        return Talk("rerouted", tuple(lines), self._ending())
+
+    def _asked_often(self) -> Talk:
+        """An honest session of somebody who cannot wait."""
+        r = self._random
+        opening = self._opening()
+        steps, _ = self._steps(opening, r.randint(1, 4))
+        frames = list(steps)
+        for _ in range(r.choice((1, 10, 40))):
+            frames.insert(r.randrange(len(frames) + 1), _envelope(ping=pb.Ping(number=r.choice(INTEGERS))))
+        line = self._line(SESSION_PROTOCOL, _frame(opening), *frames)
+        return Talk("asked often", (line,), due=NO_ROOM, answers=len(steps))
+
     # ---- what they are made of
+
+    def _replay(self, opening: pb.Open, at_step: int) -> tuple[list[bytes], int]:
+        """What brings a new node to where a lost one was, and the position after it."""
+        frames, at = [], 0
+        for _ in range(self._random.randrange(3)):
+            positions = min(self._random.choice((1, 9, 20)), opening.max_length - at - 8)
+            if positions < 1:
+                break
+            hidden = self._tensor(opening, positions)
+            step = pb.Step(index=at_step, start_position=at, hidden=hidden, keep=1, settled=at_step, is_replay=True)
+            frames.append(_frame(step))
+            at += positions
+        return frames, at
+
+    def _reroute(self) -> pb.Reroute:
+        r, facts = self._random, self._facts
+        peers = [*(node for node, _, _ in facts.nodes), facts.stranger, peer_of("lost"), "", "x"]
+        reroute = pb.Reroute(number=r.choice(INTEGERS))
+        if r.randrange(3):
+            reroute.previous = r.choice(peers)
+        if r.randrange(3):
+            reroute.next.CopyFrom(pb.PeerAddress(peer_id=r.choice(peers), maddrs=["/"] * r.choice((0, 1, 1, 17))))
+        return reroute
 
     def _ending(self) -> Ending:
         return self._random.choices(tuple(Ending), (80, 10, 8, 2))[0]
@@ -330,7 +436,7 @@ class Fuzzer:
             "end_block": r.randint(first + 1, self._end) if r.randrange(4) == 0 else self._end,
             "max_length": r.choice((32, 32, 64, 65, 100, facts.context_length)),
             "batch": 1,
-            "codec": r.choice(DTYPES),
+            "codec": r.choice(CODECS),
             "priority": r.choice((-1, 0, 0, 1)),
             "share_prefix": r.randrange(2) == 0,
             "price_units": r.choice((0, 1, MAX_PRICE_UNITS)),
@@ -344,9 +450,13 @@ class Fuzzer:
 
     def _data(self, dtype: str, rows: int, positions: int, size: int | None = None) -> bytes:
         """Ordinary numbers."""
-        length = rows * positions * (self._facts.hidden_size if size is None else size) * DTYPE_BYTES[dtype]
+        r, size = self._random, self._facts.hidden_size if size is None else size
+        if dtype == "int8":
+            at = r.randrange(2**12) * 2
+            return rows * positions * (r.randbytes(size) + self._floats["bfloat16"][at : at + _scale_bytes(size)])
+        length = rows * positions * position_bytes(dtype, size)
         pool = self._floats[dtype]
-        at = self._random.randrange(len(pool) // 8) * 4
+        at = r.randrange(len(pool) // 8) * 4
         return (pool[at:] + pool * (length // len(pool) + 1))[:length]
 
     def _tensor(self, opening: pb.Open, positions: int) -> pb.Tensor:
@@ -356,10 +466,12 @@ class Fuzzer:
             data=self._data(opening.codec, opening.batch, positions),
         )
 
-    def _steps(self, opening: pb.Open, count: int, *, at: int = 0, room: int = 0) -> tuple[list[bytes], int]:
+    def _steps(
+        self, opening: pb.Open, count: int, *, at: int = 0, room: int = 0, index: int = 0
+    ) -> tuple[list[bytes], int]:
         """Frames of honest steps from position ``at`` on, and the position after them; ``room`` is left at the end."""
         r, frames = self._random, []
-        for index in range(count):
+        for number in range(index, index + count):
             if at and self._facts.can_rewind and r.randrange(6) == 0:
                 at = r.randrange(at)
             left = opening.max_length - room - at
@@ -369,10 +481,12 @@ class Fuzzer:
                 break
             positions = min(left, r.choice((1, 1, 1, 1, 2, 3, 5, 17, 40, 70)))
             step = pb.Step(
-                index=index,
+                index=number,
                 start_position=at,
                 keep=r.choice((0, 0, 1, positions)),
                 hidden=self._tensor(opening, positions),
+                settled=r.choice((0, number // 2, number)),
+                times=[r.random() for _ in range(2 * r.choice((0, 0, 1, 3)))],
                 rows=[r.randrange(opening.batch) for _ in range(opening.batch)] if at and r.randrange(6) == 0 else [],
             )
             frames.append(_frame(step))
@@ -394,6 +508,11 @@ class Fuzzer:
                 pb.Envelope(node_info=pb.NodeInfo(peer_id="me", decode_tokens_per_second=float("nan"))),
                 pb.Envelope(open=opening),
                 pb.Envelope(step=pb.Step(hidden=self._tensor(opening, 1))),
+                pb.Envelope(step=pb.Step(hidden=self._tensor(opening, 1), is_replay=True)),
+                pb.Envelope(ping=pb.Ping(number=r.choice(INTEGERS))),
+                pb.Envelope(pong=pb.Pong(number=1, taken=r.choice(INTEGERS), given=r.choice(INTEGERS))),
+                pb.Envelope(rerouted=pb.Rerouted(number=1, taken=r.choice(INTEGERS))),
+                pb.Envelope(reroute=self._reroute()),
             )
         )
 
@@ -426,6 +545,8 @@ class Fuzzer:
                 VIOLATION,
             ),
             ("padding for nobody", {"left_padding": [0] * r.choice((2, 3, 1000))}, VIOLATION),
+            ("a step that cannot be", {"resumption": pb.Resumption(at_step=r.choice((2**53, 2**64 - 1)))}, VIOLATION),
+            ("no count", {"resumption": pb.Resumption(positions=r.choice((2**53, 2**64 - 1)))}, VIOLATION),
             ("all padding", {"left_padding": [2**32 - 1]}, VIOLATION),
             ("no priority", {"priority": r.choice((2, -2, 2**31 - 1, -(2**31)))}, VIOLATION),
             ("a long scope", {"prefix_scope": bytes(r.choice((MAX_SCOPE_BYTES + 1, 5000)))}, VIOLATION),
@@ -450,24 +571,26 @@ class Fuzzer:
             ),
         ]
 
-    def _step_faults(self, opening: pb.Open, at: int) -> list[tuple[str, pb.Step, frozenset[str]]]:
-        """Steps that cannot follow when ``at`` positions have been computed, and what they are told."""
+    def _step_faults(self, opening: pb.Open, at: int, index: int) -> list[tuple[str, pb.Step, frozenset[str]]]:
+        """Steps that cannot follow as number ``index`` at position ``at``, and what they are told."""
         r, size = self._random, self._facts.hidden_size
         rows, codec, longest = opening.batch, opening.codec, opening.max_length
         too_long, bad_position = frozenset({"session_too_long"}), frozenset({"bad_position"})
         right = self._tensor(opening, 1)
 
         def step(tensor: pb.Tensor, **more: Any) -> pb.Step:
-            return pb.Step(hidden=tensor, **{"start_position": at, **more})
+            return pb.Step(hidden=tensor, **{"index": index, "start_position": at, **more})
 
         def tensor(shape: Sequence[int], data: bytes, dtype: str = codec) -> pb.Tensor:
             return pb.Tensor(dtype=dtype, shape=shape, data=data)
 
         def filled(value: bytes, *, last_only: bool = False) -> pb.Tensor:
-            data = right.data[: -len(value)] + value if last_only else value * (rows * size)
-            return tensor([rows, 1, size], data)
+            whole = value * (rows * size)
+            if codec == "int8":  # it is the scales that may be strange
+                whole = rows * (b"\1" * size + value * (_scale_bytes(size) // len(value)))
+            return tensor([rows, 1, size], right.data[: -len(value)] + value if last_only else whole)
 
-        other = r.choice([dtype for dtype in DTYPES if dtype != codec])
+        other = r.choice([dtype for dtype in CODECS if dtype != codec])
         strange = _STRANGE_FLOATS[codec]
         faults = [
             (f"the number {name}", step(filled(value, last_only=r.randrange(2) == 0)), VIOLATION)
@@ -479,6 +602,13 @@ class Fuzzer:
         ]
         ahead = longest - at > 1 and at + 1 < longest
         faults += [
+            ("one left out", step(right, index=index + r.choice((1, 2, 2**32))), VIOLATION),
+            ("the last of all", step(right, index=r.choice((MAX_STEPS - 1, MAX_STEPS, 2**64 - 1))), VIOLATION),
+            ("answered before it came", step(right, settled=index + r.choice((1, 2**63))), VIOLATION),
+            ("a replay for nobody", step(right, is_replay=True), VIOLATION),
+            ("half a time", step(right, times=[0.5] * r.choice((1, 3, 2 * MAX_HOPS + 1))), VIOLATION),
+            ("times of too many", step(right, times=[0.5] * (2 * MAX_HOPS + 2)), VIOLATION),
+            ("no time", step(right, times=[r.choice((-1.0, float("nan"), float("inf"))), 0.5]), VIOLATION),
             ("ahead", step(right, start_position=at + 1), bad_position if ahead else too_long),
             ("at the limit", step(right, start_position=longest), too_long),
             ("beyond all", step(right, start_position=r.choice((MAX_POSITIONS, 2**31, 2**32 - 1))), VIOLATION),
@@ -504,7 +634,7 @@ class Fuzzer:
             ("another type", step(tensor([rows, 1, size], self._data(other, rows, 1), other)), VIOLATION),
             (
                 "no type",
-                step(tensor([rows, 1, size], right.data, r.choice(("", "float64", "int8", "x" * 999)))),
+                step(tensor([rows, 1, size], right.data, r.choice(("", "float64", "int4", "x" * 999)))),
                 VIOLATION,
             ),
             ("nothing", pb.Step(index=1), VIOLATION),
@@ -617,7 +747,10 @@ class Field:
         return self.value if isinstance(self.value, list) else [self]
 
 
-_MESSAGES: dict[int, Any] = {1: {10: {}}, 2: {}, 3: {5: {}}, 4: {}, 6: {}, 7: {}, 8: {}, 9: {}}
+_MESSAGES: dict[int, Any] = {
+    **{number: {} for number in (2, 4, 6, 7, 8, 9, 11, 12, 13)},
+    **{1: {10: {}, 16: {}}, 3: {5: {}}, 10: {3: {}}},
+}
 """Which fields of an envelope are messages, by number."""
 
 
@@ -675,6 +808,10 @@ def _varint(value: int) -> bytes:
     return bytes(written)
 
 
+def _scale_bytes(size: int) -> int:
+    return position_bytes("int8", size) - size
+
+
 def _envelope(**body: Any) -> bytes:
     frame: bytes = pb.Envelope(**body).SerializeToString()
     return frame
@@ -710,3 +847,4 @@ _STRANGE_FLOATS = {
         "least": b"\1\0",
     },
 }
+_STRANGE_FLOATS["int8"] = _STRANGE_FLOATS["bfloat16"]

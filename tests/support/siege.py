@@ -27,7 +27,9 @@ from discovery.protocol.messages import (
     NodeInfo,
     Opened,
     PeerAddress,
+    Pong,
     ReceiptIssued,
+    Rerouted,
     Step,
     decode,
 )
@@ -305,6 +307,12 @@ class Siege:
                     read_receipt(document)
                 case Opened() | NodeInfo():
                     self.reactions["opened" if isinstance(message, Opened) else "told about the node"] += 1
+                case Pong(taken=taken, given=given):
+                    self.reactions["how far it is"] += 1
+                    if given > taken:
+                        self._complain(talk, f"it gave {given} of the {taken} steps it took")
+                case Rerouted():
+                    self.reactions["rerouted"] += 1
                 case _:
                     self._complain(talk, f"an answer that nobody understands: {message}")
         if not heard:
