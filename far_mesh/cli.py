@@ -8,6 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from discovery.console import Console, fail, quiet_libraries, run, settle_memory
+from far_mesh import route_cli
+from far_mesh.route_cli import (
+    MaxHopsOption,
+    MaxLatencyOption,
+    MaxLoadOption,
+    MaxPriceOption,
+    MinTpsOption,
+    PreferOption,
+    QuantizationOption,
+    RegionOption,
+    TrustedOption,
+)
 
 if TYPE_CHECKING:
     from far_mesh.client import Mesh, Result
@@ -18,8 +30,12 @@ app = typer.Typer(
 )
 
 
+app.command()(route_cli.route)
+
+
 @app.command()
 def generate(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help="Model directory, hub id (owner/name) or the bundled far-demo.")],
     initial_peers: Annotated[list[str], typer.Option(help="Multiaddr of a swarm peer, …/p2p/12D3KooW…; repeatable.")],
     prompt: Annotated[str, typer.Option(help="What to ask. A chat model gets it as a user's message.")],
@@ -34,6 +50,20 @@ def generate(
         bool,
         typer.Option("--share-prefix", help="Let nodes reuse the beginning of this prompt with others who say so too."),
     ] = False,
+    draft_model: Annotated[
+        str | None,
+        typer.Option(help="Small model with the same tokens that guesses ahead; default: the one the model brings."),
+    ] = None,
+    no_speculation: Annotated[bool, typer.Option("--no-speculation", help="Send no guesses ahead.")] = False,
+    prefer: PreferOption = "fastest",
+    max_price: MaxPriceOption = None,
+    max_latency: MaxLatencyOption = None,
+    region: RegionOption = None,
+    quantization: QuantizationOption = [],  # noqa: B006
+    trusted_only: TrustedOption = [],  # noqa: B006
+    min_tps: MinTpsOption = None,
+    max_load: MaxLoadOption = None,
+    max_hops: MaxHopsOption = None,
     prefix: Annotated[str, typer.Option(help="DHT prefix of the swarm.")] = "far",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per token and line.")] = False,
@@ -47,6 +77,7 @@ def generate(
     try:
         options = GenerationOptions(max_tokens, temperature, top_p, seed, tuple(stop))
         treatment = Treatment(parse_priority(priority), share_prefix=share_prefix)
+        preference = route_cli.preference_of(context)
     except FarError as error:
         fail(console, error)
 
@@ -58,7 +89,8 @@ def generate(
 
         if threads is not None:
             torch.set_num_threads(threads)
-        async with await Mesh.join(model, initial_peers, MeshConfig(prefix=prefix)) as mesh:
+        config = MeshConfig(prefix=prefix, speculation=not no_speculation, preference=preference)
+        async with await Mesh.join(model, initial_peers, config, draft_model=draft_model) as mesh:
             settle_memory()
             await _stream(console, mesh.encode(prompt, raw=raw), options, treatment, mesh)
 
@@ -88,6 +120,8 @@ def _done(result: Result) -> dict[str, object]:
             {"peer_id": done.peer_id, "wallet": done.wallet, "blocks": done.blocks, "token_layers": done.token_layers}
             for done in result.contributions
         ],
+        "drafted": result.drafted,
+        "accepted": result.accepted,
         "seconds": round(result.seconds, 6),
         "time_to_first_token": result.time_to_first_token,
     }

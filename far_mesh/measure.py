@@ -83,11 +83,13 @@ class Measured:
             reliability={peer_id: record.reliability(now) for peer_id, record in self._records.items()},
         )
 
-    async def look(self, nodes: Sequence[Announcement], span: tuple[int, int]) -> None:
-        """Ask nodes that could be first or last of a route through blocks ``[first, end)``, where there is a choice.
+    async def look(
+        self, nodes: Sequence[Announcement], span: tuple[int, int], patience: float = PATIENCE_SECONDS
+    ) -> None:
+        """Ask nodes that could be first or last of a route through blocks ``[first, end)``.
 
-        Waits no longer than :data:`PATIENCE_SECONDS`, and not at all when all it asks are known; answers that come
-        later are taken all the same.
+        Waits for ``patience`` seconds at most, and not at all when all it asks are known; answers that come later are
+        taken all the same.
         """
         now = self.now()
         self._forget(now)
@@ -101,7 +103,7 @@ class Measured:
             if is_news:
                 asked.append(task)
         if asked:
-            await asyncio.wait(asked, timeout=PATIENCE_SECONDS)
+            await asyncio.wait(asked, timeout=patience)
 
     def served(self, peer_ids: Iterable[str]) -> None:
         """They took a session, or one after the other's loss."""
@@ -151,13 +153,12 @@ class Measured:
 def _candidates(
     nodes: Sequence[Announcement], span: tuple[int, int], is_due: Callable[[str], bool]
 ) -> Iterable[Announcement]:
-    """Some of those that could be first or last, where several could; others come at random the next time."""
+    """Some of those that could be first or last, by chance; others come the next time."""
     ready = [node for node in nodes if node.state == "ready"]
     chosen: dict[str, Announcement] = {}
     for block in (span[0], span[1] - 1):
         serving = [node for node in ready if node.first_block <= block < node.end_block]
         due = [node for node in serving if is_due(node.peer_id)]
-        if len(serving) > 1:
-            some = random.sample(due, min(len(due), _MOST_AT_EACH_END))
-            chosen |= {node.peer_id: node for node in some}
+        some = random.sample(due, min(len(due), _MOST_AT_EACH_END))
+        chosen |= {node.peer_id: node for node in some}
     return chosen.values()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.support.models import BUNDLED_VOCABULARY, make_model, with_bundled_to
 from tests.support.swarm import Process, Town
 
 DEMO_SPANS = ((0, 3), (2, 5), (5, 8))
-"""Uneven, and the second is used in part: a route takes 3:5 of it."""
+"""Uneven, and the first or the second is used in part: who is quicker takes what both could."""
 
 GPT2_SPANS = ((0, 1), (1, 4), (4, 6))
 
@@ -37,7 +38,17 @@ class Served:
 
     model: str
     nodes: tuple[Process, ...]
-    route: tuple[tuple[int, int], ...]
+    spans: tuple[tuple[int, int], ...]
+
+    def is_route(self, blocks: Iterable[Sequence[int]]) -> bool:
+        """Whether these ranges are all blocks in order, each within the span of its node."""
+        ranges = [(first, end) for first, end in blocks]
+        borders = [0, *(end for _, end in ranges)]
+        return (
+            ranges == list(pairwise(borders))
+            and borders[-1] == self.spans[-1][1]
+            and all(span[0] <= first < end <= span[1] for (first, end), span in zip(ranges, self.spans, strict=True))
+        )
 
 
 @dataclass(frozen=True)
@@ -70,7 +81,7 @@ def real_swarm(tmp_path_factory: pytest.TempPathFactory, gpt2_model: Path) -> It
             node.wait_until_ready()
         yield RealSwarm(
             town,
-            Served("far-demo", tuple(demo), ((0, 3), (3, 5), (5, 8))),
+            Served("far-demo", tuple(demo), DEMO_SPANS),
             Served(str(gpt2_model), tuple(gpt2), GPT2_SPANS),
         )
 

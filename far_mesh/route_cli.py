@@ -1,0 +1,157 @@
+"""``far-mesh route``, and the options by which every command says which route it wants."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from discovery.console import Console, fail, quiet_libraries, run
+
+if TYPE_CHECKING:
+    from far_mesh.config import Preference
+    from far_mesh.route import Explanation
+
+_PANEL = "Route"
+_PATIENCE_SECONDS = 2.0
+
+
+def _option(help: str) -> Any:
+    return typer.Option(help=help, rich_help_panel=_PANEL)
+
+
+ModelOption = Annotated[str, typer.Option(help="Model directory, hub id (owner/name) or the bundled far-demo.")]
+PeersOption = Annotated[list[str], typer.Option(help="Multiaddr of a swarm peer, …/p2p/12D3KooW…; repeatable.")]
+PrefixOption = Annotated[str, typer.Option(help="DHT prefix of the swarm.")]
+
+PreferOption = Annotated[str, _option("fastest, cheapest or balanced.")]
+MaxPriceOption = Annotated[
+    int | None, _option("Most that the route may ask on average, in 1e-9 FAR for 1,000 token-layers.")
+]
+MaxLatencyOption = Annotated[float | None, _option("Most milliseconds that a token may take round the ring.")]
+RegionOption = Annotated[str | None, _option("Only nodes that say to be in it; eu has eu-west in it.")]
+QuantizationOption = Annotated[list[str], _option("Only weights of this form: none, int8 or nf4; repeatable.")]
+TrustedOption = Annotated[list[str], _option("Only nodes with this peer id or wallet; repeatable.")]
+MinTpsOption = Annotated[float | None, _option("Tokens per second that each node must be able to compute.")]
+MaxLoadOption = Annotated[float | None, _option("Only nodes no fuller than this, from 0 to 1.")]
+MaxHopsOption = Annotated[int | None, _option("Most nodes.")]
+
+
+def preference_of(context: typer.Context) -> Preference:
+    """What the options of a command say.
+
+    Raises:
+        InvalidArgument: one of them means nothing.
+    """
+    from far_mesh.config import Preference
+
+    given = context.params
+    return Preference(
+        goal=given["prefer"],
+        max_price=given["max_price"],
+        max_latency=given["max_latency"],
+        region=given["region"],
+        quantization=frozenset(given["quantization"]),
+        trusted_only=frozenset(given["trusted_only"]),
+        min_tps=given["min_tps"],
+        max_load=given["max_load"],
+        max_hops=given["max_hops"],
+    )
+
+
+def route(
+    context: typer.Context,
+    model: ModelOption,
+    initial_peers: PeersOption,
+    prefer: PreferOption = "fastest",
+    max_price: MaxPriceOption = None,
+    max_latency: MaxLatencyOption = None,
+    region: RegionOption = None,
+    quantization: QuantizationOption = [],  # noqa: B006
+    trusted_only: TrustedOption = [],  # noqa: B006
+    min_tps: MinTpsOption = None,
+    max_load: MaxLoadOption = None,
+    max_hops: MaxHopsOption = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say of every other node why it is not in it.")] = False,
+    prefix: PrefixOption = "far",
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show the route that a session would be opened on now, and what it takes. Nothing is computed."""
+    from discovery.protocol.errors import FarError
+
+    console = Console(json)
+    quiet_libraries()
+    try:
+        preference = preference_of(context)
+    except FarError as error:
+        fail(console, error)
+
+    async def show() -> None:
+        from far_mesh.client import model_facts
+        from far_mesh.config import MeshConfig
+        from far_mesh.opener import SessionOpener, Swarm
+        from far_node.blocks.cut import read_config
+        from far_node.blocks.source import ENDS, find_model
+
+        source = await asyncio.to_thread(lambda: find_model(model, part=ENDS))
+        facts = model_facts(source, read_config(source))
+        swarm = await Swarm.join(initial_peers, MeshConfig(prefix=prefix, preference=preference))
+        try:
+            found = await SessionOpener(swarm, facts).explain(_PATIENCE_SECONDS)
+        finally:
+            await swarm.close()
+        console.event("route", in_words(found, explain), **as_facts(found, explain))
+
+    run(console, show)
+
+
+def as_facts(found: Explanation, explain: bool) -> dict[str, Any]:
+    """A route in JSON; times in milliseconds, prices in 1e-9 FAR for 1,000 token-layers."""
+    facts: dict[str, Any] = {
+        "hops": [
+            {
+                "peer_id": each.hop.node.peer_id,
+                "wallet": each.hop.node.wallet,
+                "blocks": each.hop.blocks,
+                "quantization": each.hop.node.quantization,
+                "region": each.hop.node.region,
+                "link_ms": round(each.link_ms, 3),
+                "compute_ms": round(each.compute_ms, 3),
+                "price_units": each.price_units,
+            }
+            for each in found.hops
+        ],
+        "back_ms": round(found.back_ms, 3),
+        "ms_per_token": round(found.ms_per_token, 3),
+        "price_units": round(found.price_units, 3),
+        "exact": found.exact,
+    }
+    if explain:
+        facts["others"] = [
+            {"peer_id": other.node.peer_id, "blocks": other.node.blocks, "why": other.why} for other in found.reasons
+        ]
+    return facts
+
+
+def in_words(found: Explanation, explain: bool) -> str:
+    """The same for people."""
+    rows = [["node", "blocks", "weights", "region", "way ms", "blocks ms", "price"]]
+    for each in found.hops:
+        node, times = each.hop.node, (f"{each.link_ms:.1f}", f"{each.compute_ms:.1f}")
+        blocks = "{}:{}".format(*each.hop.blocks)
+        rows.append([node.peer_id, blocks, node.quantization, node.region or "-", *times, str(each.price_units)])
+    rows.append(["back to the client", "", "", "", f"{found.back_ms:.1f}", "", ""])
+    total = f"{found.ms_per_token:.1f} ms per token, {found.price_units:g} units for 1,000 token-layers"
+    if not found.exact:
+        total += "; the limits left too much to look at, and there may be a better one"
+    lines = [*_columns(rows), "", total]
+    if explain and found.reasons:
+        others = [[other.node.peer_id, "{}:{}".format(*other.node.blocks), other.why] for other in found.reasons]
+        lines += ["", *_columns([["not in it", "blocks", "why"], *others])]
+    return "\n".join(lines)
+
+
+def _columns(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
