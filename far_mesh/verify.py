@@ -1,4 +1,4 @@
-"""``far-mesh verify``: what a file of receipts proves, for people and for programs. Nothing but the file is needed."""
+"""``far-mesh verify``: what a file of receipts proves, for people and for programs; it needs nothing but the file."""
 
 from __future__ import annotations
 
