@@ -8,19 +8,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from transformers import PreTrainedConfig
 
 from discovery.protocol.announcement import Announcement, SignedAnnouncement
-from discovery.protocol.errors import FarError
+from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.messages import WireTensor
 from far_mesh.config import GenerationOptions, MeshConfig, Treatment
 from far_mesh.contributions import Contribution, Verified
 from far_mesh.errors import ContextLengthExceeded
 from far_mesh.model.draft import DraftModel, draft_beside, goes_back
+from far_mesh.model.embedding import Embeddings, Pooling, check_pooling, embed_texts, pool
 from far_mesh.model.ends import ModelEnds
+from far_mesh.model.private import LocalBlocks, LocalText
 from far_mesh.model.sampler import Noise, pick
 from far_mesh.model.tokens import Prompt, TextStream, Tokens
 from far_mesh.opener import ModelFacts, OnMended, SessionOpener, Swarm
@@ -35,7 +38,18 @@ from far_node.blocks.wire import from_wire
 
 _UNBOUNDED_CONTEXT = 2**20  # for models whose config names no limit
 
-__all__ = ["Checkpoint", "Generation", "GenerationOptions", "Hop", "Mesh", "MeshConfig", "Result", "Swarm", "Token"]
+__all__ = [
+    "Checkpoint",
+    "Embeddings",
+    "Generation",
+    "GenerationOptions",
+    "Hop",
+    "Mesh",
+    "MeshConfig",
+    "Result",
+    "Swarm",
+    "Token",
+]
 
 
 @dataclass(frozen=True)
@@ -222,17 +236,14 @@ class Mesh:
 
     async def embed(
         self,
-        texts: Sequence[Text],
+        texts: Sequence[str | Sequence[int]],
         *,
         pooling: Pooling = "mean",
         normalize: bool = True,
         price_units: int = 0,
         treatment: Treatment = Treatment(),  # noqa: B008  # a frozen value
     ) -> Embeddings:
-        """One vector for each text: its last hidden states, behind the final norm, made into one.
-
-        Each text has a session of its own, some at once: then nothing is padded, nodes that can compute them in one
-        pass do so, and what is paid is the texts' own tokens.
+        """One vector for each text: its last hidden states, behind the final norm, pooled.
 
         Args:
             texts: texts, without chat template, or token ids.
@@ -249,17 +260,15 @@ class Mesh:
         check_pooling(pooling)
         if not texts:
             raise InvalidArgument("there is no text", param="texts")
-        wanted = [self._fitting(self._model.tokens.encode(text, raw=True), "texts") for text in texts]
-        gate = asyncio.Semaphore(_TEXTS_AT_ONCE)
-
-        async def one(ids: list[int]) -> Embedded:
-            async with gate:
-                session = await self._opener.open(len(ids), price_units=price_units, treatment=treatment)
-                return await embed_text(session, self._model.text_ends(len(ids)), ids, pooling)
-
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(ids)) for ids in wanted]
-        return together([task.result() for task in tasks], normalize=normalize)
+        ids = [self._model.tokens.encode(text, raw=True) for text in texts]
+        longest = max(len(one) for one in ids)
+        if longest > self.context_length:
+            raise ContextLengthExceeded(
+                f"a text has {longest} tokens; the context of {self.model_id} holds {self.context_length}",
+                param="texts",
+            )
+        open_session = partial(self._opener.open, price_units=price_units, treatment=treatment)
+        return await embed_texts(ids, open_session, self._model.ends_for, pooling, normalize=normalize)
 
     async def close(self) -> None:
         """Leave the swarm, if it was joined for this mesh."""
@@ -404,50 +413,96 @@ class _ClientModel:
     """The ends of a model with a thread of their own: a big head must not hold up other people's streams."""
 
     def __init__(
-        self, facts: ModelFacts, tokens: Tokens, ends: ModelEnds, *, guesses: bool, draft: DraftModel | None
+        self,
+        facts: ModelFacts,
+        tokens: Tokens,
+        ends: ModelEnds,
+        local: LocalBlocks,
+        *,
+        guesses: bool,
+        draft: DraftModel | None,
     ) -> None:
         self.facts, self.tokens, self._ends, self._guesses = facts, tokens, ends, guesses
+        self._local = local
         self._drafter = None if draft is None else Drafter(draft)
         self._thread = ComputeThread("model-ends")
 
     @classmethod
     async def load(
-        cls, model: str, model_id: str | None = None, *, draft_model: str | None = None, guesses: bool = True
+        cls,
+        model: str,
+        model_id: str | None = None,
+        *,
+        draft_model: str | None = None,
+        guesses: bool = True,
+        local: tuple[int, int] = (0, 0),
     ) -> _ClientModel:
-        return await asyncio.to_thread(cls._load, model, model_id, draft_model, guesses)
+        return await asyncio.to_thread(cls._load, model, model_id, draft_model, guesses, local)
 
     @classmethod
-    def _load(cls, model: str, model_id: str | None, draft_model: str | None, guesses: bool) -> _ClientModel:
+    def _load(
+        cls, model: str, model_id: str | None, draft_model: str | None, guesses: bool, local: tuple[int, int]
+    ) -> _ClientModel:
         source = find_model(model, model_id, ENDS)
         config = read_config(source)
+        blocks = LocalBlocks.load(model, config, *local, model_id)
         tokens, ends = Tokens.load(source, config), ModelEnds(load_client_model(source))
         guesses = guesses and goes_back(config)
         draft = draft_model or draft_beside(source)
         loaded = DraftModel.load(str(draft), source.id, tokens) if guesses and draft else None
-        return cls(model_facts(source, config), tokens, ends, guesses=guesses, draft=loaded)
+        facts = replace(model_facts(source, config), local=local)
+        return cls(facts, tokens, ends, blocks, guesses=guesses, draft=loaded)
 
     def walk(self, session: MeshSession, prompt_ids: Sequence[int], options: GenerationOptions) -> Walk:
         """The walk of an answer to a prompt."""
+        ends = self.ends_for(len(prompt_ids) + options.max_tokens)
         return Walk(
-            session, self, prompt_ids, self.tokens.end_ids, options, guesses=self._guesses, drafter=self._drafter
+            session, ends, prompt_ids, self.tokens.end_ids, options, guesses=self._guesses, drafter=self._drafter
         )
+
+    def ends_for(self, max_length: int) -> _TextEnds:
+        """The ends for a text of up to so many positions."""
+        return _TextEnds(self._ends, self._thread, self._local.new_text(max_length))
 
     def close(self) -> None:
         self._thread.close()
         if self._drafter is not None:
             self._drafter.close()
 
+
+class _TextEnds:
+    """The ends of a model for one text, with what the client's own blocks remember of it."""
+
+    def __init__(self, ends: ModelEnds, thread: ComputeThread, text: LocalText) -> None:
+        self._ends, self._thread, self._text = ends, thread, text
+
+    @property
+    def needs_all(self) -> bool:
+        """Whether every position must come back."""
+        return self._text.needs_all
+
     async def embed(self, ids: Sequence[int], start: int) -> torch.Tensor:
-        """Hidden states (1, positions, size) of tokens that stand at ``start`` and on."""
-        return await self._thread.run(lambda: self._ends.embed(torch.tensor([list(ids)]), start))
+        """Hidden states (1, positions, size) of tokens that stand at ``start`` and on, as they leave for the nodes.
+
+        Raises:
+            BadPosition: there are blocks here, and they have not come as far as ``start``.
+        """
+        return await self._thread.run(lambda: self._embed(ids, start))
 
     async def choose(
-        self, answer: WireTensor, first: int, guessed: Sequence[int], options: GenerationOptions, noise: Noise
+        self,
+        answer: WireTensor,
+        start: int,
+        first: int,
+        guessed: Sequence[int],
+        options: GenerationOptions,
+        noise: Noise,
     ) -> tuple[list[int], torch.Tensor | None]:
         """The tokens that an answer tells, in one visit to the thread.
 
         Args:
-            first: position of the first of them.
+            start: position of the first hidden state in the answer.
+            first: position of the first of the tokens.
             guessed: what was sent there and at the positions after it; at the first that is wrong the answer ends.
 
         Returns:
@@ -455,15 +510,29 @@ class _ClientModel:
         """
 
         def work() -> tuple[list[int], torch.Tensor | None]:
-            hidden = from_wire(answer, torch.device("cpu"), self._ends.dtype)
+            hidden = self._text.after(self._read(answer), start)[:, first - 1 - start :]
             tokens = list[int]()
             for row in self._ends.logits(hidden, first - 1)[0]:
                 tokens.append(pick(row, options, noise, first + len(tokens)))
                 if len(tokens) > len(guessed) or tokens[-1] != guessed[len(tokens) - 1]:
-                    return tokens, self._ends.embed(torch.tensor([tokens[-1:]]), first + len(tokens) - 1)
+                    return tokens, self._embed(tokens[-1:], first + len(tokens) - 1)
             return tokens, None
 
         return await self._thread.run(work)
+
+    async def pooled(self, answer: WireTensor, start: int, pooling: Pooling) -> torch.Tensor:
+        """A vector (size) of the hidden states that came back for the positions from ``start`` on."""
+
+        def work() -> torch.Tensor:
+            return pool(self._ends.final(self._text.after(self._read(answer), start), start)[0], pooling)
+
+        return await self._thread.run(work)
+
+    def _embed(self, ids: Sequence[int], start: int) -> torch.Tensor:
+        return self._text.before(self._ends.embed(torch.tensor([list(ids)]), start), start)
+
+    def _read(self, answer: WireTensor) -> torch.Tensor:
+        return from_wire(answer, torch.device("cpu"), self._ends.dtype)
 
 
 def model_facts(source: ModelSource, config: PreTrainedConfig) -> ModelFacts:

@@ -25,16 +25,28 @@ from far_mesh.session import MeshSession
 from far_mesh.speculate import WINDOW, Budget, Guess, Lookahead, Repeats, SentStep, Source, drafted
 from far_node.blocks.thread import ComputeThread
 from far_node.blocks.wire import to_wire
+from far_node.errors import BadPosition
 
 log = structlog.get_logger(__name__)
 
 
 class Ends(Protocol):
-    """The two ends of a model, in a thread of their own."""
+    """The two ends of a model for one text, in a thread of their own.
 
+    They may remember the text: then they are asked for one position after the other, or go back as nodes do.
+    """
+
+    @property
+    def needs_all(self) -> bool: ...
     async def embed(self, ids: Sequence[int], start: int) -> torch.Tensor: ...
     async def choose(
-        self, answer: WireTensor, first: int, guessed: Sequence[int], options: GenerationOptions, noise: Noise
+        self,
+        answer: WireTensor,
+        start: int,
+        first: int,
+        guessed: Sequence[int],
+        options: GenerationOptions,
+        noise: Noise,
     ) -> tuple[list[int], torch.Tensor | None]: ...
 
 
@@ -87,7 +99,7 @@ class Walk:
     async def begin(self) -> None:
         """Send the prompt round; while it travels, read it for what may come."""
         hidden = await self._ends.embed(self.ahead.tokens, 0)
-        await self._send(hidden, self.ahead.send(len(self.ahead.tokens)), keep=1)
+        await self._send(hidden, self.ahead.send(len(self.ahead.tokens)), keep=0 if self._ends.needs_all else 1)
         if self._guesses:
             self._guessing = asyncio.create_task(self._guess())
 
@@ -108,7 +120,8 @@ class Walk:
             began = time.monotonic()
             first = len(self.ahead.tokens)
             guessed = [guess.token for guess in self.ahead.guesses][: step.positions]
-            chosen, hidden = await self._ends.choose(answer, first, guessed, self._options, self._noise)
+            start = step.start + step.positions - answer.shape[1]  # of a prompt only the end may have come
+            chosen, hidden = await self._ends.choose(answer, start, first, guessed, self._options, self._noise)
             self._learn(step, answered_at - oldest.sent_at + time.monotonic() - began)
             self.ahead.accept(chosen)
             self._last_hidden = hidden
@@ -207,9 +220,14 @@ class Walk:
         window = self._from_text(budget)
         if not window and self._drafts is not None:
             window = await self._drafts.window(ahead, budget)
-        if not window:
+        if not window or ahead.epoch != epoch:
             return ahead.epoch != epoch
-        hidden = await self._ends.embed([guess.token for guess in window], start)
+        try:
+            hidden = await self._ends.embed([guess.token for guess in window], start)
+        except BadPosition:  # ends that remember the text went back, before it was their turn to hear of the window
+            if ahead.epoch == epoch:
+                raise
+            return True
         if ahead.epoch == epoch and not self._settled:
             await self._send(hidden, ahead.send(len(window), window))
         return True
@@ -247,7 +265,7 @@ class _Drafts:
         known, epoch, start = self._known, ahead.epoch, ahead.next_position
         tail = [*ahead.tokens[known:], *(guess.token for guess in ahead.guesses)]
         self._known = len(ahead.tokens)
-        tries, guesses = ahead.controller.draft_window, list[Guess]()
+        tries, guesses, unsent = ahead.controller.draft_window, list[Guess](), list[tuple[int, Guess]]()
 
         def work() -> int:
             for made in range(tries):
@@ -255,7 +273,10 @@ class _Drafts:
                     return made
                 (choice,) = self._text.predict(known, tail, start + made)
                 guess = drafted(choice.token, choice.probability)
-                if not ahead.takes(guess.token, start + made) or not budget.take(guess):
+                if not ahead.takes(guess.token, start + made):
+                    return made + 1
+                if not budget.take(guess):
+                    unsent.append((start + made, guess))
                     return made + 1
                 guesses.append(guess)
                 tail.append(guess.token)
@@ -265,4 +286,6 @@ class _Drafts:
         asked = await self._thread.run(work)
         if asked:
             ahead.controller.draft_took(asked, time.monotonic() - began)
+        if unsent and ahead.epoch == epoch:
+            ahead.unsent = unsent[0]
         return guesses
