@@ -471,7 +471,7 @@ def _step_from_wire(step: pb.Step) -> Step:
     _require(step.start_position + hidden.shape[1] <= MAX_POSITIONS, "the step ends beyond the longest context")
     _require(step.keep <= hidden.shape[1], f"keep {step.keep} is more than the {hidden.shape[1]} positions sent")
     _require(len(step.rows) in (0, hidden.shape[0]), "rows must name one cache row for each row of the step")
-    _require_step(step.index)
+    _require_step(step.index + 1)  # so many there are after it
     _require(step.settled <= step.index, f"step {step.index} says that those before {step.settled} were answered")
     return Step(
         index=step.index,

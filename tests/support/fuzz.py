@@ -337,7 +337,7 @@ class Fuzzer:
     def _wrong_resumption(self) -> Talk:
         """The same, with replays that cannot be, or where none is due."""
         r, due = self._random, VIOLATION
-        at_step = r.choice((1, 5, MAX_STEPS - 100))
+        at_step = r.choice((1, 5, MAX_STEPS - 1))
         feeds_new = r.randrange(3) == 0
         resumption = pb.Resumption(at_step=at_step, positions=r.choice(INTEGERS[:14]), feeds_new=feeds_new)
         opening = self._opening(max_length=64, resumption=resumption)
@@ -603,7 +603,7 @@ class Fuzzer:
         ahead = longest - at > 1 and at + 1 < longest
         faults += [
             ("one left out", step(right, index=index + r.choice((1, 2, 2**32))), VIOLATION),
-            ("the last of all", step(right, index=r.choice((MAX_STEPS - 1, MAX_STEPS, 2**64 - 1))), VIOLATION),
+            ("the last of all", step(right, index=r.choice((MAX_STEPS - 2, MAX_STEPS, 2**64 - 1))), VIOLATION),
             ("answered before it came", step(right, settled=index + r.choice((1, 2**63))), VIOLATION),
             ("a replay for nobody", step(right, is_replay=True), VIOLATION),
             ("half a time", step(right, times=[0.5] * r.choice((1, 3, 2 * MAX_HOPS + 1))), VIOLATION),

@@ -55,7 +55,7 @@ def steps(draw: st.DrawFn) -> Step:
     """Any valid step."""
     hidden = draw(tensors())
     rows = draw(st.just(()) | st.lists(uint32, min_size=hidden.shape[0], max_size=hidden.shape[0]).map(tuple))
-    index = draw(step_indices)
+    index = draw(st.integers(0, MAX_STEPS - 1))
     return Step(
         index=index,
         start_position=draw(st.integers(0, 2**20)),

@@ -135,7 +135,7 @@ def test_a_frame_that_would_grow_when_it_is_parsed_is_refused_unparsed(name: str
 def test_a_large_tensor_travels_whatever_stands_beside_it(rows: tuple[int, ...]) -> None:
     hidden = WireTensor("float16", (256, 2, 300), bytes(2 * 256 * 2 * 300))
     times = (HopTime(0.25, 3600.0),) * MAX_HOPS
-    step = Step(2**53 - 1, 1, hidden, 2, rows, settled=2**53 - 1, is_replay=True, times=times)
+    step = Step(MAX_STEPS - 1, 1, hidden, 2, rows, settled=MAX_STEPS - 1, is_replay=True, times=times)
     assert decode(encode(step)) == step
     unpacked = pb.Envelope.FromString(encode(step))
     del unpacked.step.rows[:]
@@ -181,7 +181,7 @@ def test_a_tensor_whose_shape_type_and_bytes_disagree_is_refused(changes: dict[s
         ({"rows": [0] * 10_000}, "rows"),
         ({"start_position": MAX_POSITIONS - 1}, "beyond the longest context"),
         ({"start_position": 2**32 - 1}, "beyond the longest context"),
-        ({"index": MAX_STEPS + 1}, "out of range"),
+        ({"index": MAX_STEPS}, "out of range"),
         ({"index": 2**64 - 1}, "out of range"),
         ({"settled": 1}, "step 0 says that those before 1 were answered"),
         ({"index": 5, "settled": 6}, "step 5 says that those before 6 were answered"),
