@@ -218,7 +218,7 @@ class _StepJob(_Job):
         if not self.rest.isfinite().all():
             raise ProtocolViolation(f"the hidden states hold numbers that are not finite in {place.blocks.dtype}")
         if self.keys and place.prefixes is not None and isinstance(place.cache, SlotRows):
-            known = place.prefixes.restore(self.keys, place.cache, self.rest.shape[1])
+            known = place.prefixes.restore(self.keys, place.cache, step.start_position)
             if known is not None:
                 self.restored = known.shape[1]
                 self.outputs.append(known)
@@ -233,7 +233,7 @@ class _StepJob(_Job):
         if not can_carry(kept, place.codec):
             raise ComputeFailed(f"the blocks gave numbers that are not finite in {place.codec}: out of their range")
         if self.keys and place.prefixes is not None and isinstance(place.cache, SlotRows):
-            place.prefixes.store(self.keys, place.cache, output)
+            place.prefixes.store(self.keys, place.cache, output, step.start_position)
         began = self.began or self.since
         return Computed(
             hidden=to_wire(kept, place.codec),
@@ -314,9 +314,14 @@ class _Worker:
                 return
             if isinstance(job, _StepJob):
                 self.batcher.came(id(job.place), job.since)
-                if self._attempt(job, job.prepare):
-                    self._steps[self._arrived] = job
-                    self._arrived += 1
+                if not self._attempt(job, job.prepare):
+                    continue
+                if job.rest.shape[1] == 0:  # all of it was known
+                    self._attempt(job, job.result, answer=True)
+                    self._answers.tell()
+                    continue
+                self._steps[self._arrived] = job
+                self._arrived += 1
             elif job.is_wanted:
                 self._attempt(job, job.call, answer=True)
                 self._answers.tell()

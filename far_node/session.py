@@ -53,6 +53,7 @@ class NodeSession:
         self._inbox = Inbox(self._do, self.frame_limit)
         self._taken = self._given = opening.resumption.at_step if opening.resumption else 0
         self._has_begun = False
+        self._prefix: Keys = ()
         self._feeder, self._previous = opening.previous, None if opening.previous else control
         self._successor = _Successor(opening, self.log, self._lost_successor)
         self._resending: asyncio.Task[None] | None = None
@@ -227,13 +228,18 @@ class NodeSession:
         return computed
 
     async def _prefix_of(self, step: Step) -> Keys:
-        """Keys of the first step's whole prefix, where states of earlier sessions may be used."""
-        is_first = step.start_position == 0 and self.log.is_empty
-        if self._place.prefixes is None or not is_first or step.hidden.shape[1] <= PREFIX_POSITIONS:
+        """Keys of the session's beginning as far as this step, where states of earlier sessions may be used.
+
+        A prompt may come in several steps; their positions are multiples of what a key covers, all but the last.
+        """
+        self._prefix = self._prefix[: step.start_position // PREFIX_POSITIONS]
+        goes_on = step.start_position == len(self._prefix) * PREFIX_POSITIONS
+        if self._place.prefixes is None or not goes_on or step.hidden.shape[1] < PREFIX_POSITIONS:
             return ()
         owner = None if self.opening.share_prefix else self.client.encode() + b"\n" + self.opening.prefix_scope
         span = self.opening.first_block, self.opening.end_block
-        return await asyncio.to_thread(prefix_keys, owner, span, step.hidden)
+        self._prefix = await asyncio.to_thread(prefix_keys, owner, span, step.hidden, self._prefix)
+        return self._prefix
 
     async def _hand_on(self, step: Step, computed: Computed) -> None:
         times = (*step.times, HopTime(computed.waited, computed.seconds))[-MAX_HOPS:]

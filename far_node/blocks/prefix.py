@@ -12,6 +12,7 @@ import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from discovery.protocol.codec import WireTensor, position_bytes
@@ -23,17 +24,19 @@ _DOMAIN = b"far-mesh/prefix/v1\n"
 Keys = tuple[bytes, ...]
 
 
-def prefix_keys(owner: bytes | None, blocks: tuple[int, int], hidden: WireTensor) -> Keys:
-    """One key for each whole :data:`PREFIX_POSITIONS` of a first step, each covering all before it.
+def prefix_keys(owner: bytes | None, blocks: tuple[int, int], hidden: WireTensor, before: Keys = ()) -> Keys:
+    """One key for each whole :data:`PREFIX_POSITIONS` of a session's beginning, each covering all before it.
 
     Args:
         owner: whose states may be used; None for the states of all who share.
         blocks: the range that is computed.
         hidden: one row.
+        before: keys of what came before ``hidden``, which comes first in what is returned.
     """
     scope = b"shared" if owner is None else b"of " + hashlib.sha256(owner).digest()
-    key = hashlib.sha256(_DOMAIN + scope + f" {blocks[0]}:{blocks[1]} {hidden.dtype}\n".encode()).digest()
-    keys, data = [], memoryview(hidden.data)
+    domain = _DOMAIN + scope + f" {blocks[0]}:{blocks[1]} {hidden.dtype}\n".encode()
+    key = before[-1] if before else hashlib.sha256(domain).digest()
+    keys, data = list(before), memoryview(hidden.data)
     size = PREFIX_POSITIONS * position_bytes(hidden.dtype, hidden.shape[2])
     for at in range(0, len(data) - size + 1, size):
         digest = hashlib.sha256(key)
@@ -64,34 +67,38 @@ class PrefixCache:
         self._stored: OrderedDict[bytes, _Stored] = OrderedDict()
         self._by_key: dict[bytes, tuple[_Stored, int]] = {}
 
-    def restore(self, keys: Keys, rows: SlotRows, positions: int) -> Tensor | None:
-        """Put the longest known beginning of a session into its ``rows``.
-
-        Args:
-            positions: of the step; one at least is left to compute.
+    def restore(self, keys: Keys, rows: SlotRows, start: int = 0) -> Tensor | None:
+        """Put the longest known beginning of a session into its ``rows``, which hold it until ``start`` already.
 
         Returns:
-            The outputs for the positions restored, (1, restored, hidden size); None when nothing is known.
+            The outputs for the positions restored, (1, restored, hidden size); None when nothing more is known.
         """
-        usable = min(len(keys), (positions - 1) // PREFIX_POSITIONS)
-        found = next((self._by_key[key] for key in reversed(keys[:usable]) if key in self._by_key), None)
+        wanted = keys[start // PREFIX_POSITIONS :]
+        found = next((self._by_key[key] for key in reversed(wanted) if key in self._by_key), None)
         if found is None:
             return None
-        stored, count = found[0], found[1] * PREFIX_POSITIONS
+        stored, end = found[0], found[1] * PREFIX_POSITIONS
         rows.prepare()
         for layer, (held_keys, held_values) in stored.layers.items():
-            rows.slab.put(layer, rows.first, held_keys[:, :count], held_values[:, :count])
-        rows.length = count
+            rows.slab.put(layer, rows.first, held_keys[:, :end], held_values[:, :end])
+        rows.length = end
         self._stored.move_to_end(stored.keys[-1])
-        self.hits += 1
-        self.positions_reused += count
-        return stored.outputs[None, :count]
+        self.hits += start == 0
+        self.positions_reused += end - start
+        return stored.outputs[None, start:end]
 
-    def store(self, keys: Keys, rows: SlotRows, outputs: Tensor) -> None:
-        """Keep the beginning of a session that was just computed; ``outputs`` is (1, positions, hidden size)."""
+    def store(self, keys: Keys, rows: SlotRows, outputs: Tensor, start: int = 0) -> None:
+        """Keep the beginning of a session that was just computed; ``outputs`` (1, positions, hidden size) are those from
+        ``start`` on. What came before them must be known still.
+        """
         if not keys or keys[-1] in self._by_key:
             return
         count = len(keys) * PREFIX_POSITIONS
+        if start:
+            before = self._by_key.get(keys[start // PREFIX_POSITIONS - 1])
+            if before is None:
+                return
+            outputs = torch.cat((before[0].outputs[None, :start], outputs), dim=1)
         layers = {
             layer: (held_keys[:, :count].clone(), held_values[:, :count].clone())
             for layer, (held_keys, held_values) in rows.slab.row(rows.first).items()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from discovery.dht.transport import Channel
+from discovery.protocol.codec import join_positions, slice_positions
 from discovery.protocol.messages import Close, ReceiptIssued, Step, WireTensor
 from discovery.protocol.receipt import Receipt, read_receipt
 from far_node.blocks.load import load_blocks
@@ -79,17 +80,26 @@ class Server:
         self.blocks, self.prefixes = blocks, PrefixCache(capacity_bytes)
 
     @torch.inference_mode()
-    def serve(self, hidden: Tensor, steps: Sequence[Tensor] = (), owner: bytes | None = b"ann") -> tuple[int, float]:
-        """A session of a prompt and further steps; how many positions were known, and how far it is from one alone."""
+    def serve(
+        self, hidden: Tensor, steps: Sequence[Tensor] = (), owner: bytes | None = b"ann", part: int | None = None
+    ) -> tuple[int, float]:
+        """A session of a prompt, which comes in steps of ``part`` positions, and further steps; how many positions were
+        known, and how far it is from one alone.
+        """
         blocks, keys = self.blocks, keys_of(hidden, owner)
-        rows = SlotRows(slab_of(8 * P, 2), 1, 1)
-        known = self.prefixes.restore(keys, rows, hidden.shape[1])
-        restored = 0 if known is None else known.shape[1]
-        assert rows.length == restored
-        (rest,) = blocks.run_together([(hidden[:, restored:], rows)], *SPAN)
-        output = rest if known is None else torch.cat([known, rest], dim=1)
-        self.prefixes.store(keys, rows, output)
-        answers = [output, *(blocks.run_together([(step, rows)], *SPAN)[0] for step in steps)]
+        rows, restored = SlotRows(slab_of(8 * P, 2), 1, 1), 0
+        answers = []
+        for start in range(0, hidden.shape[1], part or hidden.shape[1]):
+            prompt = hidden[:, start : start + (part or hidden.shape[1])]
+            so_far = keys[: (start + prompt.shape[1]) // P]
+            known = self.prefixes.restore(so_far, rows, start)
+            found = 0 if known is None else known.shape[1]
+            assert rows.length == start + found
+            output = blocks.run_together([(prompt[:, found:], rows)], *SPAN)[0] if found < prompt.shape[1] else None
+            answers.append(torch.cat([one for one in (known, output) if one is not None], dim=1))
+            self.prefixes.store(so_far, rows, answers[-1], start)
+            restored += found
+        answers += [blocks.run_together([(step, rows)], *SPAN)[0] for step in steps]
         told = torch.cat([hidden, *steps], dim=1)
         expected = blocks.run(told, blocks.new_cache(), *SPAN)
         return restored, difference(torch.cat(answers, dim=1), expected)
@@ -136,11 +146,24 @@ class TestHits:
             assert error < TOLERANCE
 
     @pytest.mark.parametrize("positions", [2 * P, 2 * P - 1, P + 1, P])
-    def test_the_last_position_is_always_computed(self, server: Server, positions: int) -> None:
+    def test_all_that_is_whole_is_known(self, server: Server, positions: int) -> None:
         prompt = noise(server.blocks, 2 * P)
         server.serve(prompt)
-        restored, error = server.serve(prompt[:, :positions])
-        assert restored == (positions - 1) // P * P < positions
+        restored, error = server.serve(prompt[:, :positions], [noise(server.blocks, 1)])
+        assert restored == positions // P * P
+        assert error < TOLERANCE
+
+    @pytest.mark.parametrize("first", [P, 2 * P, None])
+    @pytest.mark.parametrize("second", [P, 2 * P, None])
+    def test_a_prompt_may_come_in_parts(self, server: Server, first: int | None, second: int | None) -> None:
+        prompt = noise(server.blocks, 5 * P + 3)
+        server.serve(prompt, part=first)
+        restored, error = server.serve(prompt, [noise(server.blocks, 1)], part=second)
+        assert restored == 5 * P
+        assert error < TOLERANCE
+        other = torch.cat([prompt[:, : 3 * P], noise(server.blocks, 2 * P, seed=7)], dim=1)
+        restored, error = server.serve(other, part=second)
+        assert restored == 3 * P
         assert error < TOLERANCE
 
     def test_the_longest_match_wins(self, server: Server) -> None:
@@ -160,14 +183,14 @@ class TestHits:
         server.serve(prompt)
         assert server.serve(prompt, owner=b"bob")[0] == 0
         assert server.serve(prompt, owner=None)[0] == 0
-        assert server.serve(prompt, owner=None)[0] == P
-        assert server.serve(prompt, owner=b"bob")[0] == P
+        assert server.serve(prompt, owner=None)[0] == 2 * P
+        assert server.serve(prompt, owner=b"bob")[0] == 2 * P
 
     def test_states_of_another_range_are_not_found(self, server: Server, llama: Blocks) -> None:
         prompt = noise(llama, 2 * P)
         server.serve(prompt)
         rows = SlotRows(slab_of(256, 1), 0, 1)
-        assert server.prefixes.restore(keys_of(prompt, span=(1, 4)), rows, 2 * P) is None
+        assert server.prefixes.restore(keys_of(prompt, span=(1, 4)), rows) is None
         assert rows.length == 0
 
     def test_hits_are_counted(self, server: Server) -> None:
@@ -181,7 +204,7 @@ class TestHits:
         server.serve(prompt)
         rows = SlotRows(slab_of(256, 1), 0, 1)
         with torch.inference_mode():
-            known = server.prefixes.restore(keys_of(prompt), rows, 2 * P + 1)
+            known = server.prefixes.restore(keys_of(prompt), rows)
             assert known is not None
             for tensor in rows.slab.all_held():
                 tensor.fill_(torch.nan)
@@ -246,7 +269,7 @@ class TestBudget:
             hidden[:, fork * P :] += 0.5
             keys = keys_of(hidden)
             rows = SlotRows(slab_of(5 * P, 1), 0, 1)
-            prefixes.restore(keys, rows, hidden.shape[1])
+            prefixes.restore(keys, rows)
             with torch.inference_mode():
                 rows.prepare()
                 rows.slab.put(0, 0, torch.zeros(1, 1, 2), torch.zeros(1, 1, 2))
@@ -374,16 +397,34 @@ class TestAtTheDoor:
             await coarse.channel.expect(Step)
             assert node.handler.info().prefix_hits == 0
 
-    async def test_only_the_first_step_counts(self, tiny: Path) -> None:
+    async def test_what_counts_is_that_the_text_begins_so_not_when_it_was_sent(self, tiny: Path) -> None:
         async with a_ring(tiny, (0, 6)) as ring:
             (node,) = ring.nodes
             prompt = ring.random_hidden(PROMPT)
             await known_to(await Visitor.at(ring, node), prompt)
             late = await Visitor.at(ring, node)
             await late.ask(ring.random_hidden(1, seed=5))
+            await late.ask(prompt, 1)
+            assert node.handler.info().prefix_hits == 0, "the same after something else is something else"
             answer = await late.ask(prompt, 0)
             assert difference(answer, await _alone(late, prompt)) < TOLERANCE
-            assert node.handler.info().prefix_hits == 0
+            assert node.handler.info().prefix_hits == 1
+
+    async def test_a_prompt_in_parts_is_known_as_far_as_it_is_the_same(self, tiny: Path) -> None:
+        async with a_ring(tiny, (0, 6)) as ring:
+            (node,) = ring.nodes
+            prompt, other = ring.random_hidden(PROMPT), ring.random_hidden(PROMPT, seed=8)
+            await known_to(await Visitor.at(ring, node), prompt)
+            late = await Visitor.at(ring, node)
+            parts = [
+                slice_positions(prompt, 0, P),
+                slice_positions(prompt, P, 2 * P),
+                slice_positions(other, 2 * P, PROMPT),
+            ]
+            answers = [await late.ask(part, start) for part, start in zip(parts, (0, P, 2 * P), strict=True)]
+            told = join_positions([(part, (0,)) for part in parts])
+            assert difference(torch.cat(answers, dim=1), await _alone(late, told)) < TOLERANCE
+            assert (await late.leave()).cached_positions == 2 * P
 
     @pytest.mark.parametrize(
         ("rows", "changes"), [(2, {}), (1, {"left_padding": (3,)})], ids=["several rows", "padding"]
