@@ -56,10 +56,13 @@ class Inbox:
 
     async def close(self) -> None:
         """Drop what waits and stop in the middle of what is in progress."""
-        self._items.clear()
+        while self._items:
+            self._forget(self._items.popleft())
         if self._worker is not None and self._worker is not asyncio.current_task():
             self._worker.cancel()
             await asyncio.gather(self._worker, return_exceptions=True)
+            self._worker = None  # also where it had not begun
+        self._tell()
 
     def _add(self, item: Step | Callable[[], Awaitable[None]]) -> None:
         self._items.append(item)
@@ -76,12 +79,16 @@ class Inbox:
                 try:
                     await self._work(item)
                 finally:
-                    self._steps -= 1
-                    self._bytes -= len(item.hidden.data)
+                    self._forget(item)
                     self._tell()
         finally:
             self._worker = None
             self._tell()
+
+    def _forget(self, item: Step | Callable[[], Awaitable[None]]) -> None:
+        if isinstance(item, Step):
+            self._steps -= 1
+            self._bytes -= len(item.hidden.data)
 
     async def _change(self) -> None:
         self._changed.clear()
