@@ -27,8 +27,10 @@ from far_mesh.model.private import LocalBlocks, LocalText
 from far_mesh.model.sampler import Noise, pick
 from far_mesh.model.tokens import Prompt, TextStream, Tokens
 from far_mesh.opener import ModelFacts, OnMended, SessionOpener, Swarm
+from far_mesh.receipts_file import Evidence
 from far_mesh.route import RouteHop
 from far_mesh.session import Mended, MeshSession
+from far_mesh.trace import Trace
 from far_mesh.walk import Drafter, Walk
 from far_node.blocks.cut import read_config, shape_of
 from far_node.blocks.load import load_client_model
@@ -85,6 +87,7 @@ class Result:
     """How a generation ended. ``finish_reason``: ``stop`` (end token or stop string), ``length``, ``stopped``.
 
     ``drafted`` tokens were guessed and sent ahead, ``accepted`` of them were right; nodes computed all of them.
+    ``trace`` says where the time went; ``evidence`` is what :mod:`far_mesh.receipts_file` makes a file of.
     """
 
     text: str
@@ -99,6 +102,8 @@ class Result:
     time_to_first_token: float | None
     drafted: int
     accepted: int
+    trace: Trace
+    evidence: Evidence
 
 
 CheckpointCallback = Callable[[Checkpoint], Awaitable[None]]
@@ -406,6 +411,8 @@ class Generation:
             time_to_first_token=None if first is None else first - progress.started,
             drafted=self._walk.ahead.controller.sent,
             accepted=self._walk.ahead.controller.right,
+            trace=Trace(progress.started, tuple(self._walk.steps)),
+            evidence=self._session.evidence,
         )
 
 

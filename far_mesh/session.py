@@ -77,6 +77,7 @@ class _Answer:
         self.positions = step.hidden.shape[0] * step.hidden.shape[1]
         self.size = len(step.hidden.data)
         self.sent_at = time.monotonic()
+        self.times: tuple[HopTime, ...] = ()
         self.given: asyncio.Future[WireTensor] = asyncio.get_running_loop().create_future()
 
 
@@ -189,7 +190,9 @@ class MeshSession:
                 await self._feed.give(step)
             except PeerUnavailable as error:
                 self._suspect(self._feed.hop, error)
-            return await answer.given
+            given = await answer.given
+            self.last_times = answer.times  # for who waits for this step, whatever came after it
+            return given
         finally:
             self._waiting.pop(index, None)
 
@@ -271,7 +274,7 @@ class MeshSession:
         self._received = extend_root(self._received, step.start_position, given.shape, given.dtype, given.data)
         self._roots[hop.output_link, self._results] = self._received.hex()
         self._pace.learn(answer.positions, time.monotonic() - answer.sent_at)
-        self.last_times = step.times
+        answer.times = step.times
         answer.given.set_result(given)
 
     def _on_failure(self, hop: Hop, error: FarError, is_own_finding: bool) -> None:

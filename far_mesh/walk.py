@@ -23,6 +23,7 @@ from far_mesh.model.draft import DraftModel, DraftText
 from far_mesh.model.sampler import Noise
 from far_mesh.session import MeshSession
 from far_mesh.speculate import WINDOW, Budget, Guess, Lookahead, Repeats, SentStep, Source, drafted
+from far_mesh.trace import NodeTime, StepTrace
 from far_node.blocks.thread import ComputeThread
 from far_node.blocks.wire import to_wire
 from far_node.errors import BadPosition
@@ -62,12 +63,21 @@ class Drafter:
         self.thread.close()
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What came back, when, and what the nodes say it took them."""
+
+    hidden: WireTensor
+    at: float
+    nodes: tuple[NodeTime, ...]
+
+
 @dataclass
 class _UnderWay:
-    """A step, and the task that waits for its answer; ``answered_at`` is when it came."""
+    """A step, and the task that waits for its answer."""
 
     step: SentStep
-    answer: asyncio.Task[tuple[WireTensor, float]]
+    answer: asyncio.Task[_Answer]
     sent_at: float
 
 
@@ -95,6 +105,7 @@ class Walk:
         self._guessing: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
         self._settled = False
+        self.steps: list[StepTrace] = []
 
     async def begin(self) -> None:
         """Send the prompt round; while it travels, read it for what may come."""
@@ -112,17 +123,20 @@ class Walk:
         while self._under_way:
             oldest = self._under_way[0]
             # a reader who goes away must not tear a step in two: its nodes would sign receipts that do not fit
-            answer, answered_at = await asyncio.shield(oldest.answer)
+            answer = await asyncio.shield(oldest.answer)
             self._under_way.pop(0)
             step = self.ahead.answered()
-            if step.is_void:
-                continue
             began = time.monotonic()
+            if step.is_void:
+                self.steps.append(StepTrace(step.positions, 0, oldest.sent_at, answer.at, began, began, answer.nodes))
+                continue
             first = len(self.ahead.tokens)
             guessed = [guess.token for guess in self.ahead.guesses][: step.positions]
-            start = step.start + step.positions - answer.shape[1]  # of a prompt only the end may have come
-            chosen, hidden = await self._ends.choose(answer, start, first, guessed, self._options, self._noise)
-            self._learn(step, answered_at - oldest.sent_at + time.monotonic() - began)
+            start = step.start + step.positions - answer.hidden.shape[1]  # of a prompt only the end may have come
+            chosen, hidden = await self._ends.choose(answer.hidden, start, first, guessed, self._options, self._noise)
+            times = oldest.sent_at, answer.at, began, time.monotonic()
+            self.steps.append(StepTrace(step.positions, len(chosen), *times, answer.nodes))
+            self._learn(step, answer.at - oldest.sent_at + times[-1] - began)
             self.ahead.accept(chosen)
             self._last_hidden = hidden
             return chosen
@@ -165,9 +179,13 @@ class Walk:
         self._under_way.append(_UnderWay(step, answer, time.monotonic()))
         await asyncio.sleep(0)
 
-    async def _step(self, wire: WireTensor, start: int, keep: int) -> tuple[WireTensor, float]:
-        answer = await self._session.step(wire, start, keep=keep)
-        return answer, time.monotonic()
+    async def _step(self, wire: WireTensor, start: int, keep: int) -> _Answer:
+        session = self._session
+        hidden = await session.step(wire, start, keep=keep)
+        said = zip(session.route, session.last_times, strict=False)  # claims, and maybe not one of each node
+        return _Answer(
+            hidden, time.monotonic(), tuple(NodeTime(hop.node.peer_id, one.waited, one.computed) for hop, one in said)
+        )
 
     def _learn(self, step: SentStep, seconds: float) -> None:
         controller = self.ahead.controller
@@ -264,7 +282,7 @@ class _Drafts:
             return []
         known, epoch, start = self._known, ahead.epoch, ahead.next_position
         tail = [*ahead.tokens[known:], *(guess.token for guess in ahead.guesses)]
-        self._known = len(ahead.tokens)
+        tokens = len(ahead.tokens)
         tries, guesses, unsent = ahead.controller.draft_window, list[Guess](), list[tuple[int, Guess]]()
 
         def work() -> int:
@@ -285,6 +303,7 @@ class _Drafts:
         began = time.monotonic()
         asked = await self._thread.run(work)
         if asked:
+            self._known = tokens
             ahead.controller.draft_took(asked, time.monotonic() - began)
         if unsent and ahead.epoch == epoch:
             ahead.unsent = unsent[0]
