@@ -46,6 +46,15 @@ def refused(code: str, words: str, **changes: str) -> None:
         ("top-p", "0", "top_p must be above 0"),
         ("seed", str(2**64), "seed must fit in 64 bits"),
         ("stop", "", "stop takes up to 16 strings"),
+        ("prefer", "best", "'best' is not one of fastest, cheapest, balanced"),
+        ("max-price", "-1", "max_price must be from 0"),
+        ("max-latency", "0", "max_latency must be more than 0"),
+        ("region", "Europe", "a region is written like eu-west"),
+        ("quantization", "int3", "'int3' is not one of none, int8, nf4"),
+        ("trusted-only", "me", "neither a peer id nor a wallet"),
+        ("min-tps", "nan", "min_tps must be more than 0"),
+        ("max-load", "2", "max_load must be from 0 to 1"),
+        ("max-hops", "0", "max_hops must be at least 1"),
         ("initial-peers", "nonsense", "not a multiaddr"),
         ("initial-peers", "/ip4/127.0.0.1/tcp/31337", "names no peer id"),
     ],
@@ -70,7 +79,7 @@ def test_help_imports_nothing_heavy() -> None:
 import sys
 from typer.testing import CliRunner
 import far_mesh.cli
-for arguments in (["--help"], ["generate", "--help"]):
+for arguments in (["--help"], ["generate", "--help"], ["route", "--help"]):
     ended = CliRunner().invoke(far_mesh.cli.app, arguments)
     assert ended.exit_code == 0 and "Usage" in ended.output
 heavy = {"torch", "transformers", "hivemind", "numpy", "web3", "fastapi"} & set(sys.modules)

@@ -1,17 +1,22 @@
-"""The chain with the fewest hops, against brute force; and the gaps, against counting."""
+"""The route that a preference asks for, and why; the gaps, against counting."""
 
 from __future__ import annotations
 
 import itertools
+import re
+from collections.abc import Iterable
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from discovery.protocol.announcement import Announcement
+from far_mesh.config import Goal, Preference
+from far_mesh.costs import Known
 from far_mesh.errors import NoRoute
-from far_mesh.route import RouteHop, plan_route, uncovered_ranges
-from tests.support.documents import announcement, peer_of
+from far_mesh.route import RouteHop, explain, plan_route, uncovered_ranges
+from tests.support.documents import announcement, peer_of, wallet_of
 
 BLOCKS = 10
 
@@ -145,3 +150,149 @@ def test_neither_neighbour_of_a_part_serves_in_it() -> None:
     with pytest.raises(NoRoute) as failure:
         plan_route(swarm, BLOCKS, span=(4, 8), before=peer_of("a"), after=peer_of("b"))
     assert failure.value.facts["uncovered"] == [(4, 8)]
+
+
+def near_and_far() -> list[Announcement]:
+    """A dear and fast half and a cheap and slow half, twice."""
+    return [
+        node("fast0", 0, 5, block_ms=1.0, price_units=900, region="eu-west"),
+        node("slow0", 0, 5, block_ms=20.0, price_units=100, region="us-east", quantization="int8"),
+        node("fast1", 5, 10, block_ms=1.0, price_units=900, region="eu-north", load=0.9),
+        node("slow1", 5, 10, block_ms=20.0, price_units=100, region="eu-west", quantization="nf4"),
+    ]
+
+
+def names(route: Iterable[RouteHop]) -> list[str]:
+    known: dict[str, str] = {peer_of(name): name for name in ("fast0", "slow0", "fast1", "slow1", "a", "b", "c")}
+    return [known[hop.node.peer_id] for hop in route]
+
+
+@pytest.mark.parametrize(
+    ("preference", "expected"),
+    [
+        (Preference(), ["fast0", "fast1"]),
+        (Preference("cheapest"), ["slow0", "slow1"]),
+        (Preference(max_price=500), ["fast0", "slow1"]),
+        (Preference(max_price=100), ["slow0", "slow1"]),
+        (Preference("cheapest", max_latency=200), ["fast0", "slow1"]),
+        (Preference("cheapest", max_latency=75), ["fast0", "fast1"]),
+        (Preference(region="eu"), ["fast0", "fast1"]),
+        (Preference(region="eu", max_load=0.8), ["fast0", "slow1"]),
+        (Preference(quantization=frozenset({"int8", "nf4"})), ["slow0", "slow1"]),
+        (Preference(trusted_only=frozenset({peer_of("slow0"), wallet_of("fast1")})), ["slow0", "fast1"]),
+        (Preference("cheapest", min_tps=100.0), ["fast0", "fast1"]),
+    ],
+    ids=str,
+)
+def test_the_preference_decides(preference: Preference, expected: list[str]) -> None:
+    client = Known(round_trips={peer_of(name): 20.0 for name in ("fast0", "fast1", "slow1")})
+    assert names(plan_route(near_and_far(), BLOCKS, preference=preference, known=client)) == expected
+
+
+def test_balanced_is_neither_the_dearest_nor_the_slowest() -> None:
+    swarm = [
+        node("a", 0, 10, block_ms=1.0, price_units=1000),
+        node("b", 0, 10, block_ms=2.0, price_units=300),
+        node("c", 0, 10, block_ms=100.0, price_units=200),
+    ]
+    goals = {goal: names(plan_route(swarm, BLOCKS, preference=Preference(goal))) for goal in get_args(Goal)}
+    assert goals == {"fastest": ["a"], "cheapest": ["c"], "balanced": ["b"]}
+
+
+def test_of_two_that_cost_nothing_the_faster_is_the_cheapest() -> None:
+    swarm = [node("a", 0, 10, block_ms=3.0), node("b", 0, 10, block_ms=2.0), node("c", 0, 10, block_ms=4.0)]
+    for goal in get_args(Goal):
+        assert names(plan_route(swarm, BLOCKS, preference=Preference(goal))) == ["b"]
+    priced = [one.model_copy(update={"price_units": 7}) for one in swarm]
+    assert names(plan_route(priced, BLOCKS, preference=Preference("cheapest"))) == ["b"]
+
+
+def test_one_absurd_price_does_not_make_the_others_alike() -> None:
+    swarm = [node("a", 0, 10, price_units=11), node("b", 0, 10, price_units=10), node("c", 0, 10, price_units=10**12)]
+    for preference in (Preference("cheapest"), Preference("balanced")):
+        assert names(plan_route(swarm, BLOCKS, preference=preference)) == ["b"]
+
+
+def test_who_asks_for_more_than_is_offered_is_not_used() -> None:
+    assert names(plan_route(near_and_far(), BLOCKS, offered=100)) == ["slow0", "slow1"]
+    with pytest.raises(NoRoute, match="asks for 100 units, 99 are offered"):
+        plan_route(near_and_far(), BLOCKS, offered=99)
+
+
+def test_a_node_near_its_neighbours_takes_the_place_of_a_lost_one() -> None:
+    swarm = [
+        node("a", 0, 4, links=((peer_of("b"), 300.0), (peer_of("c"), 5.0))),
+        node("b", 4, 8, block_ms=1.0),
+        node("c", 4, 8, block_ms=2.0, links=((peer_of("d"), 5.0),)),
+        node("d", 8, 10, links=((peer_of("b"), 300.0),)),
+    ]
+    client = Known(round_trips={peer_of("b"): 1.0})
+    part = plan_route(swarm, BLOCKS, span=(4, 8), before=peer_of("a"), after=peer_of("d"), known=client)
+    assert names(part) == ["c"]
+    alone = plan_route(swarm, BLOCKS, span=(4, 8), known=client)
+    assert names(alone) == ["b"]
+
+
+def test_blocks_that_only_unwanted_nodes_serve_are_named_with_them_and_why() -> None:
+    with pytest.raises(NoRoute) as failure:
+        plan_route(near_and_far(), BLOCKS, {peer_of("slow1")}, preference=Preference(max_load=0.5))
+    assert failure.value.facts["uncovered"] == [(5, 10)]
+    assert f"{peer_of('fast1')} (max_load: 0.90)" in failure.value.message
+    assert peer_of("slow1") not in failure.value.message, "that it failed is another story"
+    with pytest.raises(NoRoute) as failure:
+        plan_route(near_and_far(), BLOCKS, preference=Preference(region="asia"))
+    assert failure.value.facts["uncovered"] == [(0, 10)]
+    assert "region: us-east" in failure.value.message
+    crowd = [node(f"n{number}", 0, 10) for number in range(8)]
+    with pytest.raises(NoRoute, match="and 3 more"):
+        plan_route(crowd, BLOCKS, preference=Preference(region="asia"))
+
+
+@pytest.mark.parametrize(
+    ("preference", "words"),
+    [
+        (Preference(max_price=99), "the cheapest asks for 100 units, more than max_price 99"),
+        (Preference(max_latency=20), "ms per token, more than max_latency 20"),
+        (Preference(max_hops=1), "the shortest has 2 nodes, more than max_hops 1"),
+        (Preference(max_price=100, max_latency=250), "none keeps max_price and max_latency"),
+    ],
+    ids=str,
+)
+def test_limits_that_leave_nothing_are_named(preference: Preference, words: str) -> None:
+    with pytest.raises(NoRoute, match=re.escape(words)) as failure:
+        plan_route(near_and_far(), BLOCKS, preference=preference)
+    assert failure.value.facts["uncovered"] == []
+    assert failure.value.retry
+
+
+def test_every_node_that_is_not_in_the_route_has_a_reason() -> None:
+    swarm = [
+        *near_and_far(),
+        node("a", 0, 3, block_ms=1.0, price_units=900),
+        node("b", 0, 10, state="leaving"),
+        node("c", 12, 14),
+    ]
+    told = explain(swarm, BLOCKS, preference=Preference(max_load=0.95))
+    assert names(each.hop for each in told.hops) == ["fast0", "fast1"]
+    why = {reason.node.peer_id: reason.why for reason in told.reasons}
+    assert set(why) == {node.peer_id for node in swarm} - {peer_of("fast0"), peer_of("fast1")}
+    assert why[peer_of("slow0")].startswith("with it the route is ")
+    assert "ms slower and 80 units cheaper" in why[peer_of("slow0")]
+    assert why[peer_of("a")].startswith(f"covered by the longer span of {peer_of('fast0')}; with it the route is ")
+    assert why[peer_of("b")] == "leaving"
+    assert why[peer_of("c")] == "serves none of these blocks"
+    limited = explain(swarm, BLOCKS, {peer_of("slow0")}, preference=Preference("cheapest", max_latency=130))
+    why = {reason.node.peer_id: reason.why for reason in limited.reasons}
+    assert why[peer_of("slow0")] == "excluded"
+    assert why[peer_of("slow1")] == "with it the route breaks max_latency"
+
+
+def test_the_estimate_adds_up() -> None:
+    told = explain(near_and_far(), BLOCKS, known=Known(round_trips={peer_of("fast1"): 8.0}))
+    assert told.exact
+    assert told.back_ms == 4.0
+    assert [each.compute_ms for each in told.hops] == [5.0, 5.0]
+    parts = sum(each.link_ms + each.compute_ms for each in told.hops) + told.back_ms
+    assert told.ms_per_token == pytest.approx(parts)
+    assert told.price_units == 900
+    assert plan_route(near_and_far(), BLOCKS) == tuple(each.hop for each in told.hops)

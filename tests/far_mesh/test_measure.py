@@ -1,0 +1,176 @@
+"""The client measures who is near, keeps nobody waiting for it, and remembers who broke off."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from discovery.dht.memory import MemoryNetwork
+from discovery.dht.transport import Channel, Stream
+from discovery.protocol.announcement import Announcement
+from discovery.protocol.messages import INFO_PROTOCOL, InfoRequest, NodeInfo
+from far_mesh import measure
+from far_mesh.measure import FORGET_SECONDS, FRESH_SECONDS, PATIENCE_SECONDS, Measured
+from tests.support.documents import announcement, peer_of
+
+BLOCKS = (0, 8)
+INFO = NodeInfo(peer_of("any"), "", "m", "", 0, 1, 1, "none", "float32", "test", 0, 0, 0, 0, 0, 0, 0, 0)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class Surroundings:
+    """A client and nodes on a memory network."""
+
+    def __init__(self) -> None:
+        self.network, self.clock = MemoryNetwork(), Clock()
+        self.measured = Measured(self.network.join(peer_of("client")), self.clock)
+        self.nodes: list[Announcement] = []
+        self.asked: list[str] = []
+        self.at_once = self.most_at_once = 0
+
+    async def add(self, name: str, seconds: float, first: int = 0, end: int = 8) -> str:
+        await self.network.join(peer_of(name)).serve(INFO_PROTOCOL, self.answering(name, seconds))
+        self.nodes.append(announcement(name, first_block=first, end_block=end))
+        return peer_of(name)
+
+    def answering(self, name: str, seconds: float) -> Callable[[Stream], Awaitable[None]]:
+        async def serve(stream: Stream) -> None:
+            channel = Channel(stream)
+            await channel.expect(InfoRequest)
+            self.asked.append(name)
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            await asyncio.sleep(seconds)
+            self.at_once -= 1
+            await channel.send(INFO)
+
+        return serve
+
+    async def look(self) -> float:
+        """Seconds that it held us up."""
+        started = time.monotonic()
+        await self.measured.look(self.nodes, BLOCKS)
+        return time.monotonic() - started
+
+    async def settle(self) -> None:
+        async with asyncio.timeout(20):
+            while self.measured._asking:
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def around() -> Surroundings:
+    return Surroundings()
+
+
+async def test_round_trips_to_both_ends_are_measured_and_those_in_between_are_not(around: Surroundings) -> None:
+    first, last = await around.add("first", 0.0, 0, 3), await around.add("last", 0.03, 6, 8)
+    await around.add("middle", 0.0, 3, 6)
+    assert await around.look() < PATIENCE_SECONDS * 2
+    await around.settle()
+    known = around.measured.known().round_trips
+    assert set(known) == {first, last}
+    assert known[first] < 25 < 30 <= known[last] < 80
+    assert "middle" not in around.asked
+    await around.measured.close()
+
+
+async def test_who_answers_late_holds_nobody_up_and_is_known_the_next_time(around: Surroundings) -> None:
+    slow = await around.add("slow", 0.3)
+    assert await around.look() < PATIENCE_SECONDS + 0.1
+    assert around.measured.known().round_trips == {}
+    await around.settle()
+    assert around.measured.known().round_trips[slow] >= 300
+    await around.measured.close()
+
+
+async def test_who_is_known_is_asked_again_only_after_a_while_and_nobody_waits_for_that(around: Surroundings) -> None:
+    await around.add("slow", 0.1)
+    await around.look()
+    await around.settle()
+    asked = len(around.asked)
+    assert await around.look() < 0.05
+    assert len(around.asked) == asked
+    around.clock.seconds += FRESH_SECONDS + 1
+    assert await around.look() < 0.05
+    await around.settle()
+    assert len(around.asked) > asked
+    around.clock.seconds += FORGET_SECONDS + 1
+    assert around.measured.known().round_trips == {}
+    await around.measured.close()
+
+
+async def test_a_crowd_is_asked_a_few_at_a_time_and_another_few_the_next(around: Surroundings) -> None:
+    for number in range(30):
+        await around.add(f"n{number}", 0.01)
+    await around.look()
+    await around.settle()
+    few = len(around.measured.known().round_trips)
+    assert 8 <= few <= 16
+    assert around.most_at_once <= 16
+    await around.look()
+    await around.settle()
+    assert len(around.measured.known().round_trips) > few
+    await around.measured.close()
+
+
+async def test_strangers_who_answer_nonsense_or_never_do_no_harm(
+    around: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measure, "_ANSWER_SECONDS", 0.1)
+
+    async def babble(stream: Stream) -> None:
+        await stream.receive()
+        await stream.send(b"\xff" * 100)
+
+    async def say_nothing(stream: Stream) -> None:
+        await asyncio.sleep(3600)
+
+    for name, manner in (("babbler", babble), ("silent", say_nothing)):
+        await around.network.join(peer_of(name)).serve(INFO_PROTOCOL, manner)
+        around.nodes.append(announcement(name, end_block=8))
+    around.nodes.append(announcement("unreachable", end_block=8))
+    around.nodes.append(announcement("leaving", end_block=8, state="leaving"))
+    honest = await around.add("honest", 0.0)
+    await around.look()
+    await around.settle()
+    assert set(around.measured.known().round_trips) == {honest}
+    await around.measured.close()
+
+
+async def test_closing_ends_the_questions(around: Surroundings) -> None:
+    await around.add("slow", 3600)
+    await around.look()
+    await around.measured.close()
+    assert not around.measured._asking
+
+
+async def test_who_breaks_off_is_less_reliable_until_time_or_better_sessions_heal_it(around: Surroundings) -> None:
+    measured, clock = around.measured, around.clock
+
+    def of(name: str) -> float:
+        return measured.known().reliability.get(name, 1.0)
+
+    assert of("a") == 1.0
+    measured.failed(["a"])
+    once = of("a")
+    measured.failed(["a", "b"])
+    assert of("a") < once == of("b") < 1.0
+    for _ in range(20):
+        measured.served(["b"])
+    assert of("a") < once < of("b") < 1.0
+    before = of("a")
+    clock.seconds += 600
+    assert before < of("a") < 1.0
+    clock.seconds += FORGET_SECONDS
+    assert measured.known().reliability == {}
