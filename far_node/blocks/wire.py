@@ -57,5 +57,5 @@ def _from_int8(wire: WireTensor) -> Tensor:
     *positions, size = wire.shape
     values = torch.frombuffer(bytearray(wire.data), dtype=torch.uint8).view(*positions, -1)
     codes = values[..., :size].contiguous().view(torch.int8).float()
-    scales = values[..., size:].contiguous().view(torch.bfloat16).float()
+    scales = values[..., size:].clone(memory_format=torch.contiguous_format).view(torch.bfloat16).float()
     return codes * scales.repeat_interleave(INT8_BLOCK, dim=-1)[..., :size]
