@@ -378,6 +378,9 @@ class MeshSession:
                     raise NoRoute(f"nobody could take over blocks {span[0]}:{span[1]}", uncovered=[span]) from error
                 log.info("mending_goes_on", blocks=span, code=error.code, reason=error.message)
                 if isinstance(error, NoRoute):
+                    for hop in self._hops[first:end]:
+                        if hop in self._lost and not self._lost[hop].retry:
+                            raise self._lost[hop] from None  # only another node could have mended it
                     self._say(Mended(span, waited, waiting_for=True))
                     await asyncio.sleep(_TRY_AGAIN_SECONDS)
         now = time.monotonic()

@@ -14,7 +14,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 WINDOW = 8
@@ -34,6 +34,8 @@ _SMOOTHING = 0.3
 _LONGEST_MATCH = 32
 _CANDIDATES = 16
 _PAIR = 2
+_LONG_MATCH, _SURE_MATCH = 8, 4  # so long that a difference does not end it; so long that it ends another
+_DIFFERENCES, _SHIFT = 6, 8  # tokens that may differ in a row, and by how much what follows may have moved
 _SCORE_AFTER = 16
 _SCORE_SHARE = 0.02
 
@@ -63,10 +65,10 @@ class Guess:
 
 # Levels of guesses from the text by the length of the match, of drafts by the probability that the draft gives them;
 # and the share that is right before anything is known.
-_MATCH_LENGTHS = (3, 4, 5, 7, 10, 16)
+_MATCH_LENGTHS = (1, 2, 3, 4, 5, 7, 10, 16)  # 0 and 1 only after a difference
 _PROBABILITIES = (0.3, 0.5, 0.7, 0.85, 0.95, 0.99)
 _PRIORS = {
-    Source.TEXT: (0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85),
+    Source.TEXT: (0.4, 0.5, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85),
     Source.DRAFT: (0.15, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95),
 }
 
@@ -78,22 +80,34 @@ def drafted(token: int, probability: float) -> Guess:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The text has been here before: the token at ``at`` came next then, after ``length`` tokens that are the same."""
+    """The text has been here before: the token at ``at`` came next then, after ``length`` tokens that are the same.
+
+    ``differing`` tokens before those were not the same, where a long match goes on after them; it left at ``left_at``.
+    """
 
     at: int
     length: int
+    differing: int = 0
+    left_at: int = 0
 
     @property
     def kind(self) -> Kind:
         """Of the guess that follows."""
         return Kind(Source.TEXT, bisect_right(_MATCH_LENGTHS, self.length))
 
+    @property
+    def next(self) -> Match:
+        """After a token that was the same."""
+        return replace(self, at=self.at + 1, length=self.length + 1)
+
 
 class Repeats:
     """Finds where the end of a text has occurred before (prompt lookup).
 
     For every pair of tokens the places after it are chained, latest first, as in LZ77; of a few of them the one with
-    the longest match counts. Reading a token takes constant time and two numbers of memory.
+    the longest match counts. A copy with changes (a list, edited code) is followed over them: after a token that
+    differs the match goes on behind it, or where that token stands near by. Reading a token takes constant time and
+    two numbers of memory.
     """
 
     def __init__(self) -> None:
@@ -120,10 +134,26 @@ class Repeats:
         return None if match is None else (Guess(self._at(match.at, ahead), match.kind), match)
 
     def _follow(self, token: int) -> None:
-        match = self.match
-        was_right = match is not None and self._ids[match.at] == token
+        match, known = self.match, len(self._ids)
         self._take(token)
-        self.match = Match(match.at + 1, match.length + 1) if match is not None and was_right else self._find(())
+        if match is not None and self._ids[match.at] == token:
+            self.match = match.next
+            return
+        self.match = self._find(())
+        if match is not None and (self.match is None or self.match.length < _SURE_MATCH):
+            self.match = self._resumed(match, token, known) or self.match
+
+    def _resumed(self, match: Match, token: int, known: int) -> Match | None:
+        """A long match, behind a difference: ``token`` came where another was expected."""
+        is_new = match.length >= _LONG_MATCH
+        differing = 1 if is_new else match.differing + 1
+        if not is_new and not 1 < differing <= _DIFFERENCES:
+            return None
+        left_at = match.at if is_new else match.left_at
+        near = range(left_at, min(left_at + _SHIFT, known))
+        found = next((at for at in near if self._ids[at] == token), None)
+        at, length = (match.at + 1, 0) if found is None else (found + 1, 1)
+        return Match(at, length, differing, left_at)
 
     def _take(self, token: int) -> None:
         ids = self._ids
@@ -324,11 +354,15 @@ class Controller:
 
 @dataclass(slots=True)
 class SentStep:
-    """A step under way: where it starts, how many positions it has, how many were under way before it."""
+    """A step under way: where it starts, how many positions it has, how many were under way before it.
+
+    ``is_part``: of a prompt that comes in several steps, and not the last; it tells nothing. Nor does one that is void.
+    """
 
     start: int
     positions: int
     behind: int
+    is_part: bool = False
     is_void: bool = False
 
 
@@ -337,7 +371,8 @@ class Lookahead:
     """What is certain, what is guessed after it, and which steps are under way. One text.
 
     ``tokens`` are the prompt and what came after it; ``guesses`` were sent and stand after them. ``epoch`` changes
-    whenever the last token stands in no step: guesses that are being made then are too late.
+    whenever the last token stands in no step: guesses that are being made then are too late. ``unsent`` is a guess that
+    was made for a position and not found worth sending; something is learnt from it all the same.
     """
 
     tokens: list[int]
@@ -349,6 +384,7 @@ class Lookahead:
     steps: deque[SentStep] = field(default_factory=deque)
     sent: int = 0
     epoch: int = 0
+    unsent: tuple[int, Guess] | None = None
     _match: Match | None = None
     _matched_to: int = -1
 
@@ -382,7 +418,7 @@ class Lookahead:
         """A step leaves with the next ``positions``, the last of them ``guesses``."""
         behind = sum(step.positions for step in self.steps)
         start = self.sent
-        step = SentStep(start, positions, behind)
+        step = SentStep(start, positions, behind, is_part=start + positions < self._prompt)
         self.steps.append(step)
         self.guesses.extend(guesses)
         self.sent = start + positions
@@ -418,7 +454,7 @@ class Lookahead:
         guess, match = found
         if budget.chances[guess.kind] < draft_chance or guess.token in self.ends or not budget.take(guess):
             return None
-        self._match, self._matched_to = Match(match.at + 1, match.length + 1), position + 1
+        self._match, self._matched_to = match.next, position + 1
         return guess
 
     def _learn(self, token: int, guess: Guess | None) -> None:
@@ -426,6 +462,8 @@ class Lookahead:
         if guess is not None:
             controller.saw(guess.kind, guess.token == token)
             controller.right += guess.token == token
+        elif self.unsent is not None and self.unsent[0] == len(self.tokens):
+            controller.saw(self.unsent[1].kind, self.unsent[1].token == token)
         if repeats is not None:
             if repeats.match is not None and (guess is None or guess.kind.source is not Source.TEXT):
                 own = repeats.guess((), repeats.match)
@@ -440,6 +478,7 @@ class Lookahead:
             step.is_void = True
         self.sent = len(self.tokens) - 1
         self.epoch += 1
+        self.unsent = None
         self._matched_to = -1
 
 

@@ -24,11 +24,14 @@ from far_mesh.model.sampler import Noise
 from far_mesh.session import MeshSession
 from far_mesh.speculate import WINDOW, Budget, Guess, Lookahead, Repeats, SentStep, Source, drafted
 from far_mesh.trace import NodeTime, StepTrace
+from far_node.blocks.prefix import PREFIX_POSITIONS
 from far_node.blocks.thread import ComputeThread
 from far_node.blocks.wire import to_wire
 from far_node.errors import BadPosition
 
 log = structlog.get_logger(__name__)
+
+_PARTS_PER_NODE = 2
 
 
 class Ends(Protocol):
@@ -81,6 +84,20 @@ class _UnderWay:
     sent_at: float
 
 
+def prompt_parts(positions: int, nodes: int) -> list[int]:
+    """How a prompt is divided, so that the nodes of a ring work on it at the same time.
+
+    ``p`` parts through ``n`` nodes take ``p + n - 1`` times as long as one part through one node, so two parts for each
+    node are near the best; smaller ones gain less from having many positions in one pass. Parts are multiples of what
+    nodes know a prompt's beginning by.
+    """
+    if nodes == 1:
+        return [positions]
+    units = -(-positions // (_PARTS_PER_NODE * nodes * PREFIX_POSITIONS))
+    size = units * PREFIX_POSITIONS
+    return [min(size, positions - start) for start in range(0, positions, size)]
+
+
 class Walk:
     """Tokens of one answer: :meth:`begin`, then :meth:`confirmed` and :meth:`go_on` in turn, at last :meth:`settle`."""
 
@@ -109,8 +126,10 @@ class Walk:
 
     async def begin(self) -> None:
         """Send the prompt round; while it travels, read it for what may come."""
-        hidden = await self._ends.embed(self.ahead.tokens, 0)
-        await self._send(hidden, self.ahead.send(len(self.ahead.tokens)), keep=0 if self._ends.needs_all else 1)
+        hidden, needs_all = await self._ends.embed(self.ahead.tokens, 0), self._ends.needs_all
+        sizes = [hidden.shape[1]] if needs_all else prompt_parts(hidden.shape[1], len(self._session.route))
+        for part in torch.split(hidden, sizes, dim=1):
+            await self._send(part, self.ahead.send(part.shape[1]), keep=0 if needs_all else 1)
         if self._guesses:
             self._guessing = asyncio.create_task(self._guess())
 
@@ -127,7 +146,7 @@ class Walk:
             self._under_way.pop(0)
             step = self.ahead.answered()
             began = time.monotonic()
-            if step.is_void:
+            if step.is_void or step.is_part:
                 self.steps.append(StepTrace(step.positions, 0, oldest.sent_at, answer.at, began, began, answer.nodes))
                 continue
             first = len(self.ahead.tokens)
@@ -192,7 +211,7 @@ class Walk:
         if controller.knows_the_ring:
             controller.step_took(step.positions - 1 + step.behind, seconds)
         else:
-            controller.prefill_took(step.positions, seconds)
+            controller.prefill_took(step.positions + step.behind, seconds)
 
     def _from_text(self, budget: Budget) -> list[Guess]:
         """Guesses from the text, up to a window of them; they cost nothing until they are sent."""
