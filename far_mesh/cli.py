@@ -22,8 +22,8 @@ from far_mesh.route_cli import (
 )
 
 if TYPE_CHECKING:
-    from far_mesh.client import Mesh, Result
-    from far_mesh.config import GenerationOptions, Treatment
+    from far_mesh.client import Generation, Result
+    from far_mesh.trace import Trace
 
 app = typer.Typer(
     help="Run language models on the Far Mesh swarm.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -64,6 +64,8 @@ def generate(
     min_tps: MinTpsOption = None,
     max_load: MaxLoadOption = None,
     max_hops: MaxHopsOption = None,
+    receipts: Annotated[Path | None, typer.Option(help="Write the receipts here, for far-mesh verify.")] = None,
+    trace: Annotated[bool, typer.Option("--trace", help="Show where the time went.")] = False,
     prefix: Annotated[str, typer.Option(help="DHT prefix of the swarm.")] = "far",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per token and line.")] = False,
@@ -71,6 +73,7 @@ def generate(
     """Stream an answer from a swarm. No marketplace, no account: this machine talks to the nodes itself."""
     from discovery.protocol.errors import FarError
     from far_mesh.config import GenerationOptions, Treatment, parse_priority
+    from far_mesh.verify import check_place
 
     console = Console(json)
     quiet_libraries()
@@ -78,6 +81,8 @@ def generate(
         options = GenerationOptions(max_tokens, temperature, top_p, seed, tuple(stop))
         treatment = Treatment(parse_priority(priority), share_prefix=share_prefix)
         preference = route_cli.preference_of(context)
+        if receipts is not None:
+            check_place(receipts)
     except FarError as error:
         fail(console, error)
 
@@ -92,21 +97,35 @@ def generate(
         config = MeshConfig(prefix=prefix, speculation=not no_speculation, preference=preference)
         async with await Mesh.join(model, initial_peers, config, draft_model=draft_model) as mesh:
             settle_memory()
-            await _stream(console, mesh.encode(prompt, raw=raw), options, treatment, mesh)
+            generation = await mesh.open(mesh.encode(prompt, raw=raw), options, treatment=treatment)
+            await _stream(console, generation, receipts, with_trace=trace)
 
     run(console, ask)
 
 
-async def _stream(
-    console: Console, prompt_ids: list[int], options: GenerationOptions, treatment: Treatment, mesh: Mesh
-) -> None:
-    generation = await mesh.open(prompt_ids, options, treatment=treatment)
+async def _stream(console: Console, generation: Generation, receipts: Path | None, *, with_trace: bool) -> None:
+    from far_mesh.trace import as_facts
+    from far_mesh.verify import save
+
     try:
         async for token in generation:
             console.token(token.id, token.text)
     finally:
         result = await generation.finish()
-    console.event("done", f"\n\n{_summary(result)}", **_done(result))
+        if receipts is not None:
+            save(result.evidence, receipts)
+    traced = {"trace": as_facts(result.trace)} if with_trace else {}
+    console.event("done", f"\n\n{_summary(result)}", **_done(result), **traced)
+    if with_trace and not console.as_json:
+        _show_trace(result.trace)
+
+
+def _show_trace(trace: Trace) -> None:
+    from rich.console import Console as RichConsole
+
+    from far_mesh.trace import plot, table
+
+    RichConsole().print(table(trace), plot(trace), sep="\n")
 
 
 def _done(result: Result) -> dict[str, object]:
@@ -131,6 +150,29 @@ def _summary(result: Result) -> str:
     speed = result.completion_tokens / result.seconds if result.seconds else 0.0
     nodes = ", ".join(f"{done.peer_id[-6:]} {done.blocks[0]}:{done.blocks[1]}" for done in result.contributions)
     return f"{result.completion_tokens} tokens, {speed:.1f}/s, served by {nodes or 'nobody who can prove it'}"
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="What far-mesh generate --receipts wrote.")],
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Verify receipts offline, from the file alone. Exit code 3: not all of the work is proven."""
+    from discovery.protocol.errors import FarError
+    from far_mesh.verify import EXIT_NOT_ALL_PROVEN, as_facts, load, summary, table
+
+    console = Console(json)
+    try:
+        report = load(file)
+    except FarError as error:
+        fail(console, error)
+    if not json:
+        from rich.console import Console as RichConsole
+
+        RichConsole().print(table(report))
+    console.event("verified", summary(report), **as_facts(report))
+    if not report.is_complete:
+        raise typer.Exit(EXIT_NOT_ALL_PROVEN)
 
 
 @app.command()
