@@ -20,6 +20,7 @@ from discovery.protocol.messages import Message, Opened, Step
 from far_mesh.client import Checkpoint, Generation, Mesh, Token
 from far_mesh.config import GenerationOptions, MeshConfig
 from far_mesh.errors import ContextLengthExceeded, NoRoute, NotADraw
+from far_mesh.session import Mended
 from far_node.blocks.load import load_blocks
 from far_node.blocks.run import Blocks
 from far_node.blocks.wire import to_wire
@@ -397,15 +398,20 @@ async def test_a_node_that_sends_nonsense_ends_the_text_with_an_error(
         await mesh.close()
 
 
-async def test_a_node_lost_in_the_middle_of_a_text_is_a_retryable_error(ring: Ring, mesh: Mesh) -> None:
-    generation: Generation = await mesh.open(mesh.encode(PROMPT), GenerationOptions(max_tokens=50))
+async def test_a_node_lost_for_whom_there_is_no_other_is_a_retryable_error(ring: Ring, mesh: Mesh) -> None:
+    told: list[Mended] = []
+    generation: Generation = await mesh.open(
+        mesh.encode(PROMPT), GenerationOptions(max_tokens=50), on_mended=told.append
+    )
     stream = aiter(generation)
     for _ in range(4):
         await anext(stream)
     ring.network.cut(ring.nodes[1].transport.peer_id)
     with pytest.raises(FarError) as failure:
         await anext(stream)
-    assert (failure.value.code, failure.value.retry, failure.value.status) == ("peer_unavailable", True, 503)
+    assert (failure.value.code, failure.value.retry, failure.value.status) == ("no_route", True, 503)
+    assert told[0].waiting_for
+    assert told[0].blocks == ring.nodes[1].announcement.blocks
     result = await generation.finish()
     assert result.completion_tokens == 4
     assert ring.nodes[1].peer_id not in {done.peer_id for done in result.contributions}

@@ -37,7 +37,9 @@ from tests.support.documents import announcement, key_of, peer_of
 
 torch.set_num_threads(1)
 
-FAST = MeshConfig(step_timeout=20.0, open_timeout=10.0, close_timeout=5.0, open_attempts=2, view_age=0.0)
+FAST = MeshConfig(
+    step_timeout=20.0, open_timeout=10.0, close_timeout=5.0, open_attempts=2, view_age=0.0, mend_timeout=1.0
+)
 
 
 @lru_cache(maxsize=64)
@@ -231,10 +233,10 @@ class Ring:
         await session.open(self.client)
         return session
 
-    async def mesh(self, config: MeshConfig = FAST) -> Mesh:
+    async def mesh(self, config: MeshConfig = FAST, **options: Any) -> Mesh:
         """The whole client over this network."""
         peer = cast(SwarmPeer, MemoryPeer(self.client, self.board))
-        return await Mesh.over(Swarm(peer, cast(Any, None), config), str(self.path))
+        return await Mesh.over(Swarm(peer, cast(Any, None), config), str(self.path), **options)
 
     def random_hidden(self, positions: int, *, rows: int = 1, seed: int = 0) -> WireTensor:
         """Hidden states to send."""
