@@ -11,11 +11,13 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from discovery.protocol.codec import WireTensor, join_positions, slice_positions
+from discovery.protocol.codec import WireTensor, join_positions, position_bytes, slice_positions
 from discovery.protocol.messages import Step
 
 REPLAY_POSITIONS = 256
 """Positions in a step of a replay, so that new nodes that follow each other work at the same time."""
+REPLAY_BYTES = 2**24
+"""And bytes, unless a single position takes more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class History:
         self._pieces: list[_Piece] = []
         self._open: deque[Step] = deque()
         self._settled = 0
+        self._held_bytes = 0
 
     @property
     def positions(self) -> int:
@@ -54,23 +57,25 @@ class History:
     @property
     def held_bytes(self) -> int:
         """Bytes of hidden states kept."""
-        settled = sum(len(piece.hidden.data) for piece in self._pieces)
-        return settled + sum(len(step.hidden.data) for step in self._open)
+        return self._held_bytes
 
     def add(self, step: Step) -> None:
         """A step that was sent. Those before its ``settled`` have been answered and are kept by position from now on;
         a replayed one at once.
         """
         self._open.append(step)
+        self._held_bytes += len(step.hidden.data)
         while self._open and (self._open[0].index < step.settled or self._open[0].is_replay):
             self._settle(self._open.popleft())
 
     def replay(self) -> Iterator[Step]:
-        """The settled part in steps of up to :data:`REPLAY_POSITIONS`, then the steps in flight as they were."""
+        """The settled part in steps of up to :data:`REPLAY_POSITIONS`, then the steps in flight as they were. Nothing
+        may be added meanwhile.
+        """
         first = self._open[0].index if self._open else self._settled
-        end = self.positions
-        for start in range(0, end, REPLAY_POSITIONS):
-            until = min(start + REPLAY_POSITIONS, end)
+        end, most = self.positions, self._positions_in_a_step()
+        for start in range(0, end, most):
+            until = min(start + most, end)
             parts = [
                 piece.between(max(start, piece.start), min(until, piece.end))
                 for piece in self._pieces
@@ -80,11 +85,25 @@ class History:
             yield Step(first, start, hidden, keep=1, settled=first, is_replay=True)
         yield from self._open
 
+    def _positions_in_a_step(self) -> int:
+        if not self._pieces:
+            return REPLAY_POSITIONS
+        rows, _, size = self._pieces[0].hidden.shape
+        each = rows * position_bytes(self._pieces[0].hidden.dtype, size)
+        return max(1, min(REPLAY_POSITIONS, REPLAY_BYTES // each))
+
     def _settle(self, step: Step) -> None:
-        kept = [piece for piece in self._pieces if piece.start < step.start_position]
-        if kept and kept[-1].end > step.start_position:
-            kept[-1] = kept[-1].between(kept[-1].start, step.start_position)
+        while self._pieces and self._pieces[-1].end > step.start_position:
+            last = self._pieces.pop()
+            self._held_bytes -= len(last.hidden.data)
+            if last.start < step.start_position:
+                self._keep(last.between(last.start, step.start_position))
         if step.rows:
-            kept = [piece.moved(step.rows) for piece in kept]
-        self._pieces = [*kept, _Piece(step.start_position, step.hidden, tuple(range(step.hidden.shape[0])))]
+            self._pieces = [piece.moved(step.rows) for piece in self._pieces]
+        self._held_bytes -= len(step.hidden.data)
+        self._keep(_Piece(step.start_position, step.hidden, tuple(range(step.hidden.shape[0]))))
         self._settled = step.index + (not step.is_replay)
+
+    def _keep(self, piece: _Piece) -> None:
+        self._pieces.append(piece)
+        self._held_bytes += len(piece.hidden.data)
