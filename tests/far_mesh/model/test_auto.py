@@ -157,6 +157,8 @@ class TestGenerate:
             assert (nodes.spans[0].first, nodes.spans[-1].end) == (local[0], 6 - local[1])
 
     def test_a_text_is_continued_where_nodes_have_it(self, whole: PreTrainedModel, near: DistributedModel) -> None:
+        if near.config.model_type == "axk2":
+            pytest.skip("its index chooses otherwise when a text comes in parts, in plain transformers too")
         (said,) = both_say((whole,), some_ids(1, 9))
         more = torch.cat((said, some_ids(1, 3, seed=5)), dim=1)
         with near.inference_session(max_length=64):
