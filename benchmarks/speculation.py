@@ -89,16 +89,16 @@ def recite(mesh: Mesh, text: Text) -> None:
 def recited_texts(encode: Callable[[str], list[int]], tokens: int) -> list[Text]:
     """Of the project's own files."""
     code = (ROOT / "far_mesh/contributions.py").read_text()[:1500]
-    prose = (ROOT / "docs/how-it-works.md").read_text()[4000:]
+    prose = (ROOT / "docs/how-it-works.md").read_text()[2000:]
     edited = code.replace("hop", "stage").replace("receipt", "proof")
     rows = [f'{{"id": {n}, "name": "node-{n * 7919 % 1000}", "blocks": {n % 9}, "alive": true}},\n' for n in range(40)]
-    sentences = prose[:1200].split(". ")
+    sentences = prose[:700].split(". ")[1:-1]
     quotes = "".join(f"\n> {part}.\n\nThat is point {n}.\n" for n, part in enumerate(reversed(sentences)))
     chance = random.Random(1)
     return [
         Text("repeating", "code that is edited", encode(code)[:400], encode(edited)[:tokens]),
         Text("repeating", "a list", encode("".join(rows[:4])), encode("".join(rows[4:]))[:tokens]),
-        Text("repeating", "quotes", encode(prose[:1200])[:500], encode(quotes)[:tokens]),
+        Text("repeating", "quotes", encode(prose[:700]), encode(quotes)[:tokens]),
         Text("not guessable", "random tokens", *(_random(chance, count) for count in (60, tokens))),
         Text("prose", "documentation", encode(prose[:200]), encode(prose[200:2000])[:tokens]),
     ]

@@ -52,6 +52,10 @@ def move_away(node: RingNode, seconds: float) -> None:
     near = node.transport.handlers[SESSION_PROTOCOL]
 
     async def serve(stream: Stream) -> None:
-        await near(_FarStream(stream, seconds))
+        far = _FarStream(stream, seconds)
+        try:
+            await near(far)
+        finally:
+            await far.close()
 
     node.transport.handlers[SESSION_PROTOCOL] = serve
