@@ -82,24 +82,22 @@ def as_facts(report: Report) -> dict[str, Any]:
 
 
 def table(report: Report) -> Table:
-    """Who did what, and who confirms it."""
+    """Who did what, and who says the same of what came in and went out."""
     shown = Table(
         title=f"Session {report.asked.session_id.hex()}", show_footer=True, title_justify="left", caption_justify="left"
     )
     shown.add_column("node", "verified")
     shown.add_column("blocks", "{}:{}".format(*report.blocks))
     shown.add_column("steps", justify="right")
-    shown.add_column("positions", justify="right")
     shown.add_column("token-layers", str(report.token_layers), justify="right")
-    shown.add_column("confirmed by nodes", str(report.witnessed_token_layers), justify="right")
-    shown.add_column("input as")
-    shown.add_column("output as")
+    shown.add_column("by nodes", str(report.witnessed_token_layers), justify="right")
+    shown.add_column("input")
+    shown.add_column("output")
     for row in report.rows:
         shown.add_row(
             _short(row.peer_id),
             "{}:{}".format(*row.blocks),
             _steps(row),
-            str(row.positions),
             str(row.token_layers),
             str(row.witnessed_token_layers),
             _names(row.input_agrees),
@@ -132,4 +130,4 @@ def _names(who: Iterable[str]) -> str:
 
 
 def _short(peer_id: str) -> str:
-    return f"…{peer_id[-8:]}"
+    return f"…{peer_id[-6:]}"
