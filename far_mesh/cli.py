@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from discovery.console import Console, fail, quiet_libraries, run, settle_memory
-from far_mesh import route_cli
+from far_mesh import embed_cli, route_cli
+from far_mesh.embed_cli import LocalFirstOption, LocalLastOption
 from far_mesh.route_cli import (
     MaxHopsOption,
     MaxLatencyOption,
@@ -31,6 +32,7 @@ app = typer.Typer(
 
 
 app.command()(route_cli.route)
+app.command()(embed_cli.embed)
 
 
 @app.command()
@@ -55,6 +57,8 @@ def generate(
         typer.Option(help="Small model with the same tokens that guesses ahead; default: the one the model brings."),
     ] = None,
     no_speculation: Annotated[bool, typer.Option("--no-speculation", help="Send no guesses ahead.")] = False,
+    local_blocks_first: LocalFirstOption = 0,
+    local_blocks_last: LocalLastOption = 0,
     prefer: PreferOption = "fastest",
     max_price: MaxPriceOption = None,
     max_latency: MaxLatencyOption = None,
@@ -95,7 +99,8 @@ def generate(
         if threads is not None:
             torch.set_num_threads(threads)
         config = MeshConfig(prefix=prefix, speculation=not no_speculation, preference=preference)
-        async with await Mesh.join(model, initial_peers, config, draft_model=draft_model) as mesh:
+        local = {"local_blocks_first": local_blocks_first, "local_blocks_last": local_blocks_last}
+        async with await Mesh.join(model, initial_peers, config, draft_model=draft_model, **local) as mesh:
             settle_memory()
             generation = await mesh.open(mesh.encode(prompt, raw=raw), options, treatment=treatment)
             await _stream(console, generation, receipts, with_trace=trace)

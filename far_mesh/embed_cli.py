@@ -1,0 +1,60 @@
+"""``far-mesh embed``: vectors of texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from discovery.console import Console, quiet_libraries, run, settle_memory
+
+if TYPE_CHECKING:
+    from far_mesh.model.embedding import Pooling
+
+LocalFirstOption = Annotated[
+    int, typer.Option("--local-blocks-first", help="Compute so many first blocks here: no node sees what goes in.")
+]
+LocalLastOption = Annotated[
+    int, typer.Option("--local-blocks-last", help="Compute so many last blocks here: no node sees what comes out.")
+]
+
+
+def embed(
+    model: Annotated[str, typer.Option(help="Model directory, hub id (owner/name) or the bundled far-demo.")],
+    initial_peers: Annotated[list[str], typer.Option(help="Multiaddr of a swarm peer, …/p2p/12D3KooW…; repeatable.")],
+    text: Annotated[list[str], typer.Option(help="What a vector is wanted of; repeatable.")],
+    pooling: Annotated[
+        str, typer.Option(help="mean, last or cls: what of the last hidden states is the vector.")
+    ] = "mean",
+    no_normalize: Annotated[bool, typer.Option("--no-normalize", help="Leave vectors as long as they are.")] = False,
+    local_blocks_first: LocalFirstOption = 0,
+    local_blocks_last: LocalLastOption = 0,
+    prefix: Annotated[str, typer.Option(help="DHT prefix of the swarm.")] = "far",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object per vector and line.")] = False,
+) -> None:
+    """Print a vector for each text: the pooled last hidden states of the model, one number after the other."""
+    console = Console(json)
+    quiet_libraries()
+
+    async def ask() -> None:
+        import torch
+
+        from far_mesh.client import Mesh
+        from far_mesh.config import MeshConfig
+        from far_mesh.model.embedding import check_pooling
+
+        check_pooling(pooling)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        config = MeshConfig(prefix=prefix, speculation=False)  # which would load a draft model
+        local = {"local_blocks_first": local_blocks_first, "local_blocks_last": local_blocks_last}
+        async with await Mesh.join(model, initial_peers, config, **local) as mesh:
+            settle_memory()
+            made = await mesh.embed(text, pooling=cast("Pooling", pooling), normalize=not no_normalize)
+        for index, vector in enumerate(made.vectors.tolist()):
+            console.event("embedding", " ".join(f"{number:.6g}" for number in vector), index=index, embedding=vector)
+        owed = sum(done.token_layers for done in made.contributions)
+        console.event("done", prompt_tokens=made.prompt_tokens, token_layers=owed)
+
+    run(console, ask)
