@@ -99,8 +99,15 @@ def generate(
         if threads is not None:
             torch.set_num_threads(threads)
         config = MeshConfig(prefix=prefix, speculation=not no_speculation, preference=preference)
-        local = {"local_blocks_first": local_blocks_first, "local_blocks_last": local_blocks_last}
-        async with await Mesh.join(model, initial_peers, config, draft_model=draft_model, **local) as mesh:
+        joining = Mesh.join(
+            model,
+            initial_peers,
+            config,
+            draft_model=draft_model,
+            local_blocks_first=local_blocks_first,
+            local_blocks_last=local_blocks_last,
+        )
+        async with await joining as mesh:
             settle_memory()
             generation = await mesh.open(mesh.encode(prompt, raw=raw), options, treatment=treatment)
             await _stream(console, generation, receipts, with_trace=trace)

@@ -48,8 +48,14 @@ def embed(
         if threads is not None:
             torch.set_num_threads(threads)
         config = MeshConfig(prefix=prefix, speculation=False)  # which would load a draft model
-        local = {"local_blocks_first": local_blocks_first, "local_blocks_last": local_blocks_last}
-        async with await Mesh.join(model, initial_peers, config, **local) as mesh:
+        joining = Mesh.join(
+            model,
+            initial_peers,
+            config,
+            local_blocks_first=local_blocks_first,
+            local_blocks_last=local_blocks_last,
+        )
+        async with await joining as mesh:
             settle_memory()
             made = await mesh.embed(text, pooling=cast("Pooling", pooling), normalize=not no_normalize)
         for index, vector in enumerate(made.vectors.tolist()):
