@@ -209,6 +209,7 @@ class Search:
 
 
 _MOST_MULTIPLIERS = 12
+_LIKELY = 8
 
 
 def _better(field: _Field, one: Chain | None, other: Chain) -> Chain:
@@ -225,6 +226,7 @@ class _Field:
 
     def __init__(self, search: Search, block: Floats, enter: Floats, link: Floats, leave: Floats) -> None:
         self.search, self.block, self.enter, self.link, self.leave = search, block, enter, link, leave
+        self._link_to = np.ascontiguousarray(link.T)  # by row whither: a few rows are read again and again
         self.to_go = self._to_go()
 
     @classmethod
@@ -319,15 +321,23 @@ class _Field:
             here, there, after = search.active(block), search.active(block + 1), to_go[block + 1]
             onward = after[there]
             going_on = after[here]
-            # who cannot gain by a hand-over even on the shortest of its links needs no look at all of them
-            is_open = going_on > shortest_out[here] + onward.min()
-            if is_open.any():
-                columns = there[onward + shortest_in[there] < going_on[is_open].max()]
-                if columns.size:
-                    handed = self.link[np.ix_(here[is_open], columns)] + after[columns]
-                    going_on[is_open] = np.minimum(going_on[is_open], handed.min(axis=1))
+            in_order = np.argsort(onward)
+            self._hand_over(here, there[in_order[:_LIKELY]], after, going_on)
+            # most of the others are too far behind to be worth even the shortest way to them
+            is_near = onward[in_order[_LIKELY:]] + shortest_in[there[in_order[_LIKELY:]]] < going_on.max()
+            if is_near.any():
+                is_open = going_on > shortest_out[here] + onward[in_order[_LIKELY]]
+                if is_open.any():
+                    improved = going_on[is_open]
+                    self._hand_over(here[is_open], there[in_order[_LIKELY:][is_near]], after, improved)
+                    going_on[is_open] = improved
             to_go[block, here] = self.block[here] + going_on
         return to_go
+
+    def _hand_over(self, here: Indices, there: Indices, after: Floats, going_on: Floats) -> None:
+        """Lower ``going_on`` of those ``here`` to what it weighs to go on with one of those ``there``."""
+        handed = self._link_to[there][:, here] + after[there][:, None]
+        np.minimum(going_on, handed.min(axis=0), out=going_on)
 
 
 def _runs(nodes: Sequence[int]) -> Chain:
