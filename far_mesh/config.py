@@ -75,8 +75,8 @@ def _check_identity(text: str) -> None:
 class MeshConfig:
     """Times are in seconds.
 
-    ``step_timeout`` bounds one step round the ring, ``open_timeout`` the opening of a session, ``close_timeout`` the
-    wait for last receipts; ``open_attempts`` is how many routes are tried before giving up, and ``view_age`` how old
+    ``step_timeout`` bounds one step round the ring, ``open_timeout`` the opening of a session on one route,
+    ``close_timeout`` the wait for last receipts; ``open_attempts`` is how many routes are tried before giving up, and ``view_age`` how old
     a picture of the swarm may be when a route is planned on it. ``preference`` says which route is wanted.
 
     When an answer takes longer than ``suspect_after`` (or four times as long as such answers did), all nodes of the
@@ -88,14 +88,14 @@ class MeshConfig:
 
     prefix: str = DEFAULT_PREFIX
     step_timeout: float = 60.0
-    open_timeout: float = 15.0
+    open_timeout: float = 5.0
     close_timeout: float = 5.0
-    open_attempts: int = 3
+    open_attempts: int = 10
     view_age: float = 5.0
     speculation: bool = True
     preference: Preference = Preference()
     suspect_after: float = 0.5
-    ping_timeout: float = 1.5
+    ping_timeout: float = 1.25
     mend_timeout: float = 20.0
     shun_seconds: float = 5.0
 

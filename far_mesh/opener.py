@@ -122,9 +122,10 @@ class SessionOpener:
         """
         config, excluded = self._swarm.config, set[str]()
         failure: FarError | None = None
-        for attempt in range(config.open_attempts):
+        looked_again = False
+        for _ in range(config.open_attempts):
             try:
-                route = await self._plan(excluded, price_units or None, fresh=attempt > 0)
+                route = await self._plan(excluded, price_units or None, fresh=looked_again)
                 request = SessionRequest(
                     self._model.digest, max_length, _codec_for(route), rows, price_units, left_padding, treatment
                 )
@@ -133,9 +134,14 @@ class SessionOpener:
                 if not error.retry:
                     raise
                 failure = failure or error  # a refusal says more than the gap it leaves
-                peer_id = str(error.facts.get("peer_id"))
-                excluded.add(peer_id)
-                self._swarm.measured.failed([peer_id])
+                if isinstance(error, NoRoute):  # of those known; to look again takes seconds where peers are lost
+                    if looked_again:
+                        break
+                    looked_again = True
+                    continue
+                failed = error.facts.get("failed") or [str(error.facts.get("peer_id"))]
+                excluded.update(failed)
+                self._swarm.measured.failed(failed)
         assert failure is not None
         raise failure
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 FindOthers = Callable[[Sequence[RouteHop], str | None, str | None, Collection[str]], Awaitable[tuple[RouteHop, ...]]]
 """A chain in the place of lost hops, between two peers (None: the client), without these."""
 
-_LOOK_SECONDS = 0.25
+_LOOK_SECONDS = 0.1
 _TRY_AGAIN_SECONDS = 0.5
 
 
@@ -148,16 +148,14 @@ class MeshSession:
         """Open at all nodes at once.
 
         Raises:
-            FarError: the first refusal; all streams are closed again.
+            FarError: the first refusal; all streams are closed again. ``facts["failed"]``: who did not open.
         """
         self._transport = transport
+        openings = [self._opening(index) for index in range(len(self._hops))]
         try:
-            async with asyncio.timeout(self._config.open_timeout):
-                await _all_of(hop.open(transport, self._opening(index)) for index, hop in enumerate(self._hops))
-        except BaseException as error:
+            await _open_all(transport, self._hops, openings, self._config.open_timeout)
+        except BaseException:
             await self.abandon()
-            if isinstance(error, TimeoutError):
-                raise DeadlineExceeded(f"the session did not open in {self._config.open_timeout} s") from None
             raise
         self._supervisor = asyncio.create_task(self._supervise())
 
@@ -449,25 +447,19 @@ class MeshSession:
 
     async def _open_instead(self, hops: Sequence[Hop], ends: tuple[Hop | None, Hop | None], taken: int) -> None:
         assert self._transport is not None
-        openings: list[Awaitable[None]] = []
-        for index, hop in enumerate(hops):
-            resumption = Resumption(taken, self._positions[taken], feeds_new=index + 1 < len(hops))
-            openings.append(hop.open(self._transport, self._opening(index, hops, ends, resumption)))
+        openings = [
+            self._opening(index, hops, ends, Resumption(taken, self._positions[taken], index + 1 < len(hops)))
+            for index in range(len(hops))
+        ]
         try:
-            async with asyncio.timeout(self._config.open_timeout):
-                await _all_of(openings)
-        except TimeoutError:
-            now = time.monotonic()
-            for hop in hops:
-                self._shunned.add(hop.peer_id, now)
-            raise DeadlineExceeded(f"the session did not open in {self._config.open_timeout} s") from None
+            await _open_all(self._transport, hops, openings, self._config.open_timeout)
         except FarError as error:
-            blamed = str(error.facts.get("peer_id"))
-            staying = next((hop for hop in ends if hop is not None and hop.peer_id == blamed), None)
-            if staying is not None:
-                self._suspect(staying, error)
-            else:
-                self._shunned.add(blamed, time.monotonic(), error.retry_after)
+            for peer_id in error.facts["failed"]:
+                staying = next((hop for hop in ends if hop is not None and hop.peer_id == peer_id), None)
+                if staying is not None:
+                    self._suspect(staying, error)
+                else:
+                    self._shunned.add(peer_id, time.monotonic(), error.retry_after)
             raise
 
     async def _asking(self, hop: Hop, question: Awaitable[T], blamed: Hop | None = None) -> T:
@@ -547,13 +539,26 @@ class _Feed:
         self.roots[hop.input_link, steps] = self._root.hex()
 
 
-async def _all_of(calls: Iterable[Awaitable[None]]) -> None:
-    """All at once; the first that fails ends the others."""
-    tasks = [asyncio.ensure_future(call) for call in calls]
+async def _open_all(transport: Transport, hops: Sequence[Hop], openings: Sequence[Open], patience: float) -> None:
+    """Open at all of them at once; the first that fails ends the others.
+
+    Raises:
+        FarError: its error; ``facts["failed"]`` names all who have failed by then, or are not open in time.
+    """
+    tasks = [asyncio.create_task(hop.open(transport, one)) for hop, one in zip(hops, openings, strict=True)]
     try:
-        await asyncio.gather(*tasks)
-    except BaseException:
+        await asyncio.wait(tasks, timeout=patience, return_when=asyncio.FIRST_EXCEPTION)
+        errors = [task.exception() if task.done() else None for task in tasks]
+        error = next((error for error in errors if error is not None), None)
+        if error is None and not all(task.done() for task in tasks):
+            late = [hop.peer_id for hop, task in zip(hops, tasks, strict=True) if not task.done()]
+            raise DeadlineExceeded(f"the session did not open in {patience:g} s", peer_id=late[0], failed=late)
+        if isinstance(error, FarError):
+            blamed = [one.facts.get("peer_id") for one in errors if isinstance(one, FarError)]
+            error.facts["failed"] = [str(peer_id) for peer_id in blamed]
+        if error is not None:
+            raise error
+    finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        raise
