@@ -93,7 +93,7 @@ async def test_the_text_is_the_same_with_any_draft_and_without(
     assert {result.token_ids for result in results} == {plain.token_ids}
     assert {result.text for result in results} == {plain.text}
     assert (plain.drafted, plain.accepted) == (0, 0)
-    assert itself.accepted == itself.drafted > 40
+    assert itself.accepted == itself.drafted > 20
     assert related.drafted > related.accepted > 20
     assert strange.accepted < 5
     assert strange.drafted < 30
