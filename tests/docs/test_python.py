@@ -9,9 +9,11 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import typer
 
-from far_mesh.config import GenerationOptions, MeshConfig
-from tests.docs.pages import PAGES, ROOT, Block, bare, blocks, name_of
+import far_mesh.cli
+from far_mesh.config import GenerationOptions, MeshConfig, Preference
+from tests.docs.pages import PAGES, ROOT, Block, bare, blocks, name_of, table
 
 OURS = ("discovery", "far_node", "far_mesh")
 EXAMPLES = [block for page in PAGES for block in blocks(page, "python")]
@@ -60,12 +62,23 @@ def test_examples_call_methods_and_options_that_exist(example: Block) -> None:
 )
 def test_tables_of_options_are_those_of_the_code(kind: type[GenerationOptions | MeshConfig], first_row: str) -> None:
     documented = {bare(row[0]): row[1] for row in _table_after(ROOT / "docs/developers.md", f"`{kind.__name__}`")}
-    expected = {
-        field.name: "needed" if field.default is dataclasses.MISSING else str(field.default)
-        for field in dataclasses.fields(kind)
-    }
-    assert documented == expected
+    assert documented == {field.name: _in_words(field.default) for field in dataclasses.fields(kind)}
     assert first_row.strip("`") == next(iter(documented))
+
+
+def _in_words(default: object) -> str:
+    if default is dataclasses.MISSING:
+        return "needed"
+    return "its own defaults" if dataclasses.is_dataclass(default) else str(default)
+
+
+def test_every_preference_has_a_flag_that_both_commands_know() -> None:
+    documented = {bare(row[0]): bare(row[1]) for row in table(ROOT / "docs/developers.md", "| field | flag")}
+    assert list(documented) == [field.name for field in dataclasses.fields(Preference)]
+    commands = typer.main.get_command(far_mesh.cli.app).commands  # type: ignore[attr-defined]
+    for name in ("generate", "route"):
+        flags = {option for parameter in commands[name].params for option in parameter.opts}
+        assert set(documented.values()) <= flags
 
 
 def _table_after(page: Path, words: str) -> list[list[str]]:
