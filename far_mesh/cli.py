@@ -9,6 +9,7 @@ import typer
 
 from discovery.console import Console, fail, quiet_libraries, run, settle_memory
 from far_mesh import embed_cli, route_cli
+from far_mesh.bench import cli as bench_cli
 from far_mesh.embed_cli import LocalFirstOption, LocalLastOption
 from far_mesh.route_cli import (
     MaxHopsOption,
@@ -32,6 +33,7 @@ app = typer.Typer(
 
 
 app.command()(route_cli.route)
+app.add_typer(bench_cli.app, name="bench")
 app.command()(embed_cli.embed)
 
 

@@ -153,17 +153,18 @@ def as_facts(trace: Trace) -> dict[str, Any]:
         "peers": trace.peers,
         "tokens": trace.tokens,
         "void_steps": trace.void_steps,
-        "prompt": _facts(parts[0]) if parts else None,
-        "median_step": _facts(median(parts[1:])) if parts[1:] else None,
-        "total": _facts(total(parts)),
+        "prompt": parts_as_facts(parts[0]) if parts else None,
+        "median_step": parts_as_facts(median(parts[1:])) if parts[1:] else None,
+        "total": parts_as_facts(total(parts)),
         "steps": [
-            {"positions": step.positions, "tokens": step.tokens} | _facts(one)
+            {"positions": step.positions, "tokens": step.tokens} | parts_as_facts(one)
             for step, one in zip(productive, parts, strict=True)
         ],
     }
 
 
-def _facts(parts: Parts) -> dict[str, Any]:
+def parts_as_facts(parts: Parts) -> dict[str, Any]:
+    """For JSON, in milliseconds."""
     return {
         "queue_ms": _ms(parts.queue),
         "compute_ms": {peer_id: _ms(seconds) for peer_id, seconds in parts.compute.items()},

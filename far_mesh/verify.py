@@ -40,13 +40,13 @@ def load(path: Path) -> Report:
 
 
 def check_place(path: Path) -> None:
-    """Whether a file of receipts can be written there, before there is anything to write.
+    """Whether a file can be written there, before there is anything to write.
 
     Raises:
         InvalidArgument: it cannot.
     """
     if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InvalidArgument(f"{path} is not a place for a file", param="receipts")
+        raise InvalidArgument(f"{path} is not a place for a file", param="file")
 
 
 def save(evidence: Evidence, path: Path) -> None:

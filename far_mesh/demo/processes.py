@@ -73,6 +73,11 @@ class Child:
         self._kill_group()  # what it may have left behind
         await asyncio.gather(self._reading, self._watching, return_exceptions=True)
 
+    async def kill(self) -> None:
+        """SIGKILL to its whole group, as a power cut would end it."""
+        self._kill_group()
+        await self._process.wait()
+
     def _kill_group(self) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)

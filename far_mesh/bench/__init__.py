@@ -1,0 +1,1 @@
+"""``far-mesh bench``: what a swarm does for a client, measured from outside: latency, throughput, failover."""

@@ -1,0 +1,244 @@
+"""``far-mesh bench``: the commands."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from discovery.console import Console, fail, quiet_libraries, run, settle_memory
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from far_mesh.bench.failover import Kill
+    from far_mesh.client import Mesh
+
+app = typer.Typer(help="Measure a swarm: latency, throughput, failover.", no_args_is_help=True)
+
+_EXIT_LOST = 3
+
+ModelOption = Annotated[str, typer.Option(help="Model directory, hub id (owner/name) or the bundled far-demo.")]
+PeersOption = Annotated[list[str], typer.Option(help="Multiaddr of a swarm peer, …/p2p/12D3KooW…; repeatable.")]
+TokensOption = Annotated[int, typer.Option(min=2, help="Longest answer.")]
+LengthOption = Annotated[int, typer.Option(min=1, help="Tokens of each prompt.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Same seed, same prompts.")]
+NoSpeculationOption = Annotated[bool, typer.Option("--no-speculation", help="Send no guesses ahead.")]
+PrefixOption = Annotated[str, typer.Option(help="DHT prefix of the swarm.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")]
+OutOption = Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Measure = Callable[["Mesh"], Awaitable[dict[str, Any]]]
+
+
+@app.command()
+def latency(
+    initial_peers: PeersOption,
+    model: ModelOption = "far-demo",
+    prompt_length: Annotated[list[int], typer.Option(min=1, help="Tokens of a prompt; repeatable.")] = [16, 64, 256],  # noqa: B006
+    tokens: TokensOption = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Answers for each length of prompt.")] = 5,
+    seed: SeedOption = 0,
+    no_speculation: NoSpeculationOption = False,
+    prefix: PrefixOption = "far",
+    threads: ThreadsOption = None,
+    out: OutOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Time to the first token by length of prompt, and time per token, of one answer after the other."""
+    console = _begin(json, threads, out)
+
+    async def measure(mesh: Mesh) -> dict[str, Any]:
+        from far_mesh.bench.latency import latency as of
+        from far_mesh.bench.progress import shown
+
+        with shown() as on_progress:
+            return await of(
+                mesh, prompt_lengths=prompt_length, tokens=tokens, rounds=rounds, seed=seed, on_progress=on_progress
+            )
+
+    async def main() -> None:
+        from far_mesh.bench.report import latency_table
+
+        async with await _join(model, initial_peers, prefix, speculation=not no_speculation) as mesh:
+            result = await _measured("latency", mesh, measure)
+        _tell(console, result, latency_table(result), out)
+
+    run(console, main)
+
+
+@app.command()
+def throughput(
+    initial_peers: PeersOption,
+    model: ModelOption = "far-demo",
+    streams: Annotated[list[int], typer.Option(min=1, max=1024, help="Answers at once; repeatable.")] = [1, 4, 8, 16],  # noqa: B006
+    prompt_length: LengthOption = 32,
+    tokens: TokensOption = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Times for each number of streams.")] = 2,
+    seed: SeedOption = 0,
+    no_speculation: NoSpeculationOption = False,
+    prefix: PrefixOption = "far",
+    threads: ThreadsOption = None,
+    out: OutOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Tokens per second of several answers at once."""
+    console = _begin(json, threads, out)
+
+    async def measure(mesh: Mesh) -> dict[str, Any]:
+        from far_mesh.bench.progress import shown
+        from far_mesh.bench.throughput import throughput as of
+
+        with shown() as on_progress:
+            return await of(
+                mesh,
+                streams=streams,
+                prompt_length=prompt_length,
+                tokens=tokens,
+                rounds=rounds,
+                seed=seed,
+                on_progress=on_progress,
+            )
+
+    async def main() -> None:
+        from far_mesh.bench.report import throughput_table
+
+        async with await _join(model, initial_peers, prefix, speculation=not no_speculation) as mesh:
+            result = await _measured("throughput", mesh, measure)
+        _tell(console, result, throughput_table(result), out)
+
+    run(console, main)
+
+
+@app.command()
+def failover(
+    initial_peers: PeersOption = [],  # noqa: B006
+    kill_command: Annotated[
+        str | None,
+        typer.Option(help="What kills a node of your swarm, such as 'my-script {peer_id}'; with peers only."),
+    ] = None,
+    model: ModelOption = "far-demo",
+    parts: Annotated[int, typer.Option(min=1, help="Ranges of blocks of a swarm of our own.")] = 2,
+    copies: Annotated[int, typer.Option(min=1, help="Nodes for each of its ranges.")] = 2,
+    prompt_length: LengthOption = 32,
+    tokens: TokensOption = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Nodes to be killed, one after the other.")] = 5,
+    seed: SeedOption = 0,
+    no_speculation: NoSpeculationOption = False,
+    prefix: PrefixOption = "far",
+    threads: ThreadsOption = None,
+    out: OutOption = None,
+    json: JsonOption = False,
+) -> None:
+    """The pause when a random node of the route is killed. Without peers: in a swarm of our own on this machine.
+
+    Exit code 3: an answer did not come out as it does without a loss.
+    """
+    from discovery.protocol.errors import FarError, InvalidArgument
+
+    console = _begin(json, threads, out)
+    command: Kill | None = None
+    try:
+        if bool(initial_peers) != (kill_command is not None):
+            raise InvalidArgument("a swarm of yours (--initial-peers) needs a --kill-command, and a command a swarm")
+        if kill_command is not None:
+            from far_mesh.bench.failover import kill_command as of_words
+
+            command = of_words(kill_command)
+    except FarError as error:
+        fail(console, error)
+
+    async def figures(mesh: Mesh, kill: Kill, restore: Callable[[], Awaitable[None]] | None) -> dict[str, Any]:
+        from far_mesh.bench.failover import failover as of
+        from far_mesh.bench.progress import shown
+
+        with shown() as on_progress:
+            return await of(
+                mesh,
+                kill,
+                restore=restore,
+                prompt_length=prompt_length,
+                tokens=tokens,
+                rounds=rounds,
+                seed=seed,
+                on_progress=on_progress,
+            )
+
+    async def in_theirs(kill: Kill) -> dict[str, Any]:
+        async with await _join(model, initial_peers, prefix, speculation=not no_speculation) as mesh:
+            return await _measured("failover", mesh, lambda mesh: figures(mesh, kill, None))
+
+    async def in_ours() -> dict[str, Any]:
+        from far_mesh.bench.town import a_town
+        from far_node.blocks.cut import read_config, shape_of
+        from far_node.blocks.source import find_model
+
+        block_count = shape_of(read_config(find_model(model))).block_count
+        with tempfile.TemporaryDirectory(prefix="far-bench-") as folder:
+            async with (
+                a_town(Path(folder), model, block_count, parts, copies) as town,
+                await _join(model, [town.initial_peer], "far", speculation=not no_speculation) as mesh,
+            ):
+                await town.until_seen(mesh)
+                return await _measured(
+                    "failover", mesh, lambda mesh: figures(mesh, town.kill, lambda: town.restore(mesh))
+                )
+
+    async def main() -> None:
+        from far_mesh.bench.report import failover_summary, failover_table
+
+        result = await (in_ours() if command is None else in_theirs(command))
+        _tell(console, result, failover_table(result), out, failover_summary(result))
+        if result["same_text"] != 1:
+            raise typer.Exit(_EXIT_LOST)
+
+    run(console, main)
+
+
+def _begin(json: bool, threads: int | None, out: Path | None) -> Console:
+    from discovery.protocol.errors import FarError
+    from far_mesh.verify import check_place
+
+    console = Console(json)
+    quiet_libraries()
+    try:
+        if out is not None:
+            check_place(out)
+    except FarError as error:
+        fail(console, error)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    return console
+
+
+async def _join(model: str, initial_peers: list[str], prefix: str, *, speculation: bool) -> Mesh:
+    from far_mesh.client import Mesh
+    from far_mesh.config import MeshConfig
+
+    return await Mesh.join(model, initial_peers, MeshConfig(prefix=prefix, speculation=speculation))
+
+
+async def _measured(kind: str, mesh: Mesh, measure: Measure) -> dict[str, Any]:
+    from far_mesh.bench.report import whole
+
+    settle_memory()
+    return await whole(kind, mesh, await measure(mesh))
+
+
+def _tell(
+    console: Console, result: dict[str, Any], table: Table, out: Path | None, sentence: str | None = None
+) -> None:
+    from far_mesh.bench.report import write
+
+    if out is not None:
+        write(result, out)
+    if not console.as_json:
+        from rich.console import Console as RichConsole
+
+        RichConsole().print(table)
+    console.event("result", sentence, **result)
