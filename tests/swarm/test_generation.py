@@ -64,7 +64,7 @@ class TestOutput:
         assert [done.peer_id for done in result.contributions] == [node.peer_id for node in served.nodes]
         assert [done.wallet for done in result.contributions] == [node.wallet for node in served.nodes]
         assert served.is_route(done.blocks for done in result.contributions)
-        positions = len(ids) + result.completion_tokens - 1
+        positions = len(ids) + result.completion_tokens - 1 + result.drafted - result.accepted
         for done in result.contributions:
             assert done.token_layers == positions * (done.blocks[1] - done.blocks[0])
         assert sum(done.token_layers for done in result.contributions) == result.expected_token_layers
