@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from discovery.dht.transport import Channel, Transport
 from discovery.protocol.codec import position_bytes
@@ -37,6 +38,8 @@ _OnLoss = Callable[[str], Awaitable[None]]
 
 _LARGE_BYTES = 1 << 18
 """What is hashed beside the event loop, so that the streams of others do not wait for it."""
+_TAKEN_BACK_BYTES = 1 << 20
+"""Of steps in flight that take each other back, beside all positions of the session."""
 
 
 class NodeSession:
@@ -53,9 +56,10 @@ class NodeSession:
         self._inbox = Inbox(self._do, self.frame_limit)
         self._taken = self._given = opening.resumption.at_step if opening.resumption else 0
         self._has_begun = False
+        self._replayed = 0
         self._prefix: Keys = ()
         self._feeder, self._previous = opening.previous, None if opening.previous else control
-        self._successor = _Successor(opening, self.log, self._lost_successor)
+        self._successor = _Successor(opening, self.log, self._all_bytes + _TAKEN_BACK_BYTES, self._lost_successor)
         self._resending: asyncio.Task[None] | None = None
         self._last_step_at = time.monotonic()
         self.closed = False
@@ -68,11 +72,13 @@ class NodeSession:
     @property
     def frame_limit(self) -> int:
         """Bytes of the longest message that can be a step of this session."""
+        return min(MAX_FRAME_BYTES, self._all_bytes + MAX_PLAIN_BYTES)
+
+    @property
+    def _all_bytes(self) -> int:
+        """Hidden states of all rows and positions."""
         opening = self.opening
-        positions = opening.batch * opening.max_length
-        return min(
-            MAX_FRAME_BYTES, positions * position_bytes(opening.codec, self._place.blocks.hidden_size) + MAX_PLAIN_BYTES
-        )
+        return opening.batch * opening.max_length * position_bytes(opening.codec, self._place.blocks.hidden_size)
 
     def idle_seconds(self, now: float) -> float:
         """How long nothing has been asked of us, or what we answered has not been taken."""
@@ -116,7 +122,9 @@ class NodeSession:
         except FarError as error:
             await self.fail(self._blaming_feeder(error))
             return
-        if not step.is_replay:
+        if step.is_replay:
+            self._replayed = step.start_position + step.hidden.shape[1]
+        else:
             self._has_begun, self._taken = True, step.index + 1
         self._last_step_at = time.monotonic()
         self._inbox.put(step)
@@ -134,13 +142,12 @@ class NodeSession:
             await self._inbox.then(self._end_input_chain)
             if old is not None:
                 await old.close()
-        if message.next is not None:
-            try:
-                await self._replace_successor(transport, message.next)
-            except PeerUnavailable as error:
-                await self._tell(Failure.of(error, message.next.peer_id))
-                return
-        await self._tell(Rerouted(message.number, self._taken))
+            self._replayed = 0
+        answer = Rerouted(message.number, self._taken)
+        if message.next is None:
+            await self._tell(answer)
+        else:
+            await self._replace_successor(transport, message.next, answer)
 
     async def pong(self, number: int) -> None:
         """Say how far we are."""
@@ -154,6 +161,8 @@ class NodeSession:
     async def final_receipt(self) -> None:
         """Compute what was taken in, then send the last receipt."""
         await self._inbox.drained()
+        if self._resending is not None:  # a receipt tells of all that was given, or of none
+            await asyncio.wait([self._resending])
         self.closed = True
         await self._control.send(ReceiptIssued(self.log.receipt().to_bytes()))
 
@@ -162,6 +171,7 @@ class NodeSession:
         self.closed = True
         if self._resending is not None:
             self._resending.cancel()
+            await asyncio.gather(self._resending, return_exceptions=True)
         await self._inbox.close()
         await self._successor.close()
         if self._previous is not None and self._previous is not self._control:
@@ -193,6 +203,10 @@ class NodeSession:
         if step.is_replay:
             if self.opening.resumption is None or self._has_begun:
                 raise ProtocolViolation("a replay came, and nobody is replaced here")
+            if step.start_position != self._replayed:  # once, lest it go round among nodes that name each other
+                raise ProtocolViolation(
+                    f"a replay of position {step.start_position} came where {self._replayed} is due"
+                )
         elif self.opening.resumption is not None and not self._has_begun:
             if step.index > self._taken:
                 raise ProtocolViolation(f"step {step.index} came where the steps up to {self._taken} are due")
@@ -259,26 +273,27 @@ class NodeSession:
         if receipt is not None:
             await self._control.send(ReceiptIssued(receipt.to_bytes()))
 
-    async def _replace_successor(self, transport: Transport, address: PeerAddress) -> None:
-        """Returns when the new one is linked; it is given all that was handed on while other messages are read."""
-        if self._resending is not None:
+    async def _replace_successor(self, transport: Transport, address: PeerAddress, answer: Rerouted) -> None:
+        """It is linked, and given all that was handed on, while other messages are read."""
+        if self._resending is not None and not self._resending.done():
             self._resending.cancel()
-        await self._tell(ReceiptIssued(self.log.receipt().to_bytes()))  # the last one that the old one can confirm
-        linked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._resending = asyncio.create_task(self._resend(transport, address, linked))
-        await linked
+        else:  # the last one that the old one can confirm
+            await self._tell(ReceiptIssued(self.log.receipt().to_bytes()))
+        self._resending = asyncio.create_task(self._resend(transport, address, answer))
 
-    async def _resend(self, transport: Transport, address: PeerAddress, linked: asyncio.Future[None]) -> None:
+    async def _resend(self, transport: Transport, address: PeerAddress, answer: Rerouted) -> None:
         try:
-            await self._successor.replace(transport, address, linked)
+            # receipts after the answer are of the new link
+            await self._successor.replace(transport, address, partial(self._tell, answer))
         except FarError as error:
-            linked.set_exception(error)
+            await self._tell(Failure.of(error, address.peer_id))
             return
         await self._tell(ReceiptIssued(self.log.receipt().to_bytes()))
 
     async def _end_input_chain(self) -> None:
         """What was taken from the old predecessor has been computed: a receipt that it can confirm, or be held to."""
-        await self._tell(ReceiptIssued(self.log.receipt().to_bytes()))
+        if self._resending is None or self._resending.done():  # else only a part has been given to the new successor
+            await self._tell(ReceiptIssued(self.log.receipt().to_bytes()))
         self.log.new_predecessor()
 
     async def _lost_successor(self, peer_id: str) -> None:
@@ -292,8 +307,8 @@ class NodeSession:
 class _Successor:
     """The node after this one, if there is one: the stream to it, and all that it was given."""
 
-    def __init__(self, opening: Open, log: WorkLog, on_loss: _OnLoss) -> None:
-        self._opening, self._log, self._on_loss = opening, log, on_loss
+    def __init__(self, opening: Open, log: WorkLog, most_bytes: int, on_loss: _OnLoss) -> None:
+        self._opening, self._log, self._most_bytes, self._on_loss = opening, log, most_bytes, on_loss
         self._history = History()
         self._channel: Channel | None = None
         self._sending = asyncio.Lock()
@@ -310,11 +325,10 @@ class _Successor:
         Raises:
             PeerUnavailable: it cannot be reached.
         """
-        channel = Channel(await transport.open(address, LINK_PROTOCOL))
-        await channel.send(Link(self._opening.session_id))
-        self._channel = channel
+        async with self._sending:  # steps wait for it
+            await self._link(transport, address)
 
-    async def replace(self, transport: Transport, address: PeerAddress, linked: asyncio.Future[None]) -> None:
+    async def replace(self, transport: Transport, address: PeerAddress, on_link: Callable[[], Awaitable[None]]) -> None:
         """Link to another in its place, then give it everything from the beginning.
 
         Raises:
@@ -324,15 +338,21 @@ class _Successor:
             self._scope.reschedule(asyncio.get_running_loop().time())  # who sends to the old one waits in vain
         async with self._sending:
             await self.close()
-            await self.link(transport, address)
+            await self._link(transport, address)
             self._log.new_successor()
-            linked.set_result(None)
-            for step in list(self._history.replay()):
+            await on_link()
+            for step in self._history.replay():
                 await self._send(step, again=True)
 
     async def give(self, step: Step) -> None:
-        """Hand a step on, and keep it."""
+        """Hand a step on, and keep it.
+
+        Raises:
+            SessionTooLong: with all that is kept it is more than the session.
+        """
         async with self._sending:
+            if self._history.held_bytes + len(step.hidden.data) > self._most_bytes:
+                raise SessionTooLong("more steps are in flight than the session is long: say which have been answered")
             self._history.add(step)
             await self._send(step)
 
@@ -346,16 +366,24 @@ class _Successor:
         channel = self._channel
         if channel is None or not (again or _is_due(step, self._opening)):
             return
+        await _add_to_chain(self._log, step)  # first: of what fails to be sent a part may arrive, or all
         try:
             async with asyncio.timeout(None) as self._scope:
                 await channel.send(step)
         except (PeerUnavailable, TimeoutError):
             await self.close()
             await self._on_loss(channel.peer_id)
-        else:
-            await _add_to_chain(self._log, step)
         finally:
             self._scope = None
+
+    async def _link(self, transport: Transport, address: PeerAddress) -> None:
+        channel = Channel(await transport.open(address, LINK_PROTOCOL))
+        try:
+            await channel.send(Link(self._opening.session_id))
+        except BaseException:
+            await channel.close()
+            raise
+        self._channel = channel
 
 
 def _is_due(step: Step, opening: Open) -> bool:
