@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from far_mesh.model.embedding import Pooling
 
 LocalFirstOption = Annotated[
-    int, typer.Option("--local-blocks-first", help="Compute so many first blocks here: no node sees what goes in.")
+    int,
+    typer.Option("--local-blocks-first", min=0, help="Compute so many first blocks here: no node sees what goes in."),
 ]
 LocalLastOption = Annotated[
-    int, typer.Option("--local-blocks-last", help="Compute so many last blocks here: no node sees what comes out.")
+    int,
+    typer.Option("--local-blocks-last", min=0, help="Compute so many last blocks here: no node sees what comes out."),
 ]
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from transformers import PreTrainedModel, set_seed
+from transformers.generation import StoppingCriteria, StoppingCriteriaList
 
 from discovery.protocol.errors import FarError, InvalidArgument
 from far_mesh import AutoDistributedModelForCausalLM
-from tests.support.models import whole_model
+from far_mesh.model.tokens import Tokens
+from far_node.blocks.cut import read_config
+from far_node.blocks.source import find_model
+from tests.support.models import BUNDLED_VOCABULARY, make_model, whole_model, with_bundled_tokenizer
+from tests.support.swarm import Process, Town, run_command
 from tests.swarm.conftest import RealSwarm, Served
 from tests.swarm.test_generation import path_of
 
@@ -99,6 +106,107 @@ def test_its_blocks_are_not_here(distributed: Any, whole: PreTrainedModel) -> No
     blocks = sum(p.numel() for p in find_stack(whole).layers.parameters())
     here = sum(p.numel() for p in distributed.parameters())
     assert here == sum(p.numel() for p in whole.parameters()) - blocks
+
+
+def test_a_session_goes_on_where_the_nodes_are(distributed: Any, whole: PreTrainedModel, served_once: Served) -> None:
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    with distributed.inference_session(max_length=64) as session:
+        first = distributed.generate(prompts(), **options)
+        text = torch.cat((first, prompts(length=3)), dim=1)
+        second = distributed.generate(text, **options)
+        third = distributed.generate(session=session, **options)
+    assert torch.equal(torch.cat((second, third), dim=1), whole.generate(text, **options | {"max_new_tokens": 12}))
+    positions = 8 + 6 + 3 + 12 - 1
+    assert {done.positions for done in distributed.get_last_contributions()} == {positions}
+    assert distributed.get_last_contributing_servers() == [node.peer_id for node in served_once.nodes]
+
+
+@pytest.mark.parametrize("way", ["greedy", "beams"])
+def test_private_ends_say_the_same_and_leave_the_rest_to_nodes(
+    real_swarm: RealSwarm, served_once: Served, whole: PreTrainedModel, way: str
+) -> None:
+    options = {"max_new_tokens": 16, "pad_token_id": 0, **WAYS[way]}
+    model: Any = AutoDistributedModelForCausalLM.from_pretrained(
+        served_once.model, initial_peers=real_swarm.initial_peers, local_blocks_first=1, local_blocks_last=1
+    )
+    try:
+        assert torch.equal(model.generate(prompts(), **options), whole.generate(prompts(), **options))
+        blocks = [done.blocks for done in model.get_last_contributions()]
+    finally:
+        model.close()
+    assert (blocks[0][0], blocks[-1][1]) == (1, served_once.spans[-1][1] - 1)
+
+
+def test_far_mesh_embed_gives_the_vectors_of_the_whole_model(
+    real_swarm: RealSwarm, served_once: Served, whole: PreTrainedModel
+) -> None:
+    texts = ["Once upon a time", "The fox"]
+    ended = run_command(
+        *("far_mesh.cli", "embed", "--json", "--model", served_once.model, "--threads", "1", "--no-normalize"),
+        *("--initial-peers", real_swarm.initial_peers[0]),
+        *(word for text in texts for word in ("--text", text)),
+    )
+    assert (ended.status, ended.err) == (0, "")
+    *vectors, done = ended.events
+    positions = 0
+    for index, (text, event) in enumerate(zip(texts, vectors, strict=True)):
+        ids = raw_ids(served_once.model, text)
+        positions += len(ids)
+        with torch.inference_mode():
+            states = whole(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0]
+        assert event["index"] == index
+        torch.testing.assert_close(torch.tensor(event["embedding"]), states.mean(dim=0), atol=1e-4, rtol=1e-4)
+    assert (done["event"], done["prompt_tokens"]) == ("done", positions)
+    assert done["token_layers"] == positions * served_once.spans[-1][1]
+
+
+def raw_ids(model: str, text: str) -> list[int]:
+    source = find_model(model)
+    return Tokens.load(source, read_config(source)).encode(text, raw=True)
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Iterator[tuple[Path, Town]]:
+    """A town of its own, to be broken: each block is on two nodes."""
+    path = with_bundled_tokenizer(make_model(tmp_path / "tiny", vocab_size=BUNDLED_VOCABULARY, seed=2))
+    with Town(tmp_path / "town") as town:
+        town.start_nodes(path, (0, 3), (3, 6), (0, 3), (3, 6))
+        yield path, town
+
+
+class _KillTheLast(StoppingCriteria):  # type: ignore[misc]
+    """Not a criterion: a node of the route dies after some tokens."""
+
+    def __init__(self, model: Any, town: Town) -> None:
+        self.model, self.town, self.killed = model, town, list[Process]()
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        if input_ids.shape[1] == 20 and not self.killed:
+            victim = self.model._session.cache._remote._session.route[-1].node.peer_id
+            self.killed = [node for node in self.town.nodes if node.peer_id == victim]
+            self.killed[0].send(signal.SIGKILL)
+        return torch.zeros(len(input_ids), dtype=torch.bool)
+
+
+@pytest.mark.parametrize("local", [0, 1])
+@pytest.mark.parametrize("way", ["greedy", "beams"])
+def test_a_node_that_dies_in_the_middle_of_generate_is_replaced(town: tuple[Path, Town], local: int, way: str) -> None:
+    path, broken = town
+    options = {"max_new_tokens": 40, "pad_token_id": 0, "eos_token_id": None, **WAYS[way]}
+    model: Any = AutoDistributedModelForCausalLM.from_pretrained(
+        str(path), initial_peers=broken.initial_peers, local_blocks_first=local, local_blocks_last=local
+    )
+    try:
+        killer = _KillTheLast(model, broken)
+        said = model.generate(prompts(), stopping_criteria=StoppingCriteriaList([killer]), **options)
+        contributions = model.get_last_contributions()
+    finally:
+        model.close()
+    assert torch.equal(said, whole_model(path).generate(prompts(), **options))
+    (victim,) = killer.killed
+    assert victim.wait() != 0
+    spare = next(done for done in contributions if done.blocks == (3, 6 - local) and done.peer_id != victim.peer_id)
+    assert spare.positions > 0
 
 
 def test_a_cache_of_ones_own_cannot_be_passed_in(distributed: Any) -> None:
