@@ -89,10 +89,13 @@ class Shunned:
 
     seconds: float
     _until: dict[str, float] = field(default_factory=dict)
+    _failures: dict[str, int] = field(default_factory=dict)
 
     def add(self, peer_id: str, now: float, retry_after: float | None = None) -> None:
-        """It failed now; who said when to come back is taken at its word."""
-        self._until[peer_id] = now + (self.seconds if retry_after is None else min(retry_after, self.seconds))
+        """It failed now: again, and it is shunned twice as long. Who said when to come back is taken at its word."""
+        failures = self._failures[peer_id] = self._failures.get(peer_id, 0) + 1
+        longest = self.seconds * 2 ** (failures - 1)
+        self._until[peer_id] = now + (longest if retry_after is None else min(retry_after, longest))
 
     def at(self, now: float) -> set[str]:
         """Who is shunned."""

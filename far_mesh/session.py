@@ -40,6 +40,7 @@ FindOthers = Callable[[Sequence[RouteHop], str | None, str | None, Collection[st
 
 _LOOK_SECONDS = 0.1
 _TRY_AGAIN_SECONDS = 0.5
+_MENDING_SHARE = 0.5  # of the time for opening: a text stands still meanwhile
 
 
 @dataclass(frozen=True)
@@ -452,7 +453,7 @@ class MeshSession:
             for index in range(len(hops))
         ]
         try:
-            await _open_all(self._transport, hops, openings, self._config.open_timeout)
+            await _open_all(self._transport, hops, openings, _MENDING_SHARE * self._config.open_timeout)
         except FarError as error:
             for peer_id in error.facts["failed"]:
                 staying = next((hop for hop in ends if hop is not None and hop.peer_id == peer_id), None)
