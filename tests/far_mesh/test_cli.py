@@ -67,7 +67,25 @@ def test_a_bootstrap_peer_that_is_not_running() -> None:
     refused("peer_unavailable", "is the bootstrap peer running?")
 
 
-@pytest.mark.parametrize("arguments", [["generate"], ["generate", "--max-tokens", "many"], ["generat"]])
+def test_a_way_of_pooling_that_there_is_not() -> None:
+    arguments = ["embed", "--model", "far-demo", "--text", "hello", "--initial-peers", NOBODY, "--pooling", "max"]
+    ended = CliRunner().invoke(far_mesh.cli.app, [*arguments, "--json"])
+    event = json.loads(ended.stdout)
+    assert (ended.exit_code, event["code"]) == (1, "invalid_argument")
+    assert "'max' is not one of mean, last, cls" in event["message"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["generate"],
+        ["generate", "--max-tokens", "many"],
+        ["generate", "--model", "far-demo", "--prompt", "a", "--initial-peers", NOBODY, "--local-blocks-first", "-1"],
+        ["embed"],
+        ["embed", "--model", "far-demo", "--text", "a", "--initial-peers", NOBODY, "--local-blocks-last", "-1"],
+        ["generat"],
+    ],
+)
 def test_a_usage_error_has_exit_code_2(arguments: list[str]) -> None:
     ended = CliRunner().invoke(far_mesh.cli.app, arguments)
     assert ended.exit_code == 2
@@ -79,7 +97,7 @@ def test_help_imports_nothing_heavy() -> None:
 import sys
 from typer.testing import CliRunner
 import far_mesh.cli
-for arguments in (["--help"], ["generate", "--help"], ["route", "--help"]):
+for arguments in (["--help"], ["generate", "--help"], ["route", "--help"], ["embed", "--help"]):
     ended = CliRunner().invoke(far_mesh.cli.app, arguments)
     assert ended.exit_code == 0 and "Usage" in ended.output
 heavy = {"torch", "transformers", "hivemind", "numpy", "web3", "fastapi"} & set(sys.modules)
