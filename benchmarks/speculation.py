@@ -181,8 +181,9 @@ def on_network(network: Wan, folder: Path, model: Path, blocks: int, given: argp
             return "--host-maddr", f"/ip4/{network.address(host)}/tcp/31330"
 
         identity = str(folder / "bootstrap")
-        words = ("discovery.cli", "bootstrap", "--json", *listen(BOOTSTRAP), "--identity", identity)
-        peer = str(_ready(start(BOOTSTRAP, "bootstrap", *words))["maddrs"][0])
+        options = ("--json", *listen(BOOTSTRAP), "--identity", identity)
+        bootstrap = start(BOOTSTRAP, "bootstrap", "discovery.cli", "bootstrap", *options)
+        peer = str(_ready(bootstrap)["maddrs"][0])
         share = blocks // NODES
         nodes = [
             start(
