@@ -17,8 +17,11 @@ from far_mesh.measure import PATIENCE_SECONDS, Measured
 from far_mesh.route import Explanation, RouteHop, explain, plan_route
 from far_mesh.session import Mended, MeshSession, SessionRequest
 from far_mesh.swarm_view import SwarmView
+from far_node.errors import Busy, Leaving, OutOfCache
 
 OnMended = Callable[[Mended], None]
+_REFUSALS = (Busy, Leaving, OutOfCache)
+"""Who says so is full or on its way out, and not unreliable."""
 
 
 class Swarm:
@@ -141,7 +144,8 @@ class SessionOpener:
                     continue
                 failed = error.facts.get("failed") or [str(error.facts.get("peer_id"))]
                 excluded.update(failed)
-                self._swarm.measured.failed(failed)
+                if not isinstance(error, _REFUSALS):
+                    self._swarm.measured.failed(failed)
         assert failure is not None
         raise failure
 

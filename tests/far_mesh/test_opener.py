@@ -1,0 +1,99 @@
+"""A session is opened on the route that is preferred, and who broke off is not preferred next time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from far_mesh.config import GenerationOptions, Preference
+from far_mesh.errors import NoRoute
+from tests.support.ring import FAST, Ring, RingNode, a_ring
+
+ONE = GenerationOptions(max_tokens=1)
+
+
+@pytest.fixture
+async def ring(talker: Path) -> AsyncIterator[Ring]:
+    """Two nodes for each half: a dear and fast one, and a cheap and slow one."""
+    async with a_ring(talker) as ring:
+        for name, first, end in (("0", 0, 3), ("1", 3, 6)):
+            await ring.add(first, end, name=f"fast{name}", block_ms=1.0, price_units=900, region="eu-west")
+            await ring.add(first, end, name=f"slow{name}", block_ms=500.0, price_units=100, region="us-east")
+        yield ring
+
+
+async def route_of(ring: Ring, preference: Preference, price_units: int = 0) -> list[str]:
+    mesh = await ring.mesh(replace(FAST, preference=preference))
+    try:
+        generation = await mesh.open([5], ONE, price_units=price_units)
+        await generation.finish()
+    finally:
+        await mesh.close()
+    names: dict[str, str] = {node.peer_id: node.name for node in ring.nodes}
+    return [names[hop.peer_id] for hop in generation.hops]
+
+
+def named(ring: Ring, name: str) -> RingNode:
+    (node,) = (node for node in ring.nodes if node.name == name)
+    return node
+
+
+async def test_the_preference_of_the_client_decides(ring: Ring) -> None:
+    assert await route_of(ring, Preference()) == ["fast0", "fast1"]
+    assert await route_of(ring, Preference("cheapest")) == ["slow0", "slow1"]
+    assert await route_of(ring, Preference(region="us")) == ["slow0", "slow1"]
+
+
+async def test_those_who_ask_for_more_than_is_offered_are_left_alone(ring: Ring) -> None:
+    assert await route_of(ring, Preference(), price_units=100) == ["slow0", "slow1"]
+    assert await route_of(ring, Preference(), price_units=900) == ["fast0", "fast1"]
+    with pytest.raises(NoRoute, match="asks for 100 units, 5 are offered"):
+        await route_of(ring, Preference(), price_units=5)
+
+
+async def test_only_invited_nodes_see_a_text(ring: Ring) -> None:
+    invited = frozenset({named(ring, "slow0").peer_id, named(ring, "fast1").announcement.wallet})
+    assert await route_of(ring, Preference(trusted_only=invited)) == ["slow0", "fast1"]
+    with pytest.raises(NoRoute, match="trusted_only"):
+        await route_of(ring, Preference(trusted_only=frozenset({named(ring, "slow0").peer_id})))
+
+
+async def test_ends_are_measured_when_a_session_opens(ring: Ring) -> None:
+    mesh = await ring.mesh()
+    await (await mesh.open([5], ONE)).finish()
+    known = mesh._swarm.measured.known()
+    assert set(known.round_trips) == {node.peer_id for node in ring.nodes}
+    assert all(0 < round_trip < 1000 for round_trip in known.round_trips.values())
+    await mesh.close()
+
+
+async def test_who_cannot_be_reached_is_remembered_and_who_is_full_is_not_blamed(talker: Path) -> None:
+    async with a_ring(talker, (0, 3)) as ring:
+        full = await ring.add(3, 6, name="full", max_sessions=1, block_ms=0.1)
+        gone = await ring.add(3, 6, name="gone", block_ms=0.2)
+        spare = await ring.add(3, 6, name="spare", block_ms=50.0)
+        await ring.add(0, 3, name="other")
+        mesh = await ring.mesh(replace(FAST, open_attempts=3))
+        first = await mesh.open([5], ONE)
+        assert first.hops[1].peer_id == full.peer_id
+        ring.network.cut(gone.transport.peer_id)
+        second = await mesh.open([5], ONE)
+        assert second.hops[1].peer_id == spare.peer_id
+        reliability = mesh._swarm.measured.known().reliability
+        assert reliability[gone.peer_id] < 1.0 == reliability[full.peer_id] == reliability[spare.peer_id]
+        await first.finish()
+        await second.finish()
+        await mesh.close()
+
+
+async def test_the_route_is_explained_without_opening_it(ring: Ring) -> None:
+    mesh = await ring.mesh()
+    told = await mesh._opener.explain()
+    names: dict[str, str] = {node.peer_id: node.name for node in ring.nodes}
+    assert [names[each.hop.node.peer_id] for each in told.hops] == ["fast0", "fast1"]
+    assert {names[reason.node.peer_id] for reason in told.reasons} == {"slow0", "slow1"}
+    assert all(not node.handler.open_sessions for node in ring.nodes)
+    await mesh.close()
