@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -35,7 +35,8 @@ class StepTrace:
     """One step round the ring. Times are seconds of a steady clock.
 
     Attributes:
-        positions: that were sent; ``tokens``: that its answer made certain, 0 where it was void.
+        positions: that were sent; ``tokens``: that its answer made certain, 0 where it was void or of a prompt's
+            beginning.
         sent_at: when it left; ``answered_at``: when its answer was there; from ``taken_at`` to ``chosen_at`` the client
             made tokens of it.
         nodes: those it went through, in order.
@@ -87,9 +88,20 @@ class Trace:
         return sum(step.tokens for step in self.steps)
 
     @property
+    def prompt(self) -> tuple[StepTrace, ...]:
+        """The steps that the prompt went in; the last of them brought the first token, if there is one."""
+        end = next((number for number, step in enumerate(self.steps, 1) if step.tokens), len(self.steps))
+        return self.steps[:end]
+
+    @property
+    def later(self) -> tuple[StepTrace, ...]:
+        """The steps after the prompt's that brought tokens."""
+        return tuple(step for step in self.steps[len(self.prompt) :] if step.tokens)
+
+    @property
     def void_steps(self) -> int:
-        """Steps with wrong guesses, from which no token came."""
-        return sum(not step.tokens for step in self.steps)
+        """Steps after the prompt's with wrong guesses, from which no token came."""
+        return len(self.steps) - len(self.prompt) - len(self.later)
 
     @property
     def peers(self) -> tuple[str, ...]:
@@ -97,16 +109,29 @@ class Trace:
         return tuple(dict.fromkeys(node.peer_id for step in self.steps for node in step.nodes))
 
     def parts(self) -> list[Parts]:
-        """Of each step that brought tokens; the first is the prompt's."""
-        found, before = list[Parts](), self.began_at
-        for step in self.steps:
-            if step.tokens:
-                found.append(_parts(step, before))
-                before = step.chosen_at
+        """Of the prompt, and of each step after it that brought tokens.
+
+        The steps of a prompt overlap: nodes' times are those of all together, links those of the last.
+        """
+        prompt = self.prompt
+        if not prompt or not prompt[-1].tokens:
+            return []
+        each = [_parts(step, step.sent_at) for step in prompt]
+        whole = replace(
+            total(each),
+            links=each[-1].links,
+            client=max(0.0, prompt[0].sent_at - self.began_at) + each[-1].client,
+            until_token=prompt[-1].chosen_at - self.began_at,
+        )
+        found, before = [whole], prompt[-1].chosen_at
+        for step in self.later:
+            found.append(_parts(step, before))
+            before = step.chosen_at
         return found
 
 
 def _parts(step: StepTrace, before: float) -> Parts:
+    """``before``: when the token before it was there."""
     under_way = step.answered_at - step.sent_at
     claimed = sum(node.waited + node.computed for node in step.nodes)
     believed = min(1.0, under_way / claimed) if claimed > 0 else 0.0
@@ -148,17 +173,17 @@ def _each(parts: Sequence[Parts], of: Callable[[Sequence[float]], float]) -> Par
 def as_facts(trace: Trace) -> dict[str, Any]:
     """For ``--json``; times in milliseconds."""
     parts = trace.parts()
-    productive = [step for step in trace.steps if step.tokens]
     return {
         "peers": trace.peers,
         "tokens": trace.tokens,
         "void_steps": trace.void_steps,
+        "prompt_positions": [step.positions for step in trace.prompt],
         "prompt": parts_as_facts(parts[0]) if parts else None,
         "median_step": parts_as_facts(median(parts[1:])) if parts[1:] else None,
         "total": parts_as_facts(total(parts)),
         "steps": [
             {"positions": step.positions, "tokens": step.tokens} | parts_as_facts(one)
-            for step, one in zip(productive, parts, strict=True)
+            for step, one in zip(trace.later, parts[1:], strict=True)
         ],
     }
 

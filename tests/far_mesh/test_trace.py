@@ -82,6 +82,25 @@ def test_guesses_that_were_right_make_tokens_come_sooner_than_a_round() -> None:
     assert (trace.tokens, trace.void_steps) == (4, 1)
 
 
+def test_a_prompt_in_parts_is_one_row_whose_parts_overlap() -> None:
+    parts = [step(0.005 + 0.010 * number, positions=64, tokens=0) for number in range(3)]
+    trace = Trace(0.0, (*parts, step(0.040, positions=9), step(0.100), step(0.110, tokens=0), step(0.160)))
+    prompt, *rest = trace.parts()
+    assert prompt.compute == pytest.approx({"peer-a": 0.040, "peer-b": 0.080})
+    assert prompt.links == pytest.approx(0.050 - 0.033)
+    assert prompt.client == pytest.approx(0.005 + 0.002)
+    assert prompt.until_token == pytest.approx(0.092)
+    assert len(rest) == 2
+    assert (trace.tokens, trace.void_steps) == (3, 1)
+    assert as_facts(trace)["prompt_positions"] == [64, 64, 64, 9]
+
+
+def test_a_prompt_whose_answer_never_came_has_no_parts() -> None:
+    trace = Trace(0.0, (step(0.0, positions=64, tokens=0), step(0.1, positions=64, tokens=0)))
+    assert trace.parts() == []
+    assert (trace.tokens, trace.void_steps) == (0, 0)
+
+
 def test_a_node_that_replaced_another_has_a_median_of_its_own() -> None:
     other = (NODES[0], NodeTime("peer-c", 0.0, 0.030))
     trace = Trace(0.0, (step(0.0), step(0.06), step(0.12), step(0.18, on=other)))
@@ -139,7 +158,8 @@ def test_facts_are_milliseconds_by_name() -> None:
         "client_ms": 3,
         "until_token_ms": 53,
     }
-    assert [(one["positions"], one["tokens"]) for one in facts["steps"]] == [(10, 1), (1, 1), (1, 1)]
+    assert facts["prompt_positions"] == [10]
+    assert [(one["positions"], one["tokens"]) for one in facts["steps"]] == [(1, 1), (1, 1)]
 
 
 def test_the_median_of_nothing_is_nothing() -> None:
