@@ -375,7 +375,13 @@ class MeshSession:
                     if isinstance(error, NoRoute) or not error.retry:
                         raise
                     raise NoRoute(f"nobody could take over blocks {span[0]}:{span[1]}", uncovered=[span]) from error
-                log.info("mending_goes_on", blocks=span, code=error.code, reason=error.message)
+                log.info(
+                    "mending_goes_on",
+                    blocks=span,
+                    code=error.code,
+                    reason=error.message,
+                    peers=error.facts.get("failed"),
+                )
                 if isinstance(error, NoRoute):
                     for hop in self._hops[first:end]:
                         if hop in self._lost and not self._lost[hop].retry:
