@@ -38,7 +38,7 @@ async def failover(
     """In each round a random node of the route is killed at a random token of the first half of the answer.
 
     Every answer is compared with the undisturbed one to the same prompt. An answer that fails is counted by its code.
-    ``restore`` is called after each round, to bring back what was killed.
+    ``restore`` is called between rounds, to bring back what was killed.
 
     Raises:
         FarError: an undisturbed answer did not come, or a node could not be killed.
@@ -62,7 +62,7 @@ async def failover(
         at = draw.randint(1, len(undisturbed.arrivals) // 2)
         found.append(await _Round(mesh, kill, draw, at).run(prompt, options, undisturbed))
         on_progress("killing nodes", number + 1, rounds)
-        if restore is not None:
+        if restore is not None and number + 1 < rounds:
             await restore()
     done = [one for one in found if one["outcome"] == "same text"]
     return {

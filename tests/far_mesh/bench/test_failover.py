@@ -134,12 +134,13 @@ async def test_prompts_are_exact_and_their_own(mesh: Mesh) -> None:
     assert prompt_of(mesh, 1, 0) == prompts[0][:1]
 
 
-async def test_nodes_compute_a_prompt_again_although_they_know_it(mesh: Mesh) -> None:
+async def test_nodes_compute_a_prompt_again_although_they_know_it(ring: Ring, mesh: Mesh) -> None:
     prompt = prompt_of(mesh, 200, 0)
     for _ in range(2):
         answer = await timed(mesh, prompt, GenerationOptions(max_tokens=2))
         assert answer.is_proven
         assert sum(step.positions for step in answer.trace.prompt) == 200
+    assert sum(node.serving.prefixes.hits for node in ring.nodes) == 0
 
 
 async def test_latency_is_told_for_each_length(mesh: Mesh) -> None:
