@@ -334,8 +334,6 @@ class InferenceSession:
             raise InvalidArgument(f"the session's text has {len(said)} rows, not {len(ids)}", param="inputs")
         new = said[:, :0] if ids is None else ids
         padding = self.cache._left_padding or (0,) * len(said)
-        if mask is None and not any(padding):
-            return torch.cat((said, new), dim=1), None
         if len(padding) != len(said):
             raise InvalidArgument("the rows of this text were not those of the session; pass the whole text instead")
         before = (torch.arange(said.shape[1])[None] >= torch.tensor(padding)[:, None]).long()
@@ -552,7 +550,11 @@ def _left_padding(attention_mask: Tensor | None) -> tuple[int, ...]:
     width = attention_mask.shape[1]
     expected = torch.arange(width, device=attention_mask.device)[None] >= padding[:, None]
     if not torch.equal(expected, attention_mask.bool()):
-        raise InvalidArgument("pad on the left: tokenizer.padding_side = 'left'", param="attention_mask")
+        raise InvalidArgument(
+            "pad on the left (tokenizer.padding_side = 'left'), and where a text has the padding's token in it, "
+            "pass its attention_mask",
+            param="attention_mask",
+        )
     return tuple(int(count) for count in padding)
 
 

@@ -351,6 +351,17 @@ class TestSessions:
         assert text.equal(expected)
         assert [step for step in nodes.computed if step[2] > 1] == [(1, 0, 9), (1, 12, 10)]
 
+    def test_what_was_said_is_no_padding_whatever_its_tokens(self, models: tuple[Any, Any, NearNodes]) -> None:
+        whole, near, _ = models
+        said = some_ids(1, 9)
+        pad = int(near.generate(said, **PLAIN, max_new_tokens=4)[0, -2])
+        options = PLAIN | {"pad_token_id": pad, "max_new_tokens": 4}
+        with near.inference_session(max_length=64) as session:
+            first = near.generate(said, session=session, **options)
+            second = near.generate(session=session, **options)
+        assert pad in first
+        assert torch.cat((first, second), dim=1).equal(whole.generate(said, **options | {"max_new_tokens": 8}))
+
     def test_new_ids_of_padded_rows(self, models: tuple[Any, Any, NearNodes]) -> None:
         whole, near, nodes = models
         ids, mask = some_ids(2, 8), torch.ones(2, 8, dtype=torch.long)
