@@ -40,6 +40,7 @@ FindOthers = Callable[[Sequence[RouteHop], str | None, str | None, Collection[st
 
 _LOOK_SECONDS = 0.1
 _TRY_AGAIN_SECONDS = 0.5
+_FAREWELL_SECONDS = 1.0  # for the last receipt of one that was replaced and may still be there
 _MENDING_SHARE = 0.5  # of the time for opening: a text stands still meanwhile
 
 
@@ -431,7 +432,7 @@ class MeshSession:
         for hop in gone:
             hop.end_step = taken
             self._lost.pop(hop, None)
-            self._leaving.add(asyncio.create_task(hop.finish(self._config.close_timeout)))
+            self._leaving.add(asyncio.create_task(hop.finish(min(_FAREWELL_SECONDS, self._config.close_timeout))))
         if before is None:
             await self._restart_feed(hops[0], taken)
         self._say(
