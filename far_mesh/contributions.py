@@ -228,10 +228,10 @@ def _contribution(stint: Stint, signed: SignedReceipt, own: OwnView, paid: dict[
     """What a stint is owed. ``paid``: until which position each block is paid; it is brought up to date."""
     receipt, began = signed.receipt, own.positions[stint.first_step]
     until = own.positions[receipt.steps if stint.end_step is None else min(receipt.steps, stint.end_step)]
-    fresh = max(0, until - began)
     owed: list[int] = []
     for block in range(stint.hop.first_block, stint.hop.end_block):
         missing = began - min(paid.get(block, 0), began)  # what the one before did, and has no receipt of
+        fresh = max(0, until - max(began, paid.get(block, 0)))  # one before may have come further than this began
         owed.append(fresh + min(receipt.replayed_positions, missing))
         paid[block] = max(until, paid.get(block, 0))
     return Contribution(
