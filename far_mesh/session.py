@@ -416,6 +416,10 @@ class MeshSession:
         taken = self._results
         if after is not None:
             taken = await self._asking(after, after.follow(route[-1].node.peer_id, links[-1]))
+            if not self._results <= taken < len(self._positions):
+                nonsense = ProtocolViolation(f"{after.peer_id} says that it took {taken} steps", peer_id=after.peer_id)
+                self._suspect(after, nonsense)
+                raise nonsense
         hops = [self._hop(hop, (links[index], links[index + 1]), taken) for index, hop in enumerate(route)]
         try:
             await self._open_instead(hops, (before, after), taken)
