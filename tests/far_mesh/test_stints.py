@@ -265,7 +265,8 @@ def test_a_liar_among_those_who_came_costs_itself_and_whom_it_contradicts(side: 
     lost, liar = session.serving[1], session.lose(1)
     session.step(2)
     for worker in session.serving:
-        session.say(worker, **({side: FALSE_ROOT} if worker is liar else {}))
+        lies: dict[str, Any] = {side: FALSE_ROOT} if worker is liar else {}
+        session.say(worker, **lies)
     assert session.paid(liar) == 0
     assert session.paid(lost) == 3 * EACH_STEP, "its last receipt still stands"
     contradicted = 0 if side == "input_root" else 2
