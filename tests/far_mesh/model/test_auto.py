@@ -299,6 +299,25 @@ class TestWays:
         torch.testing.assert_close(logits[1][1, 3:], logits[0][1, 3:], atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("ids", "padding", "expected"),
+    [
+        ([[1, 2, 3, 4], [1, 2, 5, 5]], (), (3, ())),
+        ([[1, 2, 5, 9], [1, 2, 3, 4]], (), (3, (1, 0))),
+        ([[1, 2, 3, 4], [1, 2, 3, 9]], (), (3, (0, 0))),
+        ([[1, 2, 3, 4], [1, 2, 3, 9]], (0, 1), (2, ())),  # another row's positions are others
+        ([[1, 2, 3, 4], [7, 2, 3, 4]], (), (0, ())),
+        ([[1, 2], [1, 2]], (), (2, ())),
+        ([[1, 2, 3, 4, 5, 6], [1, 2, 5, 5, 5, 5]], (), (3, ())),
+    ],
+)
+def test_a_row_goes_on_from_the_row_that_has_most_of_it(
+    ids: list[list[int]], padding: tuple[int, ...], expected: tuple[int, tuple[int, ...]]
+) -> None:
+    held = torch.tensor([[1, 2, 3, 4, 4], [1, 2, 5, 6, 6]])
+    assert auto._longest_beginnings(held, torch.tensor(ids), padding) == expected
+
+
 class TestSessions:
     """Calls that go on from each other."""
 
