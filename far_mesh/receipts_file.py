@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Annotated, Any, Literal
 
@@ -34,6 +34,8 @@ _MAX_BLOCKS = 4096
 _MAX_STEPS = 2**21
 _MAX_PARTS = 4096
 _MAX_RECEIPTS = 2**16
+_LAST = 8
+"""Of each node so many of the last receipts are written, beside those that count."""
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Link = Annotated[int, Field(ge=0, lt=2**31)]
@@ -173,10 +175,13 @@ class _File(_Shape):
 
 
 def receipts_file(evidence: Evidence) -> str:
-    """The file's text. Of the client's own roots it holds those that receipts are compared with."""
+    """The file's text. Interim receipts that later ones replace are left out, own roots likewise."""
     asked, own = evidence.asked, evidence.own
-    positions = own.positions
-    stated = {place for stint in evidence.stints for one in stint.receipts for place in _places(one)}
+    positions, needed = own.positions, _needed_steps(evidence)
+    stints = [
+        replace(stint, receipts=[one for one in stint.receipts if one.steps in needed]) for stint in evidence.stints
+    ]
+    stated = {place for stint in stints for one in stint.receipts for place in _places(one)}
     content = {
         "format": FORMAT,
         "session_id": asked.session_id.hex(),
@@ -188,7 +193,7 @@ def receipts_file(evidence: Evidence) -> str:
         "end_block": evidence.blocks[1],
         "answered_steps": evidence.answered_steps,
         "step_positions": [after - before for before, after in pairwise(positions)],
-        "parts": [_part(stint) for stint in evidence.stints],
+        "parts": [_part(stint) for stint in stints],
         "own_roots": [
             {"link": link, "steps": steps, "root": root}
             for (link, steps), root in sorted(own.roots.items())
@@ -313,6 +318,15 @@ def _output(stated: Stated) -> tuple[int, str]:
 
 def _places(stated: Stated) -> tuple[tuple[int, int], tuple[int, int]]:
     return (stated.input_link, stated.steps), (stated.output_link, stated.steps)
+
+
+def _needed_steps(evidence: Evidence) -> set[int]:
+    """Where receipts count or are compared with those that do, and where the last of each node are."""
+    asked, stints, own = evidence.asked, evidence.stints, evidence.own
+    needed = {one.steps for stint in stints for one in sorted(stint.receipts, key=lambda one: one.steps)[-_LAST:]}
+    for view in (own, OwnView({}, own.positions)):
+        needed |= {done.receipt.receipt.steps for done in verify_receipts(asked, stints, view).contributions}
+    return needed
 
 
 def _part(stint: Stint) -> dict[str, Any]:

@@ -104,6 +104,20 @@ def test_there_is_nothing_in_it_that_is_not_needed(content: dict[str, Any]) -> N
     assert [(own["link"], own["steps"]) for own in content["own_roots"]] == [(0, 2), (0, 4), (3, 2), (3, 4)]
 
 
+def test_of_many_receipts_those_that_are_needed_are_written() -> None:
+    """The node in the middle is silent from step 20 on: its neighbours' receipts of that time are needed for it."""
+    ring = PaperRing(borders=(2, 3, 5, 8), steps=(10, *[1] * 200))
+    ring.receipts = [{steps: ring.signed(index, steps) for steps in range(1, 202)} for index in range(3)]
+    ring.receipts[1] = {steps: signed for steps, signed in ring.receipts[1].items() if steps <= 20}
+    evidence = evidence_of(ring)
+    whole, content = check(evidence), content_of(evidence)
+    written = [[json.loads(one["document"]["body"])["steps"] for one in part["receipts"]] for part in content["parts"]]
+    assert written == [[*range(13, 21), *range(194, 202)], [*range(13, 21)], [*range(13, 21), *range(194, 202)]]
+    report = report_of(content)
+    assert [replace(row, receipts=0) for row in report.rows] == [replace(row, receipts=0) for row in whole.rows]
+    assert [row.token_layers for row in report.rows] == [210, 58, 630]
+
+
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     if isinstance(value, dict):
         for key, one in value.items():
