@@ -7,7 +7,10 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+import far_mesh.bench.cli
 import far_mesh.cli
+import far_mesh.embed_cli
+import far_mesh.route_cli
 from discovery.protocol.errors import FarError
 from tests.support.documents import peer_of
 from tests.support.swarm import run_python
@@ -18,7 +21,8 @@ NOBODY = f"/ip4/127.0.0.1/tcp/9/p2p/{peer_of('nobody')}"
 @pytest.fixture(autouse=True)
 def logs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     """A command sets up the logs of its process, which here is that of all tests."""
-    monkeypatch.setattr(far_mesh.cli, "quiet_libraries", lambda: None)
+    for module in (far_mesh.cli, far_mesh.bench.cli, far_mesh.embed_cli, far_mesh.route_cli):
+        monkeypatch.setattr(module, "quiet_libraries", lambda: None)
 
 
 def refused(code: str, words: str, **changes: str) -> None:
