@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -124,10 +125,10 @@ class Stranger:
     async def talk_without_reading(self, digest: str) -> None:
         """A megabyte after the other, and nobody takes the answers."""
         channel = await self.opened(digest, 16)
-        step = Step(0, 0, WireTensor("float32", (16, 256, HIDDEN), bytes(4 * 16 * 256 * HIDDEN)))
+        hidden = WireTensor("float32", (16, 256, HIDDEN), bytes(4 * 16 * 256 * HIDDEN))
         with contextlib.suppress(FarError):
-            while True:
-                await channel.send(step)
+            for index in itertools.count():
+                await channel.send(Step(index, 0, hidden))
 
     async def send_away(self, count: int, digest: str) -> None:
         """So many talk and do not read, until the node has had enough of them."""
