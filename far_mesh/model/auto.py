@@ -222,7 +222,7 @@ class RemoteCache(BlockCache):
         start = self.length
         if start + count > self.max_length:
             raise SessionTooLong(f"{start + count} positions are needed, the session has {self.max_length}")
-        remote, text = self._opened(rows, count, fed.mask)
+        remote, text = self._opened(rows, fed.mask)
         try:
             if self._rows:
                 text.select_rows(self._rows)
@@ -260,9 +260,8 @@ class RemoteCache(BlockCache):
         if remote is not None:
             self._contributions += remote.finish()
 
-    def _opened(self, rows: int, count: int, mask: Tensor | None) -> tuple[Remote, LocalText]:
-        # a mask over the last position alone says nothing new
-        padding = self._left_padding if self._remote is not None and count == 1 else _left_padding(mask)
+    def _opened(self, rows: int, mask: Tensor | None) -> tuple[Remote, LocalText]:
+        padding = _left_padding(mask)
         if self._remote is None or self._text is None:
             self._remote = self._link.open(self.max_length, rows, padding)
             self._text = self._local.new_text(self.max_length, rows, padding)
@@ -349,6 +348,7 @@ class DistributedModel(PreTrainedModel):
     _local = LocalBlocks()
     _contributions: tuple[Contribution, ...] = ()
     _session: InferenceSession | None = None
+    _is_generating = False
     _cache_now: RemoteCache | None = None
     _cache_alone: RemoteCache | None = None
     _cache_argument = "past_key_values"
@@ -393,6 +393,8 @@ class DistributedModel(PreTrainedModel):
             FarError: what goes wrong in the swarm.
         """
         options, _ = self._prepare_generation_config(generation_config, **kwargs)
+        if options.use_cache is False and (generation_config is None or generation_config.use_cache is None):
+            kwargs.setdefault("use_cache", True)  # some models' own default is to have none
         self._check_way(options, kwargs)
         prompt = inputs if inputs is not None else kwargs.pop("input_ids", None)
         current, skipped = session or self._session, 0
@@ -429,8 +431,12 @@ class DistributedModel(PreTrainedModel):
         padding = tuple(count for count in _left_padding(kwargs.get("attention_mask")) for _ in range(copies))
         goes_on = self._cache_argument == "past_key_values"  # else transformers would feed the whole text again
         session.cache.resume(ids if goes_on else None, padding)
-        session._said = None
-        output = super().generate(prompt, generation_config, *args, **{self._cache_argument: session.cache}, **kwargs)
+        session._said, self._is_generating = None, True
+        try:
+            caches = {self._cache_argument: session.cache}
+            output = super().generate(prompt, generation_config, *args, **caches, **kwargs)
+        finally:
+            self._is_generating = False
         session._said = output if isinstance(output, Tensor) else output.sequences
         return output
 
@@ -441,7 +447,7 @@ class DistributedModel(PreTrainedModel):
                 "calls go on from each other in inference_session()",
                 param=self._cache_argument,
             )
-        if options.use_cache is False or options.cache_implementation is not None:
+        if kwargs.get("use_cache", options.use_cache) is False or options.cache_implementation is not None:
             raise InvalidArgument("there is one kind of cache, that of the nodes, and it is needed", param="use_cache")
         if kwargs.get("trust_remote_code") or isinstance(kwargs.get("custom_generate"), str):
             raise InvalidArgument("code from repositories is never run", param="custom_generate")
@@ -520,6 +526,8 @@ def _before_forward(
     if cache is None and model._session is not None:
         model._session._said = None
         cache = model._session.cache
+        if model._is_generating:  # a model whose positions change with the length has the whole text computed again
+            cache.resume(None, ())
         kwargs = {**kwargs, model._cache_argument: cache}
     if cache is None:
         positions = (ids if ids is not None else kwargs["inputs_embeds"]).shape[1]

@@ -281,6 +281,26 @@ class TestWays:
             near.generate(some_ids(1, 9), max_new_tokens=3, **options)
         assert not nodes.sessions
 
+    def test_a_model_that_would_keep_no_cache_by_default_keeps_one_here(self, tmp_path: Path) -> None:
+        path = make_architecture(tmp_path, BY_NAME["mpt"])
+        (near, nodes), whole = distributed(path), whole_model(path)
+        assert near.generation_config.use_cache is False
+        assert near.generate(some_ids(1, 9), **PLAIN, max_new_tokens=6).equal(
+            whole.generate(some_ids(1, 9), **PLAIN, max_new_tokens=6)
+        )
+        assert nodes.computed == [(1, 0, 9), *((1, start, 1) for start in range(9, 14))]
+        with pytest.raises(InvalidArgument, match="one kind of cache"):
+            near.generate(some_ids(1, 9), GenerationConfig(use_cache=False, max_new_tokens=3))
+
+    def test_a_model_that_has_its_text_computed_again_when_it_grows_long(self, tmp_path: Path) -> None:
+        path = make_architecture(tmp_path, BY_NAME["phi3, longrope"])
+        (near, nodes), whole = distributed(path), whole_model(path)
+        for way in ({}, {"num_beams": 2}):
+            expected, said = both_say((whole, near), some_ids(1, 9), **way)
+            assert said.equal(expected)
+        assert max(positions for _, start, positions in nodes.computed if start == 0) > 9
+        assert all(session.is_closed for session in nodes.sessions)
+
     def test_nobody_can_assist_a_model_that_cannot_go_back(self, tmp_path: Path) -> None:
         near, _ = distributed(make_architecture(tmp_path, BY_NAME["lfm2"]))
         with pytest.raises(InvalidArgument, match="cannot go back"):
@@ -380,6 +400,17 @@ class TestSessions:
             second = near.generate(session=session, **options)
         assert pad in first
         assert torch.cat((first, second), dim=1).equal(whole.generate(said, **options | {"max_new_tokens": 8}))
+
+    def test_padding_in_the_middle_is_refused_also_before_a_single_new_position(
+        self, models: tuple[Any, Any, NearNodes]
+    ) -> None:
+        _, near, _ = models
+        with near.inference_session(max_length=64):
+            said = near.generate(some_ids(1, 9), **PLAIN, max_new_tokens=6)
+            text = said[:, :12]
+            with pytest.raises(InvalidArgument, match="pass its attention_mask"):
+                near.generate(text, **PLAIN | {"pad_token_id": int(text[0, -1])}, max_new_tokens=3)
+            assert near.generate(text, **PLAIN, max_new_tokens=3).equal(said[:, :15])
 
     def test_new_ids_of_padded_rows(self, models: tuple[Any, Any, NearNodes]) -> None:
         whole, near, nodes = models
