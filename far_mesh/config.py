@@ -76,8 +76,9 @@ class MeshConfig:
     """Times are in seconds.
 
     ``step_timeout`` bounds one step round the ring, ``open_timeout`` the opening of a session on one route,
-    ``close_timeout`` the wait for last receipts; ``open_attempts`` is how many routes are tried before giving up, and ``view_age`` how old
-    a picture of the swarm may be when a route is planned on it. ``preference`` says which route is wanted.
+    ``close_timeout`` the wait for last receipts; ``open_attempts`` is how many routes are tried before giving up, and
+    ``view_age`` how old a picture of the swarm may be when a route is planned on it. ``preference`` says which route is
+    wanted.
 
     When an answer takes longer than ``suspect_after`` (or four times as long as such answers did), all nodes of the
     route are asked whether they are there, and one that says nothing for ``ping_timeout`` is replaced. Where nobody can

@@ -198,8 +198,11 @@ class Failure:
     peer_id: str | None = None
 
     def to_error(self) -> FarError:
-        """The error it reports."""
-        return error_from_wire(self.code, self.message, self.retry_after)
+        """The error it reports; ``peer_id`` in ``facts`` where it is about somebody else than its sender."""
+        error = error_from_wire(self.code, self.message, self.retry_after)
+        if self.peer_id:
+            error.facts["peer_id"] = self.peer_id
+        return error
 
     @classmethod
     def of(cls, error: FarError, peer_id: str | None = None) -> Failure:

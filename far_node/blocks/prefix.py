@@ -88,8 +88,10 @@ class PrefixCache:
         return stored.outputs[None, start:end]
 
     def store(self, keys: Keys, rows: SlotRows, outputs: Tensor, start: int = 0) -> None:
-        """Keep the beginning of a session that was just computed; ``outputs`` (1, positions, hidden size) are those from
-        ``start`` on. What came before them must be known still.
+        """Keep the beginning of a session that was just computed.
+
+        Args:
+            outputs: (1, positions, hidden size), those from ``start`` on; what came before must be known still.
         """
         if not keys or keys[-1] in self._by_key:
             return
