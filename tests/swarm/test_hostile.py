@@ -47,7 +47,7 @@ TOKENS = 40
 HIDDEN = 64
 SOON = 40.0  # a stream that says nothing has ten seconds
 MANY = 400
-MESSAGES = 1500
+MESSAGES = 3000
 MIB = 2**20
 
 
