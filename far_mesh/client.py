@@ -102,8 +102,8 @@ class Result:
     time_to_first_token: float | None
     drafted: int
     accepted: int
-    trace: Trace
-    evidence: Evidence
+    trace: Trace = field(repr=False)
+    evidence: Evidence = field(repr=False)
 
 
 CheckpointCallback = Callable[[Checkpoint], Awaitable[None]]
