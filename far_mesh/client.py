@@ -34,6 +34,7 @@ from far_mesh.trace import Trace
 from far_mesh.walk import Drafter, Walk
 from far_node.blocks.cut import read_config, shape_of
 from far_node.blocks.load import load_client_model
+from far_node.blocks.slots import divides
 from far_node.blocks.source import ENDS, ModelSource, find_model
 from far_node.blocks.thread import ComputeThread
 from far_node.blocks.wire import from_wire
@@ -545,7 +546,8 @@ class _TextEnds:
 def model_facts(source: ModelSource, config: PreTrainedConfig) -> ModelFacts:
     """What routing needs to know of a model on this disk."""
     shape = shape_of(config)
-    return ModelFacts(source.id, source.digest, shape.block_count, shape.context_length or _UNBOUNDED_CONTEXT)
+    context = shape.context_length or _UNBOUNDED_CONTEXT
+    return ModelFacts(source.id, source.digest, shape.block_count, context, divides=divides(config))
 
 
 def _public_hop(hop: RouteHop) -> Hop:

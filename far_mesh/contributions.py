@@ -219,6 +219,8 @@ class _Roots:
         said: dict[tuple[int, int], list[tuple[Stint, str]]] = {}
         for stint in stints:
             for one in stint.receipts:
+                if 0 < stint.first_step == one.steps:
+                    continue  # it may have been asked to go while it was still brought to where the lost one was
                 link, root = side(one)
                 said.setdefault((link, one.steps), []).append((stint, root))
         return said

@@ -63,6 +63,7 @@ class ModelFacts:
     """What routing needs to know of a model; ``context_length`` in tokens.
 
     ``local``: so many blocks at the beginning and at the end are the client's own, and no route covers them.
+    ``divides``: whether a prompt is the same in parts.
     """
 
     id: str
@@ -70,6 +71,7 @@ class ModelFacts:
     block_count: int
     context_length: int
     local: tuple[int, int] = (0, 0)
+    divides: bool = True
 
     @property
     def span(self) -> tuple[int, int]:
@@ -130,7 +132,14 @@ class SessionOpener:
             try:
                 route = await self._plan(excluded, price_units or None, fresh=looked_again)
                 request = SessionRequest(
-                    self._model.digest, max_length, _codec_for(route), rows, price_units, left_padding, treatment
+                    self._model.digest,
+                    max_length,
+                    _codec_for(route),
+                    rows,
+                    price_units,
+                    left_padding,
+                    treatment,
+                    self._model.divides,
                 )
                 return await self._open_on(route, request, on_mended)
             except FarError as error:

@@ -11,7 +11,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import structlog
@@ -46,7 +46,10 @@ _MENDING_SHARE = 0.5  # of the time for opening: a text stands still meanwhile
 
 @dataclass(frozen=True)
 class SessionRequest:
-    """What a session is opened for: rows × ``max_length`` positions of a model, at a price."""
+    """What a session is opened for: rows × ``max_length`` positions of a model, at a price.
+
+    ``divides``: whether the model's text is the same whether it comes in few steps or many.
+    """
 
     model_digest: str
     max_length: int
@@ -55,6 +58,7 @@ class SessionRequest:
     price_units: int = 0
     left_padding: tuple[int, ...] = ()
     treatment: Treatment = field(default_factory=Treatment)
+    divides: bool = True
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ class MeshSession:
         self._links = len(route) + 1
         self._hops = [self._hop(hop, (index, index + 1)) for index, hop in enumerate(route)]
         self._stints = list(self._hops)
-        self._feed = _Feed(self.asked, self._hops[0])
+        self._feed = _Feed(self.asked, self._hops[0], History(joins=request.divides))
         self._received = first_root(session_id)
         self._roots: dict[tuple[int, int], str] = {}
         self._waiting: dict[int, _Answer] = {}
@@ -129,6 +133,11 @@ class MeshSession:
     def route(self) -> tuple[RouteHop, ...]:
         """Who serves now, in order."""
         return tuple(hop.route for hop in self._hops)
+
+    @property
+    def divides(self) -> bool:
+        """Whether a prompt may come in parts."""
+        return self._request.divides
 
     @property
     def positions(self) -> int:
@@ -343,6 +352,8 @@ class MeshSession:
         pongs = [pong for pong in heard if pong is not None]
         if len(pongs) == len(hops):
             peers = [hop.peer_id for hop in hops]
+            sent = len(self._positions) - 1  # nobody can have given out more
+            pongs = [replace(pong, given=min(pong.given, sent)) for pong in pongs]
             for index in self._stand_still.suspects(peers, pongs, time.monotonic(), slack):
                 reason = PeerUnavailable(f"steps do not get through to {peers[index]}", peer_id=peers[index])
                 self._suspect(hops[index], reason)
@@ -502,11 +513,11 @@ class MeshSession:
 class _Feed:
     """What we send to the first node: kept, so that it can be sent to another in its place."""
 
-    def __init__(self, asked: Asked, hop: Hop) -> None:
+    def __init__(self, asked: Asked, hop: Hop, history: History) -> None:
         self.hop = hop
         self.roots: dict[tuple[int, int], str] = {}
         self._asked = asked
-        self._history = History()
+        self._history = history
         self._sending = asyncio.Lock()
         self._scope: asyncio.Timeout | None = None
         self._root = first_root(asked.session_id)
@@ -534,7 +545,7 @@ class _Feed:
             self.hop = hop
             self._root = first_root(self._asked.session_id)
             self.roots[hop.input_link, at_step] = self._root.hex()
-            for step in list(self._history.replay()):
+            for step in self._history.replay():
                 await self._send(step)
 
     async def _send(self, step: Step) -> None:

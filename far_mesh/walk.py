@@ -127,7 +127,8 @@ class Walk:
     async def begin(self) -> None:
         """Send the prompt round; while it travels, read it for what may come."""
         hidden, needs_all = await self._ends.embed(self.ahead.tokens, 0), self._ends.needs_all
-        sizes = [hidden.shape[1]] if needs_all else prompt_parts(hidden.shape[1], len(self._session.route))
+        whole = needs_all or not self._session.divides
+        sizes = [hidden.shape[1]] if whole else prompt_parts(hidden.shape[1], len(self._session.route))
         for part in torch.split(hidden, sizes, dim=1):
             await self._send(part, self.ahead.send(part.shape[1]), keep=0 if needs_all else 1)
         if self._guesses:

@@ -59,7 +59,9 @@ class NodeSession:
         self._replayed = 0
         self._prefix: Keys = ()
         self._feeder, self._previous = opening.previous, None if opening.previous else control
-        self._successor = _Successor(opening, self.log, self._all_bytes + _TAKEN_BACK_BYTES, self._lost_successor)
+        history = History(joins=place.blocks.divides)
+        most_bytes = self._all_bytes + _TAKEN_BACK_BYTES
+        self._successor = _Successor(opening, self.log, history, most_bytes, self._lost_successor)
         self._resending: asyncio.Task[None] | None = None
         self._last_step_at = time.monotonic()
         self.closed = False
@@ -307,9 +309,9 @@ class NodeSession:
 class _Successor:
     """The node after this one, if there is one: the stream to it, and all that it was given."""
 
-    def __init__(self, opening: Open, log: WorkLog, most_bytes: int, on_loss: _OnLoss) -> None:
+    def __init__(self, opening: Open, log: WorkLog, history: History, most_bytes: int, on_loss: _OnLoss) -> None:
         self._opening, self._log, self._most_bytes, self._on_loss = opening, log, most_bytes, on_loss
-        self._history = History()
+        self._history = history
         self._channel: Channel | None = None
         self._sending = asyncio.Lock()
         self._scope: asyncio.Timeout | None = None

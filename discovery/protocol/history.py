@@ -41,9 +41,14 @@ class _Piece:
 
 
 class History:
-    """Steps in, steps out: those that bring a new node to where the lost one was."""
+    """Steps in, steps out: those that bring a new node to where the lost one was.
 
-    def __init__(self) -> None:
+    Args:
+        joins: steps may be joined and divided anew. For some models a text is only the same in the same steps.
+    """
+
+    def __init__(self, *, joins: bool = True) -> None:
+        self._joins = joins
         self._pieces: list[_Piece] = []
         self._open: deque[Step] = deque()
         self._settled = 0
@@ -74,6 +79,11 @@ class History:
         """
         first = self._open[0].index if self._open else self._settled
         end, most = self.positions, self._positions_in_a_step()
+        if not self._joins:
+            for piece in self._pieces:
+                hidden = join_positions([(piece.hidden, piece.rows)])
+                yield Step(first, piece.start, hidden, keep=1, settled=first, is_replay=True)
+            end = 0
         for start in range(0, end, most):
             until = min(start + most, end)
             parts = [

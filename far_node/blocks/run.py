@@ -15,11 +15,11 @@ from far_node.blocks.cache import BlockCache
 from far_node.blocks.cut import PassThrough, find_stack, shape_of, text_config
 from far_node.blocks.linear import speed_up_linears
 from far_node.blocks.slots import (
-    LENGTH_DEPENDENT_ROPE,
     Slab,
     SlotCache,
     SlotRows,
     batching_obstacle,
+    divides,
     resumes,
     rope_types,
 )
@@ -53,7 +53,7 @@ class Blocks:
         self.resumes = resumes(model.config)
         """Whether a step of several positions can follow others in one go."""
         ropes = rope_types(model.config)
-        self.divides = self.resumes and not ropes & LENGTH_DEPENDENT_ROPE
+        self.divides = divides(model.config)
         """Whether a prefill is the same in chunks."""
         self._rotaries = [one for one in model.modules() if "dynamic" in ropes and hasattr(one, "max_seq_len_cached")]
         self._slots = None if self.one_by_one else SlotCache(model.config, first, end)

@@ -91,6 +91,14 @@ def resumes(config: PreTrainedConfig) -> bool:
     return not recurrent or text.model_type in _RESUMING
 
 
+def divides(config: PreTrainedConfig) -> bool:
+    """Whether a prompt is the same in parts. Not where angles depend on how long the text is at that moment, nor where
+    transformers' indexer chooses among the positions of one pass.
+    """
+    has_indexer = getattr(text_config(config), "index_topk", None) is not None
+    return resumes(config) and not has_indexer and not rope_types(config) & LENGTH_DEPENDENT_ROPE
+
+
 def rope_types(config: PreTrainedConfig) -> set[str]:
     """The kinds of rotary embedding a config names, also where each kind of layer has its own."""
     text = text_config(config)

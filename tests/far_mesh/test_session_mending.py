@@ -28,7 +28,7 @@ from tests.support.ring import FAST, Ring, RingNode, a_ring, blocks_of
 SPANS = ((0, 1), (1, 4), (4, 6))
 LONGEST = 256
 QUICK = dataclasses.replace(
-    FAST, suspect_after=0.3, ping_timeout=0.5, mend_timeout=3.0, shun_seconds=0.5, open_timeout=1.0, close_timeout=1.0
+    FAST, suspect_after=0.2, ping_timeout=0.4, mend_timeout=3.0, shun_seconds=0.5, open_timeout=2.0, close_timeout=0.5
 )
 SOON = 20
 
@@ -257,10 +257,14 @@ class TestRowsAndRollbacks:
         await talk.say(20)
         await talk.say(6, back=3)
         await talk.say(1, back=5)
+        await talk.say(1)
         ring.network.cut(ring.nodes[1].transport.peer_id)
+        while not talk.told:
+            await asyncio.sleep(0.01)
+        standing = talk.position
         await talk.say(2)
         await talk.say(2, back=4)
-        assert ring.nodes[4].handler.token_layers_served == 3 * (talk.position + 4)
+        assert ring.nodes[4].handler.token_layers_served == 3 * (standing + 4)
         await talk.finish()
 
     @pytest.mark.parametrize("lost", [0, 1, 2])
@@ -397,7 +401,7 @@ class TestErrors:
 class TestAnyFaults:
     """Whatever happens when."""
 
-    @pytest.mark.parametrize("seed", range(24))
+    @pytest.mark.parametrize("seed", range(16))
     async def test_the_text_is_the_same(self, ring: Ring, seed: int) -> None:
         chance = random.Random(seed)
         talk = await Talk.open(ring)
