@@ -32,6 +32,9 @@ from far_mesh.route import RouteHop
 
 log = structlog.get_logger(__name__)
 
+_MOST_RECEIPTS = 4096
+"""Kept of one node: more than come due in any context there is."""
+
 
 class _Question:
     """What a node was asked, and who waits for the answer."""
@@ -217,6 +220,7 @@ class Hop:
             if self._former_input is not None and signed.receipt.steps <= self._former_input[1]:
                 link = self._former_input[0]  # the roots change with the first step that comes over the new link
             self.receipts.append(Stated(signed, link, self.output_link))
+            del self.receipts[:-_MOST_RECEIPTS]
 
     def _report(self, error: FarError, peer_id: str | None = None, *, is_own_finding: bool = True) -> None:
         error.facts.setdefault("peer_id", peer_id or self.peer_id)
