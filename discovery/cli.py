@@ -23,7 +23,7 @@ def bootstrap(
     prefix: Annotated[str, typer.Option(help="DHT prefix; a private swarm has its own.")] = "far",
     json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:
-    """Run a bootstrap peer: the address newcomers are given. It serves no model."""
+    """Run a bootstrap peer: the address newcomers are given, and a relay for nodes behind NAT. It serves no model."""
     console = Console(json)
     quiet_libraries()
 
@@ -36,6 +36,7 @@ def bootstrap(
             host_maddrs=tuple(host_maddr),
             announce_maddrs=tuple(public_addr),
             prefix=prefix,
+            is_relay=True,
         )
         peer = await SwarmPeer.start(load_identity(identity), config)
         maddrs = await peer.maddrs()

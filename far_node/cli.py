@@ -127,6 +127,12 @@ def start(
         bool,
         typer.Option("--map-ports", help="Ask the router for a port (UPnP, NAT-PMP).", rich_help_panel=_NETWORK),
     ] = False,
+    relay: Annotated[
+        bool,
+        typer.Option(
+            "--relay", help="No open port: be reached through the initial peers, slower.", rich_help_panel=_NETWORK
+        ),
+    ] = False,
     prefix: Annotated[
         str, typer.Option(help="DHT prefix; a private swarm has its own.", rich_help_panel=_NETWORK)
     ] = "far",
@@ -164,6 +170,7 @@ def start(
             public_maddrs=tuple(parse_public_address(address) for address in public_addr),
             prefix=prefix,
             map_ports=map_ports,
+            relay=relay,
             reserve_bytes=int(reserve_gb * GIB),
             gpu_memory_fraction=gpu_memory_fraction,
             drain_timeout=drain_timeout,
@@ -334,7 +341,8 @@ async def _serve(console: Console, config: NodeConfig) -> None:
             served = await departure.outrun_by(node.begin(story.tell))
         if served is not None:
             about = facts_of(served)
-            story.ready(about, peer_id=node.peer_id, wallet=config.wallet, maddrs=node.maddrs)
+            who = {"peer_id": node.peer_id, "wallet": config.wallet, "maddrs": node.maddrs}
+            story.ready(about, node.relays, config.host_maddrs, **who)
             await departure.when_asked()
         story.tell("leaving", sessions=node.handler.open_sessions)
         drained = await departure.take(node.drain, config.drain_timeout)

@@ -126,6 +126,8 @@ def status_of(node: Node, uptime: float) -> dict[str, Any]:
         "peer_id": node.peer_id,
         "wallet": node.config.wallet,
         "addresses": node.maddrs,
+        "relays": node.relays,
+        "host_maddrs": node.config.host_maddrs,
         "versions": {"far-mesh": __version__, "python": platform.python_version(), **_versions()},
         "device": node.device,
         "uptime_seconds": int(uptime),

@@ -90,6 +90,7 @@ class NodeConfig:
     """One node.
 
     Attributes:
+        relay: whether others reach this node through its initial peers, because its router lets nobody in.
         device: ``auto``, ``cpu``, ``mps`` or ``cuda:N``.
         reserve_bytes: memory that an automatic number of blocks leaves free.
         gpu_memory_fraction: the most of the GPU's memory that this process takes.
@@ -108,6 +109,7 @@ class NodeConfig:
     public_maddrs: tuple[str, ...] = ()
     prefix: str = DEFAULT_PREFIX
     map_ports: bool = False
+    relay: bool = False
     reserve_bytes: int = 2 * GIB
     gpu_memory_fraction: float = 1.0
     drain_timeout: float = DEFAULT_DRAIN_SECONDS
@@ -119,6 +121,8 @@ class NodeConfig:
     def __post_init__(self) -> None:
         if not self.initial_peers:
             raise InvalidArgument("a node needs --initial-peers: the address of a bootstrap peer of its swarm")
+        if self.relay and (self.public_maddrs or self.map_ports):
+            raise InvalidArgument("--relay is for a node without an open port: leave out --public-addr and --map-ports")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", self.device):
             raise InvalidArgument(f"--device {self.device!r} is not one of auto, cpu, mps, cuda:N")
         if self.threads is not None and self.threads < 1:

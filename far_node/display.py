@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -48,10 +49,14 @@ class Story:
         if event == "progress" and self._bar is not None:
             self._move(self._bar, **facts)
 
-    def ready(self, about: dict[str, Any], **who: Any) -> None:
+    def ready(
+        self, about: dict[str, Any], relays: Sequence[str] | None, host_maddrs: Sequence[str], **who: Any
+    ) -> None:
         """The node serves."""
         sentence = f"{_serving(about)}\nas {who['peer_id']}, paid to {who['wallet']}"
-        self._console.event("ready", sentence, **who, **about)
+        if relays is not None:
+            sentence += f"\nreached {_way_in(relays, host_maddrs)}"
+        self._console.event("ready", sentence, **who, relays=relays, **about)
 
     def changed(self, command: str, told: dict[str, Any]) -> None:
         """A command to a running node was carried out."""
@@ -100,6 +105,17 @@ def _cut_short(told: dict[str, Any]) -> str:
     return "" if told.get("drained", True) else "; sessions that had not ended were cut off"
 
 
+def _way_in(relays: Sequence[str] | None, host_maddrs: Sequence[str]) -> str:
+    """How others reach a node, in words."""
+    if relays is None:
+        return "directly"
+    ports = " or ".join(maddr.rpartition("/")[2] for maddr in host_maddrs)
+    better = f"open port {ports} and start without --relay to be reached directly"
+    if not relays:
+        return f"by nobody: no relay answers, trying again; {better}"
+    return f"through {' and '.join(f'the relay {relay}' for relay in relays)}, which is slower; {better}"
+
+
 def print_status(told: dict[str, Any]) -> None:
     """The answer to ``far-node status``, for people."""
     terminal = Terminal()
@@ -132,6 +148,7 @@ def _node_facts(told: dict[str, Any]) -> dict[str, str]:
         "node": f"{told['peer_id']} ({told['state']})",
         "paid to": told["wallet"],
         "addresses": "\n".join(told["addresses"]),
+        "reached": _way_in(told["relays"], told["host_maddrs"]),
         "up for": f"{hours} h {minutes} min {seconds} s",
         "device": f"{told['device']}, {readable_bytes(memory)} of {readable_bytes(total)} free",
         "sessions": f"{told['open_sessions']} open, {told['queued_steps']} steps waiting",

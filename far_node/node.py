@@ -137,6 +137,11 @@ class Node:
         return self._identity.peer_id
 
     @property
+    def relays(self) -> tuple[str, ...] | None:
+        """Peer ids of the relays through which others reach us now; None where they reach us directly."""
+        return self._peer.relays
+
+    @property
     def models(self) -> tuple[ServedModel, ...]:
         """What is served, in the order it came."""
         return tuple(self._models.values())
@@ -443,4 +448,5 @@ def _peer_config(config: NodeConfig) -> PeerConfig:
         announce_maddrs=config.public_maddrs,
         prefix=config.prefix,
         map_ports=config.map_ports,
+        behind_nat=config.relay,
     )

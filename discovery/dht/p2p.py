@@ -10,6 +10,7 @@ import asyncio
 import struct
 from collections.abc import Awaitable, Callable
 
+import base58
 import structlog
 from hivemind.p2p import P2P, PeerID
 from hivemind.p2p.p2p_daemon_bindings.control import P2PDaemonError
@@ -29,7 +30,10 @@ LINGER_SECONDS = 5.0
 """How long what was sent before a close may take to be read. asyncio by itself would wait for ever."""
 _LENGTH = struct.Struct(">I")
 _STREAM_BROKE = (asyncio.IncompleteReadError, ConnectionError, BrokenPipeError)
-_CANNOT_OPEN = (P2PDaemonError, ControlFailure, DispatchFailure, TimeoutError, OSError, asyncio.IncompleteReadError)
+CANNOT_OPEN = (P2PDaemonError, ControlFailure, DispatchFailure, TimeoutError, OSError, asyncio.IncompleteReadError)
+"""What the daemon and the streams to it raise when a peer cannot be reached."""
+_P2P_PROTOCOL = bytes([0xA5, 0x03])
+"""Code 421 of the multiaddr protocol ``p2p``, as a varint."""
 
 
 class P2PStream:
@@ -103,7 +107,7 @@ class P2PTransport:
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_SECONDS):
                 return await self._open(address, protocol)
-        except _CANNOT_OPEN as error:
+        except CANNOT_OPEN as error:
             self._connected.discard(address.peer_id)
             reason = str(error) or type(error).__name__
             raise PeerUnavailable(f"{address.peer_id} cannot be reached: {reason}", peer_id=address.peer_id) from None
@@ -113,7 +117,7 @@ class P2PTransport:
         for protocol in self._protocols:
             try:
                 await self._p2p.remove_binary_stream_handler(protocol)
-            except _CANNOT_OPEN:  # the daemon is gone already
+            except CANNOT_OPEN:  # the daemon is gone already
                 break
         for task in list(self._handling):
             task.cancel()
@@ -150,10 +154,28 @@ class P2PTransport:
         return accept
 
 
+def to_multiaddr(text: str) -> Multiaddr:
+    """An address with the bytes that the daemon reads.
+
+    A relayed address (``…/p2p/<relay>/p2p-circuit``) has a peer id inside. hivemind writes ids as CIDs there, and its
+    daemon reads plain multihashes (https://github.com/multiformats/multiaddr/blob/master/protocols/p2p.md).
+
+    Raises:
+        ValueError, LookupError, TypeError: it is no multiaddr.
+    """
+    parts = Multiaddr(text).split()
+    return Multiaddr(b"".join(_peer_part(part["p2p"]) if "p2p" in part else part.to_bytes() for part in parts))
+
+
+def _peer_part(name: str) -> bytes:
+    multihash = base58.b58decode(name)
+    return _P2P_PROTOCOL + bytes([len(multihash)]) + multihash
+
+
 def _parse(address: PeerAddress) -> list[Multiaddr]:
     """The addresses that somebody gave for a peer, who may be a stranger."""
     try:
-        return [Multiaddr(maddr) for maddr in address.maddrs]
+        return [to_multiaddr(maddr) for maddr in address.maddrs]
     except (ValueError, LookupError, TypeError) as error:
         reason = f"{address.peer_id} cannot be reached at an address that is none: {error}"
         raise PeerUnavailable(reason, peer_id=address.peer_id) from None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import functools
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
+import structlog
 from hivemind.dht.node import DHTNode
 from hivemind.p2p import P2P
 from hivemind.p2p.p2p_daemon_bindings.control import P2PDaemonError
@@ -20,13 +20,26 @@ from discovery.children import die_with_parent
 from discovery.dht.board import Board
 from discovery.dht.identity import Identity
 from discovery.dht.keys import DEFAULT_PREFIX
-from discovery.dht.p2p import P2PTransport
+from discovery.dht.p2p import CANNOT_OPEN, P2PTransport, to_multiaddr
+from discovery.dht.relay import RelaySlots, reserve
 from discovery.dht.validator import AnnouncementValidator
-from discovery.protocol.errors import InvalidArgument, InvalidIdentity, PeerUnavailable
+from discovery.protocol.errors import FarError, InvalidArgument, InvalidIdentity, PeerUnavailable
 from discovery.protocol.ids import PeerId
+
+log = structlog.get_logger(__name__)
 
 LOCAL_MADDR = "/ip4/127.0.0.1/tcp/0"
 LEAVE_SECONDS = 2.0
+CIRCUIT = "/p2p-circuit"
+_RELAY_FLAGS = (
+    "-relayDataLimit=1099511627776",
+    "-relayTimeLimit=24h",
+    "-relayMaxCircuits=256",
+    "-relayMaxReservations=1024",
+    "-relayBufferSize=65536",
+)
+"""What a relay of ours allows: bytes and time of one circuit, circuits of one peer, peers; and bytes of each buffer."""
+_RELAY_STARTS = 8
 _spawn = asyncio.subprocess.create_subprocess_exec
 
 
@@ -35,7 +48,9 @@ class PeerConfig:
     """How a peer stands in the swarm.
 
     A client (``is_client``) stores nothing for others and needs no open port. ``map_ports`` asks the router for a
-    port (UPnP, NAT-PMP); it is off unless the owner of the machine asks for it.
+    port (UPnP, NAT-PMP); it is off unless the owner of the machine asks for it. A relay (``is_relay``) carries
+    connections to peers that nobody can reach otherwise; such a peer (``behind_nat``) takes slots at the initial peers,
+    is reached through them alone, and stores nothing for others.
     """
 
     initial_peers: tuple[str, ...] = ()
@@ -44,13 +59,15 @@ class PeerConfig:
     prefix: str = DEFAULT_PREFIX
     is_client: bool = False
     map_ports: bool = False
+    is_relay: bool = False
+    behind_nat: bool = False
 
 
 class SwarmPeer:
     """A started peer. Use :meth:`start`, and :meth:`close` at the end."""
 
-    def __init__(self, p2p: P2P, dht: DHTNode, prefix: str, lock: IO[bytes] | None) -> None:
-        self._p2p, self._dht, self._lock = p2p, dht, lock
+    def __init__(self, p2p: P2P, dht: DHTNode, prefix: str, lock: IO[bytes] | None, slots: RelaySlots | None) -> None:
+        self._p2p, self._dht, self._lock, self._slots = p2p, dht, lock, slots
         self.transport = P2PTransport(p2p)
         self.board = Board(dht, prefix)
 
@@ -66,7 +83,7 @@ class SwarmPeer:
         Raises:
             InvalidArgument: a multiaddr that is none, or a port that is in use.
             InvalidIdentity: another process runs with this identity.
-            PeerUnavailable: no initial peer answered.
+            PeerUnavailable: no initial peer answered, or, behind NAT, none of them relays.
         """
         for maddr in config.initial_peers:
             _check_peer_maddr(maddr)
@@ -77,22 +94,36 @@ class SwarmPeer:
         lock = _lock_identity(identity)
         try:
             p2p = await _start_daemon(identity, config)
+            slots = RelaySlots(p2p, config.initial_peers) if config.behind_nat else None
             try:
+                if slots is not None:
+                    await slots.start()
                 dht = await _join_dht(p2p, config)
             except BaseException:
+                if slots is not None:
+                    await slots.stop()
                 await p2p.shutdown()
                 raise
         except BaseException:
             lock.close()
             raise
-        return cls(p2p, dht, config.prefix, lock)
+        return cls(p2p, dht, config.prefix, lock, slots)
+
+    @property
+    def relays(self) -> tuple[str, ...] | None:
+        """Peer ids of the relays that let others through to us now; None for a peer that is reached directly."""
+        return None if self._slots is None else tuple(relay.rpartition("/p2p/")[2] for relay in self._slots.held)
 
     async def maddrs(self) -> tuple[str, ...]:
         """Where this peer can be reached, with ``/p2p/<peer id>`` at the end."""
+        if self._slots is not None:
+            return tuple(f"{relay}{CIRCUIT}/p2p/{self.peer_id}" for relay in self._slots.held)
         return tuple(str(maddr) for maddr in await self._p2p.get_visible_maddrs(latest=True))
 
     async def close(self) -> None:
         """Leave the swarm and end the daemon."""
+        if self._slots is not None:
+            await self._slots.stop()
         await self.transport.close()
         # when the daemon is gone already, hivemind would wait for its answer for ever
         with contextlib.suppress(TimeoutError):
@@ -151,14 +182,39 @@ def _lock_identity(identity: Identity) -> IO[bytes]:
 
 
 async def _start_daemon(identity: Identity, config: PeerConfig) -> P2P:
-    options: dict[str, Any] = {"announce_maddrs": list(config.announce_maddrs)} if config.announce_maddrs else {}
+    """A daemon; one that is to relay does so with our limits.
+
+    Every daemon starts two relays, ours and one that cuts each circuit off after 128 KiB, and the one that is there
+    last gets the work (go-libp2p-daemon 0.5: ``EnableRelayV2`` against the relay service). Nothing but asking tells
+    which, so a daemon that came out wrong is started again.
+    """
+    for _ in range(_RELAY_STARTS):
+        p2p = await _launch(identity, config)
+        try:
+            if not config.is_relay or await _relays_well(p2p, config):
+                return p2p
+        except BaseException:
+            await p2p.shutdown()
+            raise
+        await p2p.shutdown()
+    log.warning("relay_is_weak", reason="nodes behind NAT will not be served by this peer; start it again")
+    return await _launch(identity, config)
+
+
+async def _launch(identity: Identity, config: PeerConfig) -> P2P:
+    options: dict[str, Any] = {}
+    announced = [f"{peer}{CIRCUIT}" for peer in config.initial_peers] if config.behind_nat else config.announce_maddrs
+    if announced:
+        options["announce_maddrs"] = list(announced)
+    if config.is_relay:
+        options["force_reachability"] = "public"  # or the relay waits for others to confirm it
     try:
-        with _daemon_of_our_own():
+        with _daemon_of_our_own(is_relay=config.is_relay):
             return await P2P.create(
                 initial_peers=list(config.initial_peers) or None,
                 host_maddrs=list(config.host_maddrs),
                 identity_path=str(identity.path),
-                dht_mode="client" if config.is_client else "server",
+                dht_mode="client" if config.is_client or config.behind_nat else "server",
                 auto_nat=config.map_ports,
                 nat_port_map=config.map_ports,
                 check_if_identity_free=False,  # costs a second daemon; our lock guards this machine
@@ -171,16 +227,46 @@ async def _start_daemon(identity: Identity, config: PeerConfig) -> P2P:
         raise PeerUnavailable(f"the p2p daemon did not start: {error}") from None
 
 
+async def _relays_well(relay: P2P, config: PeerConfig) -> bool:
+    """Whether circuits through our daemon get our limits: another daemon asks it for a slot."""
+    listening = [_from_here(maddr) for maddr in config.host_maddrs if not maddr.endswith("/tcp/0")]
+    seen = [bare_maddr(str(maddr)) for maddr in await relay.get_visible_maddrs()]
+    with _daemon_of_our_own():
+        asking = await P2P.create(
+            host_maddrs=None, no_listen=True, dht_mode="client", auto_nat=False, nat_port_map=False, startup_timeout=60
+        )
+    try:
+        await asking._client.connect(relay.peer_id, [to_multiaddr(maddr) for maddr in (*listening, *seen)])
+        return (await reserve(asking, relay.peer_id)).suffices
+    except (FarError, *CANNOT_OPEN) as error:
+        log.warning("relay_not_checked", reason=str(error))
+        return True
+    finally:
+        await asking.shutdown()
+
+
+def _from_here(maddr: str) -> str:
+    """Where we reach a daemon of this machine that listens at ``maddr``."""
+    return maddr.replace("/ip4/0.0.0.0/", "/ip4/127.0.0.1/").replace("/ip6/::/", "/ip6/::1/")
+
+
 @contextlib.contextmanager
-def _daemon_of_our_own() -> Iterator[None]:
+def _daemon_of_our_own(is_relay: bool = False) -> Iterator[None]:
     """The daemon that hivemind starts in here is spared the Ctrl-C of our terminal, and ends when we do.
 
     Otherwise it would be gone before we can say goodbye through it. hivemind spawns it before it first waits, so two
-    peers that start side by side do not get into each other's way.
+    peers that start side by side do not get into each other's way. A relay runs on one core: there the right one of
+    its two relays wins nine times of ten.
     """
-    asyncio.subprocess.create_subprocess_exec = functools.partial(
-        _spawn, start_new_session=True, preexec_fn=die_with_parent
-    )
+    flags = _RELAY_FLAGS if is_relay else ()
+    variables = {"GOMAXPROCS": "1"} if is_relay else {}
+
+    async def spawn(*command: str, env: dict[str, str], **options: Any) -> asyncio.subprocess.Process:
+        return await _spawn(
+            *command, *flags, env=env | variables, start_new_session=True, preexec_fn=die_with_parent, **options
+        )
+
+    asyncio.subprocess.create_subprocess_exec = spawn  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -194,7 +280,7 @@ async def _join_dht(p2p: P2P, config: PeerConfig) -> DHTNode:
             return await DHTNode.create(
                 p2p=p2p,
                 initial_peers=initial_peers,
-                client_mode=config.is_client,
+                client_mode=config.is_client or config.behind_nat,
                 record_validator=AnnouncementValidator(config.prefix),
                 cache_locally=False,
                 strict=False,

@@ -58,12 +58,23 @@ def test_memory_that_gets_tight_is_a_warning(capsys: pytest.CaptureFixture[str])
 
 
 def test_ready_says_what_is_served_and_how_many_find_room(capsys: pytest.CaptureFixture[str]) -> None:
-    Story(Console(False)).ready(READY, peer_id="12D3", wallet="0x1")
+    Story(Console(False)).ready(READY, None, ("/ip4/0.0.0.0/tcp/31330",), peer_id="12D3", wallet="0x1")
     assert capsys.readouterr().out.splitlines() == [
         "serving blocks 0:3 of 6 of tiny (int8, float32): 3.00 GiB of weights, "
         "1.00 GiB of cache for about 12 sessions of 2048 tokens",
         "as 12D3, paid to 0x1",
     ]
+
+
+def test_a_node_behind_a_relay_says_so_and_what_would_be_better(capsys: pytest.CaptureFixture[str]) -> None:
+    where = ("/ip4/0.0.0.0/tcp/31330",)
+    Story(Console(False)).ready(READY, ("12D3R",), where, peer_id="12D3", wallet="0x1")
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "reached through the relay 12D3R, which is slower; "
+        "open port 31330 and start without --relay to be reached directly"
+    )
+    Story(Console(False)).ready(READY, (), where, peer_id="12D3", wallet="0x1")
+    assert "reached by nobody: no relay answers, trying again" in capsys.readouterr().out
 
 
 def test_sessions_that_were_cut_off_are_mentioned(capsys: pytest.CaptureFixture[str]) -> None:
