@@ -20,7 +20,7 @@ from discovery.children import die_with_parent
 from discovery.dht.board import Board
 from discovery.dht.identity import Identity
 from discovery.dht.keys import DEFAULT_PREFIX
-from discovery.dht.p2p import CANNOT_OPEN, P2PTransport, to_multiaddr
+from discovery.dht.p2p import CANNOT_OPEN, OPEN_TIMEOUT_SECONDS, P2PTransport, to_multiaddr
 from discovery.dht.relay import RelaySlots, reserve
 from discovery.dht.validator import AnnouncementValidator
 from discovery.protocol.errors import FarError, InvalidArgument, InvalidIdentity, PeerUnavailable
@@ -231,18 +231,18 @@ async def _relays_well(relay: P2P, config: PeerConfig) -> bool:
     """Whether circuits through our daemon get our limits: another daemon asks it for a slot."""
     listening = [_from_here(maddr) for maddr in config.host_maddrs if not maddr.endswith("/tcp/0")]
     seen = [bare_maddr(str(maddr)) for maddr in await relay.get_visible_maddrs()]
-    with _daemon_of_our_own():
-        asking = await P2P.create(
-            host_maddrs=None, no_listen=True, dht_mode="client", auto_nat=False, nat_port_map=False, startup_timeout=60
-        )
     try:
-        await asking._client.connect(relay.peer_id, [to_multiaddr(maddr) for maddr in (*listening, *seen)])
-        return (await reserve(asking, relay.peer_id)).suffices
+        with _daemon_of_our_own():
+            asking = await P2P.create(host_maddrs=None, no_listen=True, auto_nat=False, nat_port_map=False)
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_SECONDS):
+                await asking._client.connect(relay.peer_id, [to_multiaddr(maddr) for maddr in (*listening, *seen)])
+            return (await reserve(asking, relay.peer_id)).suffices
+        finally:
+            await asking.shutdown()
     except (FarError, *CANNOT_OPEN) as error:
-        log.warning("relay_not_checked", reason=str(error))
+        log.warning("relay_not_checked", reason=str(error) or type(error).__name__)
         return True
-    finally:
-        await asking.shutdown()
 
 
 def _from_here(maddr: str) -> str:

@@ -81,6 +81,8 @@ RIGHT: dict[str, Any] = {"model": MODEL, "wallet": wallet_of("me"), "initial_pee
         {"region": ""},
         {"region": "Europe"},
         {"region": "eu/west"},
+        {"relay": True, "public_maddrs": ("/ip4/1.2.3.4/tcp/1",)},
+        {"relay": True, "map_ports": True},
     ],
     ids=str,
 )

@@ -8,7 +8,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hivemind.p2p import P2P, PeerID
 
+from discovery.dht import peer as peer_module
 from discovery.dht import relay as relay_module
 from discovery.dht.identity import load_identity
 from discovery.dht.p2p import to_multiaddr
@@ -74,6 +76,20 @@ async def test_a_relay_cannot_pass_itself_off_as_the_peer_behind_it(bootstrap: S
         with pytest.raises(PeerUnavailable):
             await client.transport.open(PeerAddress(hidden, maddrs), PROTOCOL)
     await client.close()
+
+
+async def test_a_relay_that_came_out_weak_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def reserve_weakly_at_first(p2p: P2P, relay: PeerID) -> Reservation:
+        asked.append(relay.to_base58())
+        return Reservation(0, 1 << 17, 120) if len(asked) == 1 else await relay_module.reserve(p2p, relay)
+
+    monkeypatch.setattr(peer_module, "reserve", reserve_weakly_at_first)
+    bootstrap = await SwarmPeer.start(load_identity(tmp_path / "bootstrap"), PeerConfig(is_relay=True))
+    assert len(asked) >= 2
+    assert set(asked) == {bootstrap.peer_id}
+    await bootstrap.close()
 
 
 async def test_a_slot_is_taken_again_when_the_relay_comes_back(
