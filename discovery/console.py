@@ -36,6 +36,13 @@ class Console:
         else:
             print(text, end="", flush=True)
 
+    def aside(self, event: str, sentence: str, **facts: Any) -> None:
+        """Something by the way, in the middle of a text: for people on stderr, so that the text stays whole."""
+        if self.as_json:
+            self.event(event, **facts)
+        else:
+            print(f"\n[{sentence}]", file=sys.stderr, flush=True)
+
     def error(self, error: FarError) -> None:
         """Tell of a failure, on stderr for people."""
         if self.as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,7 @@ from far_mesh.route_cli import (
 
 if TYPE_CHECKING:
     from far_mesh.client import Generation, Result
+    from far_mesh.session import Mended
     from far_mesh.trace import Trace
 
 app = typer.Typer(
@@ -111,10 +113,22 @@ def generate(
         )
         async with await joining as mesh:
             settle_memory()
-            generation = await mesh.open(mesh.encode(prompt, raw=raw), options, treatment=treatment)
+            generation = await mesh.open(
+                mesh.encode(prompt, raw=raw), options, treatment=treatment, on_mended=partial(_tell_loss, console)
+            )
             await _stream(console, generation, receipts, with_trace=trace)
 
     run(console, ask)
+
+
+def _tell_loss(console: Console, mended: Mended) -> None:
+    blocks = f"{mended.blocks[0]}:{mended.blocks[1]}"
+    if mended.waiting_for:
+        sentence = f"blocks {blocks} have no node; waiting for one, {mended.seconds:.0f} s so far"
+    else:
+        sentence = f"blocks {blocks} were lost and are served again, after {mended.seconds:.1f} s"
+    event = "waiting" if mended.waiting_for else "mended"
+    console.aside(event, sentence, blocks=mended.blocks, seconds=round(mended.seconds, 3), lost=mended.lost)
 
 
 async def _stream(console: Console, generation: Generation, receipts: Path | None, *, with_trace: bool) -> None:

@@ -40,6 +40,7 @@ FindOthers = Callable[[Sequence[RouteHop], str | None, str | None, Collection[st
 
 _LOOK_SECONDS = 0.1
 _TRY_AGAIN_SECONDS = 0.5
+_TELL_SECONDS = 2.0
 _FAREWELL_SECONDS = 1.0  # for the last receipt of one that was replaced and may still be there
 _MENDING_SHARE = 0.5  # of the time for opening: a text stands still meanwhile
 
@@ -375,7 +376,7 @@ class MeshSession:
         Raises:
             NoRoute: nobody was found in their place in time.
         """
-        started = time.monotonic()
+        started, told_at = time.monotonic(), 0.0
         while self._lost:
             first, end = first_gap({self._hops.index(hop) for hop in self._lost}, len(self._hops))
             try:
@@ -398,7 +399,9 @@ class MeshSession:
                     for hop in self._hops[first:end]:
                         if hop in self._lost and not self._lost[hop].retry:
                             raise self._lost[hop] from None  # only another node could have mended it
-                    self._say(Mended(span, waited, waiting_for=True))
+                    if waited >= told_at:
+                        told_at = waited + _TELL_SECONDS
+                        self._say(Mended(span, waited, waiting_for=True))
                     await asyncio.sleep(_TRY_AGAIN_SECONDS)
         now = time.monotonic()
         for answer in self._waiting.values():
