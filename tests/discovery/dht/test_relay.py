@@ -56,6 +56,7 @@ async def test_a_peer_behind_nat_is_reached_through_the_relay_for_more_than_stoc
     maddrs = await hidden.maddrs()
     assert hidden.relays == (bootstrap.peer_id,)
     assert maddrs == tuple(f"{maddr}/p2p-circuit/p2p/{hidden.peer_id}" for maddr in await bootstrap.maddrs())
+    assert tuple(map(str, await hidden._p2p.get_visible_maddrs(latest=True))) == maddrs, "and nothing else is told"
     stream = await client.transport.open(PeerAddress(hidden.peer_id, tuple(map(bare_maddr, maddrs))), PROTOCOL)
     async with asyncio.timeout(20):
         for _ in range(3):
