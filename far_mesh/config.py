@@ -96,7 +96,7 @@ class MeshConfig:
     speculation: bool = True
     preference: Preference = Preference()
     suspect_after: float = 0.5
-    ping_timeout: float = 1.25
+    ping_timeout: float = 2.0
     mend_timeout: float = 20.0
     shun_seconds: float = 5.0
 

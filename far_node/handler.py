@@ -270,6 +270,7 @@ class NodeHandler:
     async def _open(self, opening: Open, channel: Channel) -> NodeSession:
         serving = self._serving_of(opening.model_digest)
         serving.check(opening)
+        await self._make_way(opening, channel.peer_id)
         self._check_room(opening, channel.peer_id)
         place = serving.admit(opening, channel.peer_id)
         session = NodeSession(opening, channel, place, self._executor, serving.signer)
@@ -281,6 +282,13 @@ class NodeHandler:
             await self._forget(session)
             raise
         return session
+
+    async def _make_way(self, opening: Open, client: str) -> None:
+        """Who takes a lost node's place may be that node itself, which knows nothing of its loss."""
+        former = self._sessions.by_id.get(opening.session_id)
+        if former is not None and opening.resumption is not None and former.session.client == client:
+            await self._forget(former.session)
+            await former.session.hang_up(Failure.of(SessionUnknown("the session was opened anew")), HANG_UP_SECONDS)
 
     def _check_room(self, opening: Open, client: str) -> None:
         limits, sessions = self._limits, [entry.session for entry in self._sessions.by_id.values()]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from discovery.protocol.errors import DeadlineExceeded, FarError
+from discovery.protocol.errors import DeadlineExceeded, FarError, PeerUnavailable
 from discovery.protocol.messages import Message, Step, WireTensor
 from discovery.protocol.receipt import RECEIPT_EVERY_POSITIONS
 from far_mesh.config import MeshConfig
@@ -219,6 +219,21 @@ class TestALostNode:
             await asyncio.sleep(1.0)
             ring.network.freeze(peer, frozen=False)
             talk.check(await answer, expected)
+            await talk.finish()
+
+    async def test_may_take_its_own_place_though_it_has_not_heard_of_its_loss(self, talker: Path) -> None:
+        async with a_ring(talker, *SPANS) as ring, asyncio.timeout(SOON):
+            talk = await Talk.open(ring)
+            await talk.say(5)
+            lost = talk.session._hops[1]
+            lost.abandon = asyncio.sleep  # type: ignore[method-assign,assignment]  # nor does it hear of its end
+            lost.finish = asyncio.sleep  # type: ignore[method-assign,assignment]
+            talk.session._suspect(lost, PeerUnavailable("a mistake", peer_id=lost.peer_id))
+            while not talk.session.mended:
+                await asyncio.sleep(0.01)
+            await talk.say(2)
+            assert peers(talk) == [0, 1, 2]
+            assert ring.nodes[1].handler.open_sessions == 1
             await talk.finish()
 
     async def test_is_found_where_only_the_link_between_two_is_dead(self, ring: Ring) -> None:

@@ -79,9 +79,11 @@ def test_every_unit_is_accounted_for_and_the_chain_paid_it(result: dict[str, Any
 
 
 def test_work_is_counted_by_positions_and_blocks(result: dict[str, Any]) -> None:
-    positions = result["prompt_tokens"] + result["completion_tokens"] - 1
+    certain = result["prompt_tokens"] + result["completion_tokens"] - 1
     sizes = [end - first for first, end in (node["blocks"] for node in result["nodes"])]
-    assert [node["token_layers"] for node in result["nodes"]] == [positions * size for size in sizes]
+    computed = {node["token_layers"] / size for node, size in zip(result["nodes"], sizes, strict=True)}
+    assert len(computed) == 1, "all have computed the same positions"
+    assert certain <= computed.pop() <= 2 * certain, "with the guesses that were wrong"
 
 
 def test_nothing_is_left_running(result: dict[str, Any], data_dir: Path) -> None:
