@@ -67,7 +67,8 @@ def test_in_pieces_it_is_the_whole_model_or_it_is_refused(architecture: Architec
     # another processor rounds in another way, and so does a product that is taken where it is the quicker one
     assert outcome.error <= min(TOLERANCE, max(10 * said.error, 5e-5))
     assert outcome.alone == said.alone
-    assert outcome.together <= 3 * TOLERANCE
+    # which experts take part may hang on a hair
+    assert outcome.together <= (3 * TOLERANCE if architecture.name == "longcat_flash" else TOLERANCE)
 
 
 def test_the_table_has_every_architecture_of_transformers_and_no_other() -> None:
