@@ -16,11 +16,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +29,7 @@ from typing import Any
 import torch
 import uvloop
 
+from benchmarks.support.report import commit, keep
 from benchmarks.support.town import CLIENT_HOST, FIRST_NODE_HOST, WanTown
 from benchmarks.support.wan import Wan
 from discovery.protocol.errors import FarError
@@ -211,7 +209,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    of_commit = commit()
     hosts = FIRST_NODE_HOST + REPLICAS * len(SPANS)
     with (
         tempfile.TemporaryDirectory() as name,
@@ -220,18 +218,11 @@ def main() -> None:
         WanTown(Path(name), wan) as town,
     ):
         results = uvloop.run(course(town, given))
-    facts = {
-        "command": f"python -m benchmarks.failover --faults {given.faults} --round-trip {given.round_trip} "
-        f"--tokens {given.tokens} --seed {given.seed}",
-        "commit": commit.strip(),
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "results": results,
-    }
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "failover.json").write_text(json.dumps(facts, indent=2) + "\n")
+    command = (
+        f"python -m benchmarks.failover --faults {given.faults} --round-trip {given.round_trip} "
+        f"--tokens {given.tokens} --seed {given.seed}"
+    )
+    keep(given.out, "failover", command, of_commit, results)
     print(json.dumps(results, indent=2))
     if results["wrong"] or set(results["refused"]) - {"no_route"}:
         sys.exit("not every text came out")

@@ -18,10 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -35,6 +32,7 @@ import torch
 import uvloop
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.support.report import commit, keep
 from benchmarks.support.town import CLIENT_HOST, FIRST_NODE_HOST, WanTown
 from benchmarks.support.wan import Wan
 from far_mesh.client import Mesh, Result
@@ -236,24 +234,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    of_commit = commit()
     results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         model = make_model(Path(name) / "llama-42m")
         for part in given.parts.split(","):
             results[part] = measure(part, model, given.rounds)
             print(json.dumps({part: results[part]}, indent=2), flush=True)
-    facts = {
-        "command": f"python -m benchmarks.mesh --rounds {given.rounds} --parts {given.parts}",
-        "commit": commit.strip(),
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "results": results,
-    }
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "mesh.json").write_text(json.dumps(facts, indent=2) + "\n")
+    command = f"python -m benchmarks.mesh --rounds {given.rounds} --parts {given.parts}"
+    keep(given.out, "mesh", command, of_commit, results)
 
 
 if __name__ == "__main__":
