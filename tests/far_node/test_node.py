@@ -61,6 +61,12 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return model_of(tmp_path_factory.mktemp("models") / "second", "gpt2", 4)
 
 
+@pytest.fixture(scope="module")
+def third(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What only the standing node serves: no session of the others finds a place to move to."""
+    return model_of(tmp_path_factory.mktemp("models") / "third", "llama", 5)
+
+
 @module_fixture
 async def town(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SwarmPeer]:
     """A bootstrap peer."""
@@ -105,9 +111,9 @@ async def node(town: SwarmPeer, llama: Path, tmp_path: Path) -> AsyncIterator[No
 
 
 @module_fixture
-async def standing(town: SwarmPeer, llama: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Node]:
-    """A node that serves the first model, and is not changed by any test."""
-    config = await config_of(town, tmp_path_factory.mktemp("standing"), options(llama))
+async def standing(town: SwarmPeer, third: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Node]:
+    """A node that serves the third model, and is not changed by any test."""
+    config = await config_of(town, tmp_path_factory.mktemp("standing"), options(third))
     async with serving(config) as node:
         yield node
 
@@ -172,14 +178,14 @@ async def test_a_load_that_fails_changes_nothing(
 ) -> None:
     with pytest.raises(kind):
         await standing.load(replace(options(gpt2), **wrong))
-    assert [model.about.model_id for model in standing.models] == ["first"]
-    assert [serving.announcement.model_id for serving in standing.handler.servings] == ["first"]
-    assert await announced(town, standing) == {"first": ("ready", (0, 6))}
+    assert [model.about.model_id for model in standing.models] == ["third"]
+    assert [serving.announcement.model_id for serving in standing.handler.servings] == ["third"]
+    assert await announced(town, standing) == {"third": ("ready", (0, 6))}
 
 
-async def test_what_is_served_already_is_not_loaded_twice(standing: Node, llama: Path) -> None:
-    with pytest.raises(InvalidArgument, match="first is served here already"):
-        await standing.load(options(llama, blocks=(0, 2)))
+async def test_what_is_served_already_is_not_loaded_twice(standing: Node, third: Path) -> None:
+    with pytest.raises(InvalidArgument, match="third is served here already"):
+        await standing.load(options(third, blocks=(0, 2)))
 
 
 async def test_a_model_that_is_unloaded_lets_its_sessions_end_and_gives_its_memory_back(
@@ -216,9 +222,9 @@ async def test_sessions_that_do_not_end_are_cut_off_after_a_while(town: SwarmPee
 
 async def test_the_last_model_is_not_unloaded(standing: Node) -> None:
     with pytest.raises(InvalidArgument, match="all this node serves; swap it, or stop the node"):
-        await standing.unload("first", 0.0)
-    with pytest.raises(BlocksNotServed, match="does not serve 'third'; it serves first"):
         await standing.unload("third", 0.0)
+    with pytest.raises(BlocksNotServed, match="does not serve 'fourth'; it serves third"):
+        await standing.unload("fourth", 0.0)
 
 
 async def test_a_swap_serves_the_new_model_before_the_old_one_goes(
@@ -325,7 +331,7 @@ async def test_a_command_whose_arguments_mean_nothing_is_refused(
     commands = OwnersCommands(standing, departure).by_name()
     with pytest.raises(InvalidArgument, match=words):
         await commands[command](arguments, unwatched)
-    assert [model.about.model_id for model in standing.models] == ["first"]
+    assert [model.about.model_id for model in standing.models] == ["third"]
     assert standing.state == "ready"
 
 
@@ -336,7 +342,7 @@ async def test_the_status_is_json_and_can_be_shown(standing: Node, capsys: pytes
     assert told["limits"]["max_batch_size"] == standing.config.limits.max_batch_size
     print_status(told)
     shown = capsys.readouterr().out
-    assert "first" in shown
+    assert "third" in shown
     assert "0:6 of 6" in shown
     assert "0 open, 0 steps waiting" in shown
 
