@@ -34,6 +34,8 @@ log = structlog.get_logger(__name__)
 
 _MOST_RECEIPTS = 4096
 """Kept of one node: more than come due in any context there is."""
+_WONDER_SECONDS = 0.5
+"""A node that has not opened by then is asked whether the connection to it carries anything."""
 
 
 class _Question:
@@ -71,6 +73,8 @@ class Hop:
         self.end_step: int | None = None
         self.receipts: list[Stated] = []
         self.answered_at = time.monotonic()
+        self.was_silent = False
+        """Whether it said nothing when it was asked to open."""
         self._on_result, self._on_failure = on_result, on_failure
         self._channel: Channel | None = None
         self._listening: asyncio.Task[None] | None = None
@@ -100,9 +104,7 @@ class Hop:
             FarError: the node's own refusal, or that it cannot be reached (with ``peer_id`` in ``facts``).
         """
         try:
-            self._channel = Channel(await transport.open(self.address, SESSION_PROTOCOL))
-            await self._channel.send(opening)
-            await self._channel.expect(Opened)
+            self._channel = await self._admitted(transport, opening)
         except FarError as error:
             error.facts.setdefault("peer_id", self.peer_id)
             raise
@@ -167,6 +169,29 @@ class Hop:
             await asyncio.gather(self._listening, return_exceptions=True)
         if self._channel is not None:
             await self._channel.close()
+
+    async def _admitted(self, transport: Transport, opening: Open) -> Channel:
+        """A stream on which the node has admitted the session: over a new connection if the one there is is silent."""
+        asking = asyncio.create_task(self._ask_in(transport, opening))
+        try:
+            done, _ = await asyncio.wait((asking,), timeout=_WONDER_SECONDS)
+            if done or await transport.check(self.address.peer_id):
+                return await asking
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        self.was_silent = True
+        return await self._ask_in(transport, opening)
+
+    async def _ask_in(self, transport: Transport, opening: Open) -> Channel:
+        channel = Channel(await transport.open(self.address, SESSION_PROTOCOL))
+        try:
+            await channel.send(opening)
+            await channel.expect(Opened)
+        except BaseException:
+            await channel.close()
+            raise
+        return channel
 
     async def _ask(self, about: Callable[[int], _Question]) -> Pong | Rerouted:
         assert self._channel is not None

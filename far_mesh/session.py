@@ -124,6 +124,7 @@ class MeshSession:
         self._lost: dict[Hop, FarError] = {}
         self._pace = Pace(config.suspect_after)
         self._stand_still = StandStill(config.ping_timeout)
+        self._stood_still: set[str] = set()
         self._shunned = Shunned(config.shun_seconds)
         self._supervisor: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
@@ -303,6 +304,8 @@ class MeshSession:
             self._lost[hop] = error
             self._shunned.add(hop.peer_id, time.monotonic(), error.retry_after)
             self._trouble.set()
+            if self._transport is not None:
+                self._transport.doubt(hop.address.peer_id)
 
     def _fail(self, error: FarError) -> FarError:
         """The first failure ends the session; later ones are its echoes."""
@@ -356,8 +359,11 @@ class MeshSession:
             sent = len(self._positions) - 1  # nobody can have given out more
             pongs = [replace(pong, given=min(pong.given, sent)) for pong in pongs]
             for index in self._stand_still.suspects(peers, pongs, time.monotonic(), slack):
-                reason = PeerUnavailable(f"steps do not get through to {peers[index]}", peer_id=peers[index])
-                self._suspect(hops[index], reason)
+                # where there is nobody else it may take its own place soon, over a new link
+                back_in = None if peers[index] in self._stood_still else _TRY_AGAIN_SECONDS
+                self._stood_still.add(peers[index])
+                words = f"steps do not get through to {peers[index]}"
+                self._suspect(hops[index], PeerUnavailable(words, retry_after=back_in, peer_id=peers[index]))
 
     async def _ping(self, hop: Hop, patience: float) -> Pong | None:
         try:
@@ -496,6 +502,9 @@ class MeshSession:
                 return await question
         except TimeoutError:
             error: FarError = PeerUnavailable(f"{hop.peer_id} does not answer", peer_id=hop.peer_id)
+            if blamed is not None and await self._ping(hop, self._config.ping_timeout) is not None:
+                reason = f"{hop.peer_id} does not reach {blamed.peer_id}"
+                error = PeerUnavailable(reason, peer_id=blamed.peer_id)
         except FarError as failure:
             error = failure
         if blamed is not None and error.facts.get("peer_id") == blamed.peer_id:
@@ -577,7 +586,9 @@ async def _open_all(transport: Transport, hops: Sequence[Hop], openings: Sequenc
         errors = [task.exception() if task.done() else None for task in tasks]
         error = next((error for error in errors if error is not None), None)
         if error is None and not all(task.done() for task in tasks):
-            late = [hop.peer_id for hop, task in zip(hops, tasks, strict=True) if not task.done()]
+            waited_for = [hop for hop, task in zip(hops, tasks, strict=True) if not task.done()]
+            silent = [hop for hop in waited_for if hop.was_silent]  # the others may be waiting for these
+            late = [hop.peer_id for hop in silent or waited_for]
             raise DeadlineExceeded(f"the session did not open in {patience:g} s", peer_id=late[0], failed=late)
         if isinstance(error, FarError):
             blamed = [one.facts.get("peer_id") for one in errors if isinstance(one, FarError)]

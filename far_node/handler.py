@@ -199,7 +199,7 @@ class NodeHandler:
                 session = await self._sessions.wait_for(link.session_id)
         except TimeoutError:
             raise SessionUnknown("no such session is open here") from None
-        session.link_from(channel)
+        await session.link_from(channel, link.opened_at)
         try:
             while (message := await channel.receive(session.frame_limit)) is not None and session.is_fed_by(channel):
                 if not isinstance(message, Step):
@@ -284,9 +284,11 @@ class NodeHandler:
         return session
 
     async def _make_way(self, opening: Open, client: str) -> None:
-        """Who takes a lost node's place may be that node itself, which knows nothing of its loss."""
+        """Who takes a lost node's place may be that node itself, which knows nothing of its loss. And who opens again,
+        as the connection was silent, may find that the first time came through.
+        """
         former = self._sessions.by_id.get(opening.session_id)
-        if former is not None and opening.resumption is not None and former.session.client == client:
+        if former is not None and former.session.client == client:
             await self._forget(former.session)
             await former.session.hang_up(Failure.of(SessionUnknown("the session was opened anew")), HANG_UP_SECONDS)
 

@@ -59,6 +59,7 @@ class NodeSession:
         self._replayed = 0
         self._prefix: Keys = ()
         self._feeder, self._previous = opening.previous, None if opening.previous else control
+        self._link_opened_at, self._feeder_has_spoken = -1, False
         history = History(joins=place.blocks.divides)
         most_bytes = self._all_bytes + _TAKEN_BACK_BYTES
         self._successor = _Successor(opening, self.log, history, most_bytes, self._lost_successor)
@@ -97,18 +98,20 @@ class NodeSession:
             if self.closed:  # meanwhile
                 await self._successor.close()
 
-    def link_from(self, channel: Channel) -> None:
-        """Take steps from the predecessor, whose stream ends with the session.
+    async def link_from(self, channel: Channel, opened_at: int) -> None:
+        """Take steps from the predecessor, whose stream ends with the session. Until it has sent one it may link anew.
 
         Raises:
             SessionUnknown: it is another peer that the client named.
-            ProtocolViolation: it has linked already.
+            ProtocolViolation: it has linked already, and this link is not a later one, or steps came over the other.
         """
         if self._feeder != channel.peer_id:
             raise SessionUnknown(f"the session expects its steps from {self._feeder}")
-        if self._previous is not None:
+        if self._feeder_has_spoken or opened_at <= self._link_opened_at:
             raise ProtocolViolation("the session has its link already")
-        self._previous = channel
+        old, self._previous, self._link_opened_at = self._previous, channel, opened_at
+        if old is not None:
+            await old.close()
 
     def is_fed_by(self, channel: Channel) -> bool:
         """Whether steps are taken from this stream now: no longer, once another was named in its place."""
@@ -129,18 +132,22 @@ class NodeSession:
         else:
             self._has_begun, self._taken = True, step.index + 1
         self._last_step_at = time.monotonic()
+        self._feeder_has_spoken = True
         self._inbox.put(step)
 
     async def lose_feeder(self, channel: Channel, error: FarError) -> None:
-        """The predecessor's stream is over. The client may name another."""
+        """The predecessor's stream is over. If nothing came over it, it may link again; else the client is told."""
         if self.is_fed_by(channel) and not self.closed:
-            self._previous, self._feeder = None, None
-            await self._tell(Failure.of(error, channel.peer_id))
+            self._previous = None
+            if self._feeder_has_spoken or isinstance(error, ProtocolViolation):
+                self._feeder = None
+                await self._tell(Failure.of(error, channel.peer_id))
 
     async def reroute(self, message: Reroute, transport: Transport) -> None:
         """Take steps from another, or hand them to another, who gets all that was handed on before."""
         if message.previous is not None:
             old, self._previous, self._feeder = self._previous, None, message.previous
+            self._link_opened_at, self._feeder_has_spoken = -1, False
             await self._inbox.then(self._end_input_chain)
             if old is not None:
                 await old.close()
@@ -328,7 +335,7 @@ class _Successor:
             PeerUnavailable: it cannot be reached.
         """
         async with self._sending:  # steps wait for it
-            await self._link(transport, address)
+            await self._link(transport, address, surely=self._opening.resumption is not None)
 
     async def replace(self, transport: Transport, address: PeerAddress, on_link: Callable[[], Awaitable[None]]) -> None:
         """Link to another in its place, then give it everything from the beginning.
@@ -339,8 +346,10 @@ class _Successor:
         if self._scope is not None:
             self._scope.reschedule(asyncio.get_running_loop().time())  # who sends to the old one waits in vain
         async with self._sending:
+            if self._channel is not None:
+                transport.doubt(self._channel.peer_id)
             await self.close()
-            await self._link(transport, address)
+            await self._link(transport, address, surely=True)
             self._log.new_successor()
             await on_link()
             for step in self._history.replay():
@@ -378,10 +387,13 @@ class _Successor:
         finally:
             self._scope = None
 
-    async def _link(self, transport: Transport, address: PeerAddress) -> None:
+    async def _link(self, transport: Transport, address: PeerAddress, *, surely: bool) -> None:
+        """``surely``: over a connection that carries something, for a link answers nothing."""
+        if surely:
+            await transport.check(address.peer_id)
         channel = Channel(await transport.open(address, LINK_PROTOCOL))
         try:
-            await channel.send(Link(self._opening.session_id))
+            await channel.send(Link(self._opening.session_id, time.monotonic_ns()))
         except BaseException:
             await channel.close()
             raise

@@ -2,7 +2,8 @@
 
 Every frame is copied through a pipe that holds as much as a wire would, so both sides see what they would see over one.
 ``MemoryNetwork.cut(peer)`` breaks all streams of a peer, as a lost machine does; ``freeze`` keeps them open and lets
-nothing through, as a stopped one does, or one behind a link that is dead.
+nothing through, as a stopped one does, or one behind a link that is dead; ``stall`` does so to the connection of two
+peers until one of them closes it, as TCP does for long after such a link is well again.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ class MemoryTransport:
             raise PeerUnavailable(f"{address.peer_id} cannot be reached", peer_id=address.peer_id)
         forth, back = _Pipe(), _Pipe()
         for pipe in (forth, back):
-            pipe.frozen = self._network.is_frozen(self._peer_id, remote.peer_id)
+            pipe.frozen = self._network.is_silent(self._peer_id, remote.peer_id)
         ours = MemoryStream(address.peer_id, back, forth)
         theirs = MemoryStream(self._peer_id, forth, back)
         self.streams.add(ours)
@@ -153,6 +154,21 @@ class MemoryTransport:
         remote.tasks.add(task)
         task.add_done_callback(remote.tasks.discard)
         return ours
+
+    async def check(self, peer_id: PeerId) -> bool:
+        return self._check(peer_id)
+
+    def doubt(self, peer_id: PeerId) -> None:
+        self._check(peer_id)
+
+    def _check(self, peer_id: PeerId) -> bool:
+        if peer_id in self._network.peers and not self._network.is_silent(self._peer_id, peer_id):
+            return True
+        for stream in list(self.streams):
+            if stream.peer_id == peer_id:
+                stream.cut()
+        self._network.stall(self._peer_id, peer_id, stalled=False)
+        return False
 
     async def _run(self, handler: StreamHandler, stream: MemoryStream) -> None:
         try:
@@ -175,6 +191,7 @@ class MemoryNetwork:
     def __init__(self) -> None:
         self.peers: dict[PeerId, MemoryTransport] = {}
         self._frozen: set[frozenset[PeerId]] = set()
+        self._stalled: set[frozenset[PeerId]] = set()
 
     def join(self, peer_id: PeerId) -> MemoryTransport:
         """A transport for ``peer_id``."""
@@ -184,17 +201,25 @@ class MemoryNetwork:
     def freeze(self, peer_id: PeerId, *others: PeerId, frozen: bool = True) -> None:
         """Let nothing through between a peer and ``others``, by default all who are here; or let it through again."""
         for other in others or [other for other in self.peers if other != peer_id]:
-            pair = frozenset((peer_id, other))
-            (self._frozen.add if frozen else self._frozen.discard)(pair)
-            for one, two in ((peer_id, other), (other, peer_id)):
-                transport = self.peers.get(one)
-                for stream in list(transport.streams) if transport else []:
-                    if stream.peer_id == two:
-                        stream.freeze(frozen)
+            (self._frozen.add if frozen else self._frozen.discard)(frozenset((peer_id, other)))
+            self._quieten(peer_id, other)
 
-    def is_frozen(self, one: PeerId, other: PeerId) -> bool:
+    def stall(self, one: PeerId, other: PeerId, *, stalled: bool = True) -> None:
+        """Let nothing through on the connection that two peers have now; or make way for a new one."""
+        (self._stalled.add if stalled else self._stalled.discard)(frozenset((one, other)))
+        self._quieten(one, other)
+
+    def is_silent(self, one: PeerId, other: PeerId) -> bool:
         """Whether nothing gets through between two peers."""
-        return frozenset((one, other)) in self._frozen
+        pair = frozenset((one, other))
+        return pair in self._frozen or pair in self._stalled
+
+    def _quieten(self, one: PeerId, other: PeerId) -> None:
+        for here, there in ((one, other), (other, one)):
+            transport = self.peers.get(here)
+            for stream in list(transport.streams) if transport else []:
+                if stream.peer_id == there:
+                    stream.freeze(self.is_silent(one, other))
 
     def cut(self, peer_id: PeerId) -> None:
         """Take a peer off the network and break all its streams."""

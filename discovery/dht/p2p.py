@@ -7,8 +7,12 @@ see the loss in tens of milliseconds.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import secrets
 import struct
+import time
 from collections.abc import Awaitable, Callable
+from weakref import WeakValueDictionary
 
 import base58
 import structlog
@@ -26,9 +30,15 @@ from discovery.protocol.messages import MAX_FRAME_BYTES, PeerAddress
 log = structlog.get_logger(__name__)
 
 OPEN_TIMEOUT_SECONDS = 10.0
+CHECK_SECONDS = 0.75
+"""How long a peer has to answer a ping of libp2p, which its daemon answers whatever the process behind it does."""
+SLOW_BYTES_PER_SECOND = 2_000_000
+"""Connections are thought to carry that much at least: a ping waits behind what was sent before it."""
 LINGER_SECONDS = 5.0
 """How long what was sent before a close may take to be read. asyncio by itself would wait for ever."""
 _LENGTH = struct.Struct(">I")
+_PING_PROTOCOL, _PING_BYTES = "/ipfs/ping/1.0.0", 32
+"""https://github.com/libp2p/specs/blob/master/ping/ping.md"""
 _STREAM_BROKE = (asyncio.IncompleteReadError, ConnectionError, BrokenPipeError)
 CANNOT_OPEN = (P2PDaemonError, ControlFailure, DispatchFailure, TimeoutError, OSError, asyncio.IncompleteReadError)
 """What the daemon and the streams to it raise when a peer cannot be reached."""
@@ -36,17 +46,39 @@ _P2P_PROTOCOL = bytes([0xA5, 0x03])
 """Code 421 of the multiaddr protocol ``p2p``, as a varint."""
 
 
+class _Traffic:
+    """What goes to and comes from one peer: how long an answer may take because of what is on its way before it."""
+
+    def __init__(self) -> None:
+        self.heard_at = 0.0
+        self._on_its_way, self._at = 0.0, 0.0
+
+    def sent(self, count: int, now: float) -> None:
+        """So many bytes more."""
+        self._on_its_way, self._at = self._left(now) + count, now
+
+    def patience(self, now: float) -> float:
+        """Seconds in which a ping is answered if anything gets through."""
+        return CHECK_SECONDS + self._left(now) / SLOW_BYTES_PER_SECOND
+
+    def _left(self, now: float) -> float:
+        return max(0.0, self._on_its_way - SLOW_BYTES_PER_SECOND * (now - self._at))
+
+
 class P2PStream:
     """Frames on one libp2p stream: four bytes of length (big-endian), then the bytes."""
 
-    def __init__(self, peer_id: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._peer_id, self._reader, self._writer = peer_id, reader, writer
+    def __init__(
+        self, peer_id: PeerId, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, traffic: _Traffic
+    ) -> None:
+        self._peer_id, self._reader, self._writer, self._traffic = peer_id, reader, writer, traffic
 
     @property
     def peer_id(self) -> PeerId:
         return self._peer_id
 
     async def send(self, frame: bytes) -> None:
+        self._traffic.sent(len(frame), time.monotonic())
         try:
             self._writer.writelines((_LENGTH.pack(len(frame)), frame))
             await self._writer.drain()
@@ -64,6 +96,7 @@ class P2PStream:
             return None
         except ConnectionError:
             raise self._broke() from None
+        self._traffic.heard_at = time.monotonic()
         (length,) = _LENGTH.unpack(header)
         if length > limit:
             raise ProtocolViolation(
@@ -91,6 +124,8 @@ class P2PTransport:
         self._p2p = p2p
         self._peer_id = check_peer_id(p2p.peer_id.to_base58())
         self._connected: set[PeerId] = set()
+        self._traffic: WeakValueDictionary[PeerId, _Traffic] = WeakValueDictionary()
+        self._checks: dict[PeerId, asyncio.Task[bool]] = {}
         self._protocols: list[str] = []
         self._handling: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -112,8 +147,20 @@ class P2PTransport:
             reason = str(error) or type(error).__name__
             raise PeerUnavailable(f"{address.peer_id} cannot be reached: {reason}", peer_id=address.peer_id) from None
 
+    async def check(self, peer_id: PeerId) -> bool:
+        self.doubt(peer_id)
+        return await asyncio.shield(self._checks[peer_id])
+
+    def doubt(self, peer_id: PeerId) -> None:
+        if peer_id not in self._checks:  # one at a time: a second would close what comes after the first
+            check = self._checks[peer_id] = asyncio.create_task(self._check(peer_id))
+            check.add_done_callback(lambda _: self._checks.pop(peer_id, None))
+
     async def close(self) -> None:
         self._closing = True
+        for check in list(self._checks.values()):
+            check.cancel()
+        await asyncio.gather(*self._checks.values(), return_exceptions=True)
         for protocol in self._protocols:
             try:
                 await self._p2p.remove_binary_stream_handler(protocol)
@@ -129,7 +176,36 @@ class P2PTransport:
             await self._p2p._client.connect(remote, _parse(address))
             self._connected.add(address.peer_id)
         _, reader, writer = await self._p2p.call_binary_stream_handler(remote, protocol)
-        return P2PStream(address.peer_id, reader, writer)
+        return P2PStream(address.peer_id, reader, writer, self._traffic_of(address.peer_id))
+
+    def _traffic_of(self, peer_id: PeerId) -> _Traffic:
+        return self._traffic.setdefault(peer_id, _Traffic())  # lives as long as a stream to the peer
+
+    async def _check(self, peer_id: PeerId) -> bool:
+        remote, traffic, started = PeerID.from_base58(peer_id), self._traffic_of(peer_id), time.monotonic()
+        try:
+            async with asyncio.timeout(traffic.patience(started)):
+                await self._ping(remote)
+        except (*CANNOT_OPEN, ValueError):
+            if traffic.heard_at > started:
+                return True
+            self._connected.discard(peer_id)
+            with contextlib.suppress(*CANNOT_OPEN):
+                async with asyncio.timeout(CHECK_SECONDS):
+                    await self._p2p._client.disconnect(remote)
+            log.info("connection_closed", peer=peer_id, reason="the peer does not answer on it")
+            return False
+        return True
+
+    async def _ping(self, remote: PeerID) -> None:
+        _, reader, writer = await self._p2p.call_binary_stream_handler(remote, _PING_PROTOCOL)
+        try:
+            asked = secrets.token_bytes(_PING_BYTES)
+            writer.write(asked)
+            if await reader.readexactly(_PING_BYTES) != asked:
+                raise ValueError("a ping is answered with its own bytes")
+        finally:
+            writer.close()
 
     def _accept_with(
         self, handler: StreamHandler
@@ -139,7 +215,8 @@ class P2PTransport:
             assert task is not None
             self._handling.add(task)
             task.add_done_callback(self._handling.discard)
-            stream = P2PStream(PeerId(info.peer_id.to_base58()), reader, writer)
+            peer_id = PeerId(info.peer_id.to_base58())
+            stream = P2PStream(peer_id, reader, writer, self._traffic_of(peer_id))
             try:
                 check_peer_id(stream.peer_id)
                 await handler(stream)

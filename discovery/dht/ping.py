@@ -33,6 +33,7 @@ async def round_trip(transport: Transport, address: PeerAddress, model_digest: s
             finally:
                 await stream.close()
     except TimeoutError:
+        transport.doubt(address.peer_id)
         raise PeerUnavailable(f"{address.peer_id} did not answer", peer_id=address.peer_id) from None
 
 

@@ -61,6 +61,18 @@ class Transport(Protocol):
         """Open a stream; :class:`~discovery.protocol.errors.PeerUnavailable` when the peer cannot be reached."""
         ...
 
+    async def check(self, peer_id: PeerId) -> bool:
+        """Whether a peer answers on the connection to it.
+
+        A connection that carries nothing, as after a time in which the network was cut, may be silent for long after
+        the peer can be reached again. It is closed, with all its streams, and the next stream gets a new one.
+        """
+        ...
+
+    def doubt(self, peer_id: PeerId) -> None:
+        """Begin to :meth:`check`, and do not wait for it."""
+        ...
+
     async def close(self) -> None:
         """Close all streams and stop serving."""
         ...

@@ -95,10 +95,12 @@ class Opened(_message.Message):
     def __init__(self) -> None: ...
 
 class Link(_message.Message):
-    __slots__ = ("session_id",)
+    __slots__ = ("session_id", "opened_at")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    OPENED_AT_FIELD_NUMBER: _ClassVar[int]
     session_id: bytes
-    def __init__(self, session_id: _Optional[bytes] = ...) -> None: ...
+    opened_at: int
+    def __init__(self, session_id: _Optional[bytes] = ..., opened_at: _Optional[int] = ...) -> None: ...
 
 class Tensor(_message.Message):
     __slots__ = ("dtype", "shape", "data")

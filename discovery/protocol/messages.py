@@ -100,9 +100,14 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """First word on a node-to-node stream: which session it belongs to."""
+    """First word on a node-to-node stream: which session it belongs to.
+
+    ``opened_at``: nanoseconds of the sender's steady clock. What was sent over a connection that is given up may arrive
+    after what is sent over the next; of two links the later one counts.
+    """
 
     session_id: SessionId
+    opened_at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +290,7 @@ def encode(message: Message) -> bytes:
         case Opened():
             envelope = pb.Envelope(opened=pb.Opened())
         case Link():
-            envelope = pb.Envelope(link=pb.Link(session_id=message.session_id))
+            envelope = pb.Envelope(link=pb.Link(session_id=message.session_id, opened_at=message.opened_at))
         case Close():
             envelope = pb.Envelope(close=pb.Close())
         case ReceiptIssued():
@@ -340,7 +345,7 @@ def decode(data: bytes) -> Message:
         case "opened":
             return Opened()
         case "link":
-            return Link(_session_id(envelope.link.session_id))
+            return Link(_session_id(envelope.link.session_id), envelope.link.opened_at)
         case "close":
             return Close()
         case "receipt":

@@ -264,6 +264,42 @@ class TestALostNode:
         await talk.finish()
 
 
+class TestAStalledConnection:
+    """A host was cut off and is back, and the connections to it still carry nothing."""
+
+    async def test_a_session_opens_over_a_new_one(self, ring: Ring) -> None:
+        for node in ring.nodes[:3]:
+            ring.network.stall(ring.client.peer_id, node.transport.peer_id)
+        talk = await Talk.open(ring)
+        await talk.say(5)
+        assert peers(talk) == [0, 1, 2]
+        await talk.finish()
+
+    @pytest.mark.parametrize("lost", [0, 1, 2])
+    async def test_who_takes_a_place_is_reached_over_new_ones(self, ring: Ring, lost: int) -> None:
+        talk = await Talk.open(ring)
+        await talk.say(5)
+        fresh = ring.nodes[lost + 3].transport.peer_id
+        for other in (ring.client, ring.nodes[0].transport, ring.nodes[2].transport):
+            if other.peer_id != ring.nodes[lost].peer_id:
+                ring.network.stall(other.peer_id, fresh)
+        ring.network.cut(ring.nodes[lost].transport.peer_id)
+        await talk.say(1)
+        assert [mended.replaced_by for mended in talk.told] == [(fresh,)]
+        await talk.finish()
+
+    async def test_a_node_that_steps_do_not_get_through_to_may_take_its_own_place_soon(self, talker: Path) -> None:
+        async with a_ring(talker, *SPANS) as ring, asyncio.timeout(SOON):
+            talk = await Talk.open(ring, dataclasses.replace(QUICK, shun_seconds=SOON))
+            await talk.say(5)
+            ring.network.stall(ring.nodes[0].transport.peer_id, ring.nodes[1].transport.peer_id)
+            await talk.say(1)
+            assert talk.session.mended[0].replaced_by == (ring.nodes[1].peer_id,)
+            await talk.say(1)
+            assert len(talk.session.mended) == 1
+            await talk.finish()
+
+
 class TestRowsAndRollbacks:
     """What is sent again is the text as it stands."""
 

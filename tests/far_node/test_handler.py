@@ -119,12 +119,23 @@ class TestOpening:
     async def test_a_session_id_that_is_taken_is_not_given_twice(self, ring: Ring) -> None:
         node, same = ring.nodes[0], new_session_id()
         first = await opened(ring, node, session_id=same)
-        second = await knock(ring, node)
+        other = ring.network.join(peer_of("somebody else"))
+        second = Channel(await other.open(PeerAddress(PeerId(node.peer_id)), SESSION_PROTOCOL))
         await second.send(opening(ring, node, session_id=same))
         assert (await refusal(second)).code == "busy"
         await first.send(Step(0, 0, ring.random_hidden(1)))
         await first.expect(Step)
         await first.close()
+        await node.until_free()
+
+    async def test_who_opens_a_session_again_gets_it_anew(self, ring: Ring) -> None:
+        node, same = ring.nodes[0], new_session_id()
+        first = await opened(ring, node, session_id=same)
+        second = await opened(ring, node, session_id=same)
+        assert (await refusal(first)).code == "session_unknown"
+        await second.send(Step(0, 0, ring.random_hidden(1)))
+        await second.expect(Step)
+        await second.close()
         await node.until_free()
 
     async def test_a_node_with_too_many_sessions_is_busy_and_says_when_to_come_back(self, tiny: Path) -> None:
@@ -278,6 +289,36 @@ class TestLinks:
         answer = await control.expect(Step)
         assert answer.hidden.shape[1] == 2, "the session took the predecessor's step, not the stranger's"
         assert node.handler.token_layers_served == 2 * 3
+        await control.close()
+
+    async def test_until_a_step_has_come_the_later_of_two_links_counts(self, ring: Ring) -> None:
+        node, session_id = ring.nodes[1], new_session_id()
+        control = await opened(ring, node, session_id=session_id, previous=PeerId(ring.nodes[0].peer_id))
+        links = []
+        for opened_at in (2, 5, 4):
+            links.append(Channel(await ring.nodes[0].transport.open(PeerAddress(PeerId(node.peer_id)), LINK_PROTOCOL)))
+            await links[-1].send(Link(session_id, opened_at))
+        assert await links[0].receive() is None
+        assert await links[2].receive() is None
+        await links[1].send(Step(0, 0, ring.random_hidden(2)))
+        assert (await control.expect(Step)).hidden.shape[1] == 2
+        late = Channel(await ring.nodes[0].transport.open(PeerAddress(PeerId(node.peer_id)), LINK_PROTOCOL))
+        await late.send(Link(session_id, 9))
+        assert await late.receive() is None, "steps came over another"
+        await links[1].send(Step(1, 2, ring.random_hidden(1)))
+        await control.expect(Step)
+        await control.close()
+
+    async def test_who_loses_a_link_before_a_step_may_link_again(self, ring: Ring) -> None:
+        node, session_id = ring.nodes[1], new_session_id()
+        control = await opened(ring, node, session_id=session_id, previous=PeerId(ring.nodes[0].peer_id))
+        for opened_at in (1, 2):
+            link = Channel(await ring.nodes[0].transport.open(PeerAddress(PeerId(node.peer_id)), LINK_PROTOCOL))
+            await link.send(Link(session_id, opened_at))
+            if opened_at == 1:
+                await link.close()
+        await link.send(Step(0, 0, ring.random_hidden(1)))
+        await control.expect(Step)
         await control.close()
 
     async def test_a_link_to_a_session_that_is_fed_by_its_client_is_refused(self, ring: Ring) -> None:

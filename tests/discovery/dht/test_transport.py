@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from hivemind.p2p import P2P
 
@@ -23,12 +25,13 @@ ECHO = "/far-mesh/test/echo"
 
 @dataclass
 class Pair:
-    """Two peers that can reach each other, and how to lose the second."""
+    """Two peers that can reach each other, how to lose the second, and how to silence the connection to it."""
 
     here: Transport
     there: Transport
     address: PeerAddress
     lose: Callable[[], Awaitable[None]]
+    silence: Callable[[], AbstractContextManager[None]]
 
 
 @pytest.fixture(params=["memory", "p2p"])
@@ -40,7 +43,12 @@ async def pair(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         async def lose() -> None:
             network.cut(there.peer_id)
 
-        yield Pair(here, there, PeerAddress(there.peer_id), lose)
+        @contextmanager
+        def stall() -> Iterator[None]:
+            network.stall(here.peer_id, there.peer_id)
+            yield
+
+        yield Pair(here, there, PeerAddress(there.peer_id), lose, stall)
         await asyncio.gather(here.close(), there.close())
         return
     first, second = await asyncio.gather(*(_daemon(load_identity(tmp_path / name)) for name in ("a", "b")))
@@ -50,7 +58,17 @@ async def pair(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     async def lose_daemon() -> None:
         await second.shutdown()
 
-    yield Pair(near, far, PeerAddress(far.peer_id, maddrs), lose_daemon)
+    @contextmanager
+    def stop_the_daemon() -> Iterator[None]:
+        assert second._child is not None
+        daemon = psutil.Process(second._child.pid)
+        daemon.suspend()
+        try:
+            yield
+        finally:
+            daemon.resume()
+
+    yield Pair(near, far, PeerAddress(far.peer_id, maddrs), lose_daemon, stop_the_daemon)
     await asyncio.gather(near.close(), far.close())
     await asyncio.gather(first.shutdown(), second.shutdown())
 
@@ -176,6 +194,36 @@ async def test_what_is_sent_to_a_lost_peer_fails_soon(pair: Pair) -> None:
     with pytest.raises(PeerUnavailable) as failure:
         await _send_until_noticed(stream)
     assert failure.value.facts["peer_id"] == pair.address.peer_id
+
+
+async def test_a_peer_that_answers_keeps_its_connection(pair: Pair) -> None:
+    await pair.there.serve(ECHO, _echo)
+    stream = await pair.here.open(pair.address, ECHO)
+    assert await pair.here.check(pair.address.peer_id)
+    await stream.send(b"one")
+    assert await stream.receive() == b"one"
+    await stream.close()
+
+
+async def test_a_silent_connection_is_closed_with_its_streams_and_the_next_stream_gets_a_new_one(pair: Pair) -> None:
+    await pair.there.serve(ECHO, _echo)
+    stream = await pair.here.open(pair.address, ECHO)
+    await stream.send(b"one")
+    assert await stream.receive() == b"one"
+    waiting = asyncio.create_task(_until_the_end(stream))
+    with pair.silence():
+        checks = await asyncio.gather(*(pair.here.check(pair.address.peer_id) for _ in range(3)))
+        assert not checks[0]
+        assert await asyncio.wait_for(waiting, 20) in ("closed", "peer_unavailable")
+    fresh = await pair.here.open(pair.address, ECHO)
+    await fresh.send(b"two")
+    assert await fresh.receive() == b"two"
+    assert await pair.here.check(pair.address.peer_id)
+    await fresh.close()
+
+
+async def test_a_peer_that_nobody_knows_does_not_answer(pair: Pair) -> None:
+    assert not await pair.here.check(peer_of("nobody"))
 
 
 async def test_a_frame_longer_than_its_receiver_takes_is_a_violation_before_it_is_read(pair: Pair) -> None:
