@@ -155,20 +155,27 @@ class SessionOpener:
                 excluded.update(failed)
                 if not isinstance(error, _REFUSALS):
                     self._swarm.measured.failed(failed)
+                    self._view.gone(failed)
         assert failure is not None
         raise failure
 
     async def _plan(self, excluded: Collection[str], offered: int | None, *, fresh: bool) -> tuple[RouteHop, ...]:
         nodes, config = await self._look(fresh=fresh), self._swarm.config
-        return plan_route(
-            nodes,
-            self._model.block_count,
-            excluded,
+        plan = partial(
+            plan_route,
+            block_count=self._model.block_count,
+            excluded=excluded,
             span=self._model.span,
             preference=config.preference,
             known=self._swarm.measured.known(),
             offered=offered,
         )
+        try:
+            return plan(self._view.present(nodes))
+        except NoRoute:
+            if not fresh:
+                raise
+            return plan(nodes)
 
     async def _look(self, *, fresh: bool, patience: float = PATIENCE_SECONDS) -> list[Announcement]:
         """Who is there, and how far away those are that could be first or last."""
@@ -179,18 +186,22 @@ class SessionOpener:
     async def _open_on(
         self, route: tuple[RouteHop, ...], request: SessionRequest, on_mended: OnMended | None
     ) -> MeshSession:
-        measured = self._swarm.measured
+        measured, view = self._swarm.measured, self._view
 
         def take_note(mended: Mended) -> None:
             measured.failed(mended.lost)
+            view.gone((*mended.lost, *mended.tried))
             measured.served(mended.replaced_by)
+            view.back(mended.replaced_by)
             if on_mended is not None:
                 on_mended(mended)
 
         find_others = partial(self._find_others, request.price_units or None)
         session = MeshSession(route, request, self._swarm.config, find_others, take_note)
         await session.open(self._swarm.peer.transport)
-        measured.served(hop.node.peer_id for hop in route)
+        peers = [hop.node.peer_id for hop in route]
+        measured.served(peers)
+        view.back(peers)
         return session
 
     async def _find_others(
@@ -202,7 +213,8 @@ class SessionOpener:
         excluded: Collection[str],
     ) -> tuple[RouteHop, ...]:
         """A chain in the place of lost nodes: of those known already, for to look again takes seconds while lost peers
-        are asked; and of the same weights where there are, so that the text stays the same.
+        are asked; of the same weights where there are, so that the text stays the same; and at the very last of those
+        who were gone when they were last needed.
         """
         kinds = {(hop.node.quantization, hop.node.dtype) for hop in gone}
         plan = partial(
@@ -219,11 +231,13 @@ class SessionOpener:
         for is_last_look in (False, True):
             signed = await self._view.nodes(fresh=True) if is_last_look else self._view.known()
             nodes = [one.announcement for one in signed]
-            with contextlib.suppress(NoRoute):
-                return plan([node for node in nodes if (node.quantization, node.dtype) in kinds])
-            with contextlib.suppress(*(() if is_last_look else (NoRoute,))):
-                return plan(nodes)
-        raise AssertionError("the last look finds somebody or raises")
+            present = self._view.present(nodes)
+            for some in (present, nodes) if is_last_look else (present,):
+                with contextlib.suppress(NoRoute):
+                    return plan([node for node in some if (node.quantization, node.dtype) in kinds])
+                with contextlib.suppress(NoRoute):
+                    return plan(some)
+        return plan(nodes)  # says why there is none
 
 
 def _codec_for(route: tuple[RouteHop, ...]) -> Codec:

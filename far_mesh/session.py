@@ -66,7 +66,8 @@ class SessionRequest:
 class Mended:
     """Nodes were replaced: blocks ``[first, end)``, after ``seconds`` in which the session stood still.
 
-    ``waiting_for``: nobody is there to replace them yet, and the session waits; ``seconds`` is for how long already.
+    ``tried``: who should have replaced them, and could not be reached. ``waiting_for``: nobody is there to replace them
+    yet, and the session waits; ``seconds`` is for how long already.
     """
 
     blocks: tuple[int, int]
@@ -74,6 +75,7 @@ class Mended:
     lost: tuple[str, ...] = ()
     replaced_by: tuple[str, ...] = ()
     waiting_for: bool = False
+    tried: tuple[str, ...] = ()
 
 
 class _Answer:
@@ -125,6 +127,7 @@ class MeshSession:
         self._pace = Pace(config.suspect_after)
         self._stand_still = StandStill(config.ping_timeout)
         self._stood_still: set[str] = set()
+        self._tried: list[str] = []
         self._shunned = Shunned(config.shun_seconds)
         self._supervisor: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
@@ -407,7 +410,7 @@ class MeshSession:
                             raise self._lost[hop] from None  # only another node could have mended it
                     if waited >= told_at:
                         told_at = waited + _TELL_SECONDS
-                        self._say(Mended(span, waited, waiting_for=True))
+                        self._say(Mended(span, waited, waiting_for=True, tried=self._take_tried()))
                     await asyncio.sleep(_TRY_AGAIN_SECONDS)
         now = time.monotonic()
         for answer in self._waiting.values():
@@ -465,8 +468,13 @@ class MeshSession:
                 time.monotonic() - started,
                 tuple(hop.peer_id for hop in gone),
                 tuple(hop.peer_id for hop in hops),
+                tried=self._take_tried(),
             )
         )
+
+    def _take_tried(self) -> tuple[str, ...]:
+        tried, self._tried = tuple(self._tried), []
+        return tried
 
     async def _restart_feed(self, hop: Hop, at_step: int) -> None:
         try:
@@ -492,6 +500,8 @@ class MeshSession:
                     self._suspect(staying, error)
                 else:
                     self._shunned.add(peer_id, time.monotonic(), error.retry_after)
+                    if isinstance(error, (PeerUnavailable, DeadlineExceeded)):
+                        self._tried.append(peer_id)
             raise
 
     async def _asking(self, hop: Hop, question: Awaitable[T], blamed: Hop | None = None) -> T:
@@ -592,7 +602,7 @@ async def _open_all(transport: Transport, hops: Sequence[Hop], openings: Sequenc
             raise DeadlineExceeded(f"the session did not open in {patience:g} s", peer_id=late[0], failed=late)
         if isinstance(error, FarError):
             blamed = [one.facts.get("peer_id") for one in errors if isinstance(one, FarError)]
-            error.facts["failed"] = [str(peer_id) for peer_id in blamed]
+            error.facts["failed"] = [str(peer_id) for peer_id in dict.fromkeys(blamed)]
         if error is not None:
             raise error
     finally:

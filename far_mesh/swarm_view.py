@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable, Sequence
 
 from discovery.dht.board import Board
-from discovery.protocol.announcement import SignedAnnouncement
+from discovery.protocol.announcement import Announcement, SignedAnnouncement
 
 
 class SwarmView:
@@ -17,6 +18,7 @@ class SwarmView:
         self._nodes: list[SignedAnnouncement] = []
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
+        self._gone: dict[str, int] = {}
 
     async def nodes(self, *, fresh: bool = False) -> list[SignedAnnouncement]:
         """Live announcements of the model's nodes; ``fresh`` looks again whatever the age."""
@@ -31,3 +33,18 @@ class SwarmView:
     def known(self) -> list[SignedAnnouncement]:
         """Those of the last picture that are still live, however old it is. Nobody is asked."""
         return [node for node in self._nodes if node.announcement.is_live()]
+
+    def gone(self, peer_ids: Iterable[str]) -> None:
+        """They could not be reached, or broke off: what they have announced up to now counts for little."""
+        issued = {node.announcement.peer_id: node.announcement.issued_at for node in self.known()}
+        still = {peer_id: issued_at for peer_id, issued_at in self._gone.items() if peer_id in issued}
+        self._gone = still | {peer_id: issued[peer_id] for peer_id in peer_ids if peer_id in issued}
+
+    def back(self, peer_ids: Iterable[str]) -> None:
+        """They are there."""
+        for peer_id in peer_ids:
+            self._gone.pop(peer_id, None)
+
+    def present(self, nodes: Sequence[Announcement]) -> list[Announcement]:
+        """Those who are not gone, or have announced themselves since."""
+        return [node for node in nodes if node.issued_at > self._gone.get(node.peer_id, -1)]

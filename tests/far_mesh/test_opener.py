@@ -97,3 +97,20 @@ async def test_the_route_is_explained_without_opening_it(ring: Ring) -> None:
     assert {names[reason.node.peer_id] for reason in told.reasons} == {"slow0", "slow1"}
     assert all(not node.handler.open_sessions for node in ring.nodes)
     await mesh.close()
+
+
+async def test_who_is_gone_is_asked_last_until_it_announces_itself_again(talker: Path) -> None:
+    async with a_ring(talker, (0, 3)) as ring:
+        gone = await ring.add(3, 6, name="gone", block_ms=0.1)
+        await ring.add(3, 6, name="spare", block_ms=50.0)
+        mesh = await ring.mesh(replace(FAST, open_attempts=3))
+        transport = ring.network.peers.pop(gone.transport.peer_id)
+        for _ in range(2):
+            await (await mesh.open([5], ONE)).finish()
+        assert mesh._swarm.measured.known().reliability[gone.peer_id] > 0.8, "it was asked once"
+        ring.network.peers[gone.transport.peer_id] = transport
+        del ring.board.signed[named(ring, "spare").peer_id]
+        there = await mesh.open([5], ONE)
+        assert there.hops[1].peer_id == gone.peer_id, "where there is nobody else it is asked again"
+        await there.finish()
+        await mesh.close()

@@ -57,3 +57,26 @@ async def test_what_has_ended_since_is_not_in_the_picture() -> None:
     board = board_with("a")
     board.signed["old"] = signed_announcement("old", issued_at=now - 100, expires_at=now - 1)
     assert [signed.peer_id for signed in await view_of(board, 3600.0).nodes()] == [signed_announcement("a").peer_id]
+
+
+class TestThoseWhoAreGone:
+    """Who could not be reached announces itself again when it is back."""
+
+    async def test_they_are_not_present_until_they_announce_themselves_again(self) -> None:
+        now = int(time.time())
+        board = MemoryBoard({name: signed_announcement(name, issued_at=now - 10) for name in ("a", "b")})
+        view = view_of(board, 0.0)
+        nodes = [signed.announcement for signed in await view.nodes()]
+        a, b = sorted(nodes, key=lambda node: node.peer_id != signed_announcement("a").peer_id)
+        view.gone([a.peer_id, "a peer that nobody knows"])
+        assert view.present(nodes) == [b]
+        board.signed["a"] = signed_announcement("a", issued_at=now - 9)
+        renewed = [signed.announcement for signed in await view.nodes()]
+        assert view.present(renewed) == renewed
+
+    async def test_who_serves_is_there(self) -> None:
+        view = view_of(board_with("a"), 3600.0)
+        (node,) = [signed.announcement for signed in await view.nodes()]
+        view.gone([node.peer_id])
+        view.back([node.peer_id])
+        assert view.present([node]) == [node]
