@@ -2,8 +2,9 @@
 
     python -m benchmarks.route_planning [--cases 2000] [--swarms 10] [--seed 1] [--out benchmarks/results]
 
-Swarms are random (``tests/support/routes.py``): spans, speeds, queues, prices, places, measured links and what the
-client has measured are all drawn. Three questions:
+Swarms are drawn in two ways (``tests/support/routes.py``): ``random``, where spans, speeds, queues, prices, places,
+measured links and what the client has measured have nothing to do with each other; and ``clustered``, a few towns of
+unequal size, most spans short, few replicas of some blocks, many nodes alike. Three questions:
 
 * Is the chain the best? On swarms of up to 12 nodes it is compared with the best of all chains, found by trying them,
   for every goal, with and without limits.
@@ -12,36 +13,41 @@ client has measured are all drawn. Three questions:
 * How much cheaper is the cheapest route that takes at most half as long again as the fastest, than the fastest? On
   swarms in which who is faster asks for more.
 
-Times are of this process's CPU, one thread: other programs on the machine do not show.
+Times are of this process's CPU, one thread. Other programs on the machine still show a little, in its caches.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from benchmarks.support import report
 from discovery.protocol.announcement import Announcement
 from far_mesh.chains import Search
 from far_mesh.config import Preference
 from far_mesh.costs import Known, costs_of
 from far_mesh.errors import NoRoute
 from far_mesh.route import bounds_of, explain, plan_route, uncovered_ranges, weights_of
-from tests.support.routes import best_by_trying, cases, random_known, random_swarm, weight_of
+from tests.support.routes import (
+    Draw,
+    best_by_trying,
+    cases,
+    clustered_swarm,
+    random_known,
+    random_swarm,
+    weight_of,
+)
 
 NODES, BLOCKS = 500, 80
 LONGEST_SPANS = (10, 20, 40)
+SWARMS: dict[str, Draw] = {"random": random_swarm, "clustered": clustered_swarm}
 QUESTIONS = {
     "fastest": Preference(),
     "balanced": Preference("balanced"),
@@ -49,15 +55,16 @@ QUESTIONS = {
     "fastest, max_price 500": Preference(max_price=500),
     "cheapest, max_latency 800": Preference("cheapest", max_latency=800.0),
     "fastest, max_hops 10": Preference(max_hops=10),
+    "fastest, max_price 500 and max_hops 10": Preference(max_price=500, max_hops=10),
 }
 
 
-def compare(count: int, seed: int) -> dict[str, Any]:
+def compare(draw: Draw, count: int, seed: int) -> dict[str, Any]:
     """Routes beside those that trying every chain finds."""
     compared = equal = impossible = inexact = 0
     dice_seed = seed
     while compared < count:
-        for swarm, blocks, known, preference in cases(dice_seed, count):
+        for swarm, blocks, known, preference in cases(dice_seed, count, draw=draw):
             if compared == count:
                 break
             if uncovered_ranges(swarm, blocks):
@@ -77,12 +84,12 @@ def compare(count: int, seed: int) -> dict[str, Any]:
     return {"cases": compared, "equal": equal, "without_a_route": impossible, "not_exact": inexact}
 
 
-def plan_times(swarms: int, seed: int) -> dict[str, Any]:
+def plan_times(draw: Draw, swarms: int, seed: int) -> dict[str, Any]:
     """Milliseconds for each kind of question."""
     results: dict[str, Any] = {}
     for longest in LONGEST_SPANS:
         dice = random.Random(seed)
-        drawn = [covering(dice, longest) for _ in range(swarms)]
+        drawn = [covering(draw, dice, longest) for _ in range(swarms)]
         for name, preference in QUESTIONS.items():
             taken, routes = [], 0
             for swarm, known in drawn:
@@ -98,10 +105,10 @@ def plan_times(swarms: int, seed: int) -> dict[str, Any]:
     return results
 
 
-def covering(dice: random.Random, longest: int) -> tuple[list[Announcement], Known]:
+def covering(draw: Draw, dice: random.Random, longest: int) -> tuple[list[Announcement], Known]:
     """A random swarm that serves every block, and what a client knows of it."""
     while True:
-        swarm = random_swarm(dice, NODES, BLOCKS, longest)
+        swarm = draw(dice, NODES, BLOCKS, longest)
         if not uncovered_ranges(swarm, BLOCKS):
             return swarm, random_known(dice, swarm)
 
@@ -117,7 +124,7 @@ def savings(swarms: int, seed: int) -> dict[str, float]:
     """What is saved where half as much time again is allowed."""
     dice, saved = random.Random(seed), []
     for _ in range(swarms):
-        swarm, known = covering(dice, LONGEST_SPANS[0])
+        swarm, known = covering(random_swarm, dice, LONGEST_SPANS[0])
         priced = [with_a_fair_price(dice, node) for node in swarm]
         fastest = explain(priced, BLOCKS, known=known)
         limit = Preference("cheapest", max_latency=1.5 * fastest.ms_per_token)
@@ -140,32 +147,18 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
-    commit = _commit()
+    commit = report.commit()
+    compared = {name: compare(draw, given.cases, given.seed) for name, draw in SWARMS.items()}
     results = {
-        "brute_force": compare(given.cases, given.seed),
-        "planning": plan_times(given.swarms, given.seed),
+        "brute_force": compared,
+        "planning": {name: plan_times(draw, given.swarms, given.seed) for name, draw in SWARMS.items()},
         "saved_at_1.5_times_the_time": savings(given.swarms, given.seed),
     }
-    facts = {
-        "command": "python -m benchmarks.route_planning "
-        f"--cases {given.cases} --swarms {given.swarms} --seed {given.seed}",
-        "commit": commit,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "results": results,
-    }
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "route_planning.json").write_text(json.dumps(facts, indent=2) + "\n")
+    command = f"python -m benchmarks.route_planning --cases {given.cases} --swarms {given.swarms} --seed {given.seed}"
+    report.keep(given.out, "route_planning", command, commit, results)
     print(json.dumps(results, indent=2))
-    if results["brute_force"]["equal"] < 0.999 * results["brute_force"]["cases"]:
+    if any(outcome["equal"] < 0.999 * outcome["cases"] for outcome in compared.values()):
         sys.exit("routes are not the best")
-
-
-def _commit() -> str:
-    answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

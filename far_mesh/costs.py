@@ -147,7 +147,7 @@ def _one_way(places: Sequence[_Place]) -> Floats:
     number = {site: index for index, site in enumerate(sites)}
     guessed, shortest = _between_sites(list(sites))
     site_of = np.array([number[place.region, place.location] for place in places], dtype=np.intp)
-    delays: Floats = _whole_ns(guessed / 2)[site_of[:, None], site_of]
+    delays: Floats = np.take(np.take(_whole_ns(guessed / 2), site_of, axis=0), site_of, axis=1)
     index_of = {place.peer_id: index for index, place in enumerate(places)}
     here, there, said = [], [], []
     for index, place in enumerate(places):

@@ -12,7 +12,7 @@ from far_mesh import chains
 from far_mesh.chains import FASTEST, Bounds, Chain, Costs, Run, Search, Weights
 from far_mesh.costs import costs_of
 from far_mesh.route import bounds_of, uncovered_ranges, weights_of
-from tests.support.routes import best_by_trying, cases, weight_of
+from tests.support.routes import Draw, best_by_trying, cases, clustered_swarm, random_swarm, weight_of
 
 CASES = 600
 
@@ -40,10 +40,11 @@ def runs(chain: Chain | None) -> list[tuple[int, int, int]]:
     return [(run.node, run.first, run.end) for run in chain]
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_the_best_chain_is_that_of_brute_force(seed: int) -> None:
+@pytest.mark.parametrize("draw", [random_swarm, clustered_swarm])
+@pytest.mark.parametrize("seed", range(2))
+def test_the_best_chain_is_that_of_brute_force(seed: int, draw: Draw) -> None:
     compared = limited = 0
-    for swarm, blocks, known, preference in cases(seed, CASES // 4):
+    for swarm, blocks, known, preference in cases(seed, CASES // 4, draw=draw):
         if uncovered_ranges(swarm, blocks):
             continue
         costs = costs_of(swarm, (0, blocks), known)
@@ -118,6 +119,34 @@ def test_when_too_many_partial_chains_are_open_the_best_so_far_is_taken_and_said
     if hasty.chain is not None:
         check(some, Bounds(price=price), hasty.chain)
         assert some.time_of(hasty.chain) >= some.time_of(exact.chain)
+
+
+def test_corridors_that_are_too_wide_are_not_searched_and_the_best_so_far_is_said_to_be_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pairs = costs([(0, 3), (0, 3), (3, 6), (3, 6)], [1.0, 30.0, 1.0, 40.0], price=[90.0, 10.0, 80.0, 10.0])
+    limit = Bounds(price=3 * 90 + 3 * 10)
+    monkeypatch.setattr(chains, "MOST_STEPS", 0)
+    hasty = Search(pairs).best(FASTEST, limit)
+    assert not hasty.exact
+    if hasty.chain is not None:
+        check(pairs, limit, hasty.chain)
+    assert Search(pairs).best(FASTEST).exact, "no corridor is needed where nothing is limited"
+
+
+def test_limits_that_work_against_each_other_leave_the_best_of_what_keeps_them_all() -> None:
+    dice = np.random.default_rng(2)
+    spans = [(first, first + 3) for first in range(0, 8, 2) for _ in range(2)] + [(0, 5), (4, 9)]
+    some = costs(spans, list(dice.integers(1, 40, len(spans))), price=list(dice.integers(1, 40, len(spans))))
+    search, cheapest = Search(some), Search(some).least_price()[0]
+    limits = [Bounds(price=share * cheapest, hops=hops) for share in (1.0, 1.2, 1.5) for hops in (2, 3, 4)]
+    found = [search.best(FASTEST, bounds) for bounds in limits]
+    expected = [best_by_trying(some, FASTEST, bounds) for bounds in limits]
+    assert all(outcome.exact for outcome in found)
+    assert [outcome.chain and some.time_of(outcome.chain) for outcome in found] == [
+        chain and some.time_of(chain) for chain in expected
+    ]
+    assert {chain is None for chain in expected} == {True, False}, "some can be kept together and some cannot"
 
 
 def test_the_best_chain_through_a_node_is_the_best_that_uses_it() -> None:

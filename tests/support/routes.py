@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -17,6 +17,10 @@ from tests.support.documents import announcement, peer_of
 
 _GOALS: tuple[Goal, ...] = ("fastest", "cheapest", "balanced")
 _CITIES = ((52, 13), (48, 2), (41, -74), (35, 139), (-33, 151), (-23, -46), (1, 103))
+
+
+Draw = Callable[[random.Random, int, int, int], list[Announcement]]
+"""Chance, nodes, blocks and the longest span, to a swarm."""
 
 
 @lru_cache(maxsize=4096)
@@ -48,6 +52,47 @@ def random_swarm(dice: random.Random, nodes: int, blocks: int, longest: int) -> 
                 links=tuple(
                     (_peer(other), dice.uniform(0.2, 300.0))
                     for other in dice.sample(others, min(len(others), dice.randint(0, 16)))
+                ),
+                issued_at=now,
+                expires_at=now + LIFETIME_SECONDS,
+            )
+        )
+    return swarm
+
+
+_TOWNS = ("eu-west", "eu-north", "us-east", "us-west", "asia-east")
+_CARDS = ((0.1, 4_000), (0.3, 1_500), (0.3, 900), (1.2, 400), (6.0, 100))  # of some kinds: a block's ms, and its price
+
+
+def clustered_swarm(dice: random.Random, nodes: int, blocks: int, longest: int) -> list[Announcement]:
+    """Nodes in a few towns of unequal size, near to each other there and far from the others.
+
+    Most spans are short and a few long; there are many replicas of some blocks and hardly any of others; many nodes are
+    exactly alike.
+    """
+    now = int(time.time())
+    town_of = dice.choices(range(len(_TOWNS)), weights=(8, 4, 3, 1, 1), k=nodes)
+    swarm = []
+    for number in range(nodes):
+        size = min(dice.choice((1, 2, 3, dice.randint(2, 8), dice.randint(1, longest))), longest, blocks)
+        first = round((blocks - size) * dice.betavariate(0.6, 0.9))
+        block_ms, price_units = dice.choice(_CARDS)
+        others = [other for other in range(nodes) if other != number]
+        measured = dice.sample(others, min(len(others), 8))
+        swarm.append(
+            announcement_of(
+                number,
+                block_count=blocks,
+                first_block=first,
+                end_block=first + size,
+                price_units=price_units,
+                block_ms=block_ms,
+                queue_ms=dice.choice([0.0, 0.0, 5.0]),
+                region=_TOWNS[town_of[number]],
+                location=_CITIES[town_of[number]],
+                links=tuple(
+                    (_peer(other), 2.0 if town_of[other] == town_of[number] else dice.uniform(60.0, 180.0))
+                    for other in measured
                 ),
                 issued_at=now,
                 expires_at=now + LIFETIME_SECONDS,
@@ -150,11 +195,11 @@ def _least_weights(costs: Costs, weights: Weights) -> list[float]:
 
 
 def cases(
-    seed: int, count: int, *, most_nodes: int = 12
+    seed: int, count: int, *, most_nodes: int = 12, draw: Draw = random_swarm
 ) -> Iterator[tuple[list[Announcement], int, Known, Preference]]:
     """Swarms of up to ``most_nodes`` nodes, the blocks of their model, what the client knows and what it wants."""
     dice = random.Random(seed)
     for _ in range(count):
         blocks = dice.randint(1, 8)
-        swarm = random_swarm(dice, dice.randint(1, most_nodes), blocks, longest=dice.randint(1, 8))
+        swarm = draw(dice, dice.randint(1, most_nodes), blocks, dice.randint(1, 8))
         yield swarm, blocks, random_known(dice, swarm), random_preference(dice)
