@@ -4,7 +4,7 @@ import { dirname, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import hre from "hardhat";
 
-const CONTRACTS = ["FarToken", "InferenceEscrow"];
+const CONTRACTS = ["FarToken", "InferenceEscrow", "FarStaking"];
 const ROOT = new URL("../", import.meta.url);
 
 async function exported(contractName) {

@@ -3,7 +3,7 @@ pragma solidity 0.8.37;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {FarToken} from "../../contracts/FarToken.sol";
-import {IInferenceEscrow} from "../../contracts/IInferenceEscrow.sol";
+import {IRequestEscrows} from "../../contracts/escrow/IRequestEscrows.sol";
 import {InferenceEscrow} from "../../contracts/InferenceEscrow.sol";
 
 /// @dev The few cheat codes used here.
@@ -103,7 +103,7 @@ contract Handler is EscrowFixture {
     function release(uint256 which, uint256 count, uint256[5] calldata wishes) external {
         if (_escrowIds.length == 0) return;
         bytes32 id = _escrowIds[which % _escrowIds.length];
-        IInferenceEscrow.Escrow memory locked = escrow.escrowOf(id);
+        IRequestEscrows.Escrow memory locked = escrow.escrowOf(id);
         (address[] memory providers, uint256[] memory amounts, uint256 total) = _wished(
             bound(count, 1, PROVIDERS),
             wishes,
@@ -113,7 +113,7 @@ contract Handler is EscrowFixture {
         uint256 booked = escrow.totalCredits() + escrow.feesAccrued();
         try escrow.releaseMultiple(id, providers, amounts) {
             uint256 paid = escrow.totalCredits() + escrow.feesAccrued() - booked;
-            _promise(locked.status == IInferenceEscrow.EscrowStatus.Open, "only an open escrow is released");
+            _promise(locked.status == IRequestEscrows.EscrowStatus.Open, "only an open escrow is released");
             _promise(block.timestamp <= locked.deadline, "nothing is released after the deadline");
             _promise(paid <= locked.amount, "no more is paid than was locked");
             _promise(paid == total + escrow.feeOn(total, locked.feeBps), "providers and fee get what is theirs");
@@ -187,8 +187,8 @@ contract Handler is EscrowFixture {
     function openEscrowsAreTheirSum() external view returns (bool) {
         uint256 sum = 0;
         for (uint256 i = 0; i < _escrowIds.length; ++i) {
-            IInferenceEscrow.Escrow memory one = escrow.escrowOf(_escrowIds[i]);
-            if (one.status == IInferenceEscrow.EscrowStatus.Open) sum += one.amount;
+            IRequestEscrows.Escrow memory one = escrow.escrowOf(_escrowIds[i]);
+            if (one.status == IRequestEscrows.EscrowStatus.Open) sum += one.amount;
         }
         return sum == escrow.totalEscrowed();
     }
@@ -208,11 +208,11 @@ contract Handler is EscrowFixture {
 
     function _cancel(uint256 which, address caller) private {
         bytes32 id = _escrowIds[which % _escrowIds.length];
-        IInferenceEscrow.Escrow memory locked = escrow.escrowOf(id);
+        IRequestEscrows.Escrow memory locked = escrow.escrowOf(id);
         uint256 before = escrow.depositOf(locked.user);
         vm.prank(caller);
         try escrow.cancel(id) {
-            _promise(locked.status == IInferenceEscrow.EscrowStatus.Open, "only an open escrow is cancelled");
+            _promise(locked.status == IRequestEscrows.EscrowStatus.Open, "only an open escrow is cancelled");
             _promise(
                 caller == address(this) || (caller == locked.user && block.timestamp > locked.deadline),
                 "only a settler, or the user after the deadline, cancels"
@@ -223,7 +223,7 @@ contract Handler is EscrowFixture {
             );
         } catch {
             bool mayCancel =
-                locked.status == IInferenceEscrow.EscrowStatus.Open &&
+                locked.status == IRequestEscrows.EscrowStatus.Open &&
                     caller == locked.user &&
                     block.timestamp > locked.deadline;
             _promise(!mayCancel, "nothing stops the user's cancel after the deadline");
@@ -359,7 +359,7 @@ contract InferenceEscrowFuzz is EscrowFixture {
         try escrow.withdrawDeposit(1) {
             revert("a stranger withdrew");
         } catch {}
-        require(escrow.escrowOf(id).status == IInferenceEscrow.EscrowStatus.Open, "still open");
+        require(escrow.escrowOf(id).status == IRequestEscrows.EscrowStatus.Open, "still open");
     }
 
     function testFuzz_idsBelongToOneUser(address one, address two, bytes32 a, bytes32 b) external view {
@@ -369,7 +369,7 @@ contract InferenceEscrowFuzz is EscrowFixture {
 
     function testFuzz_forgedIntentsLockNothing(uint256 amount, uint256 nonce, bytes calldata signature) external {
         _fund(USER, 1e18);
-        IInferenceEscrow.EscrowIntent memory intent = IInferenceEscrow.EscrowIntent({
+        IRequestEscrows.EscrowIntent memory intent = IRequestEscrows.EscrowIntent({
             user: USER,
             requestId: REQUEST,
             maxAmount: bound(amount, 1, 1e18),

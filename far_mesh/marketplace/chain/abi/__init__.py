@@ -10,6 +10,6 @@ from typing import Any
 
 @cache
 def artifact(name: str) -> dict[str, Any]:
-    """``{"contractName", "abi", "bytecode"}`` of ``FarToken`` or ``InferenceEscrow``."""
+    """``{"contractName", "abi", "bytecode"}`` of ``FarToken``, ``InferenceEscrow`` or ``FarStaking``."""
     found: dict[str, Any] = json.loads(files(__package__).joinpath(f"{name}.json").read_text())
     return found

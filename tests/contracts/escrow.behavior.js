@@ -2,36 +2,6 @@
 import { expect } from "chai";
 import { ethers, requestId, Status, time } from "./support.js";
 
-/** `call(context, signer)` makes the transaction; `holder` names the signer with the role. */
-export function shouldBeOnlyFor(role, holder, call, getContext) {
-  it(`is only for the ${holder}`, async function () {
-    const context = getContext();
-    const id = role === "DEFAULT_ADMIN_ROLE" ? ethers.ZeroHash : ethers.id(role);
-    await expect(call(context, context.stranger))
-      .to.be.revertedWithCustomError(context.escrow, "AccessControlUnauthorizedAccount")
-      .withArgs(context.stranger, id);
-    await expect(call(context, context[holder])).not.to.revert(ethers);
-  });
-}
-
-export function shouldStopWhilePaused(call, getContext) {
-  it("stops while paused, and goes on after", async function () {
-    const context = getContext();
-    await context.escrow.connect(context.pauser).pause();
-    await expect(call(context)).to.be.revertedWithCustomError(context.escrow, "EnforcedPause");
-    await context.escrow.connect(context.pauser).unpause();
-    await expect(call(context)).not.to.revert(ethers);
-  });
-}
-
-export function shouldWorkWhilePaused(call, getContext) {
-  it("works while paused", async function () {
-    const context = getContext();
-    await context.escrow.connect(context.pauser).pause();
-    await expect(call(context)).not.to.revert(ethers);
-  });
-}
-
 /** `create(context, {name, amount})` makes an escrow of `user`, out of the user's deposit. */
 export function shouldLockMoney(create, getContext) {
   it("moves the amount from the deposit to the escrow, and nothing else", async function () {
