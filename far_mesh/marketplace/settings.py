@@ -68,6 +68,12 @@ class Settings(BaseSettings):
     lock_seconds: Annotated[int, Field(ge=300, le=86_400)] = 1800
     lock_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
 
+    payment_provider: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "evm"
+    deposit_address: str = ""
+    solana_rpc_url: str = ""
+    solana_mint: str = ""
+    solana_private_key: SecretStr | None = None
+
     jwt_secret: SecretStr | None = None
     jwt_seconds: Annotated[int, Field(ge=60)] = 3600
     nonce_seconds: Annotated[int, Field(ge=10)] = 300
@@ -132,6 +138,16 @@ class Settings(BaseSettings):
                 raise MissingSetting(
                     f"{variable} is not set, and the marketplace does not start without it", setting=variable
                 )
+
+    def solana_key(self) -> str:
+        """The key pair that pays on Solana, as its file has it.
+
+        Raises:
+            MissingSetting: there is none.
+        """
+        self.require("solana_private_key")
+        assert self.solana_private_key is not None
+        return self.solana_private_key.get_secret_value()
 
     def jwt_key(self) -> str:
         """The secret that signs bearer tokens.
