@@ -192,7 +192,7 @@ class TestLimits:
     async def test_idle_sessions_end_and_their_rows_are_free(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(handler_module, "SWEEP_SECONDS", 0.02)
         async with a_ring(tiny) as ring, asyncio.timeout(SOON):
-            node = await ring.add(0, BLOCKS, limits=Limits(idle_timeout=0.3, prefix_cache_bytes=0))
+            node = await ring.add(0, BLOCKS, limits=Limits(idle_timeout=1.5, prefix_cache_bytes=0))
             idle, busy = await Client.at(ring, node, "ann"), await Client.at(ring, node, "bob", max_length=200)
             both = node.budget.used_bytes
             await idle.step(3)

@@ -79,12 +79,14 @@ def busy_device(node: RingNode) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def impatient_ring(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Ring, RingNode]]:
-    """One node with all blocks, which closes a session after 0.4 s without a step."""
+async def impatient_ring(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch, idle_timeout: float = 0.4
+) -> AsyncIterator[tuple[Ring, RingNode]]:
+    """One node with all blocks, which closes a session soon when there is no step."""
     monkeypatch.setattr(handler_module, "SWEEP_SECONDS", 0.05)
     monkeypatch.setattr(handler_module, "HANG_UP_SECONDS", 0.2)
     async with a_ring(tiny) as ring:
-        yield ring, await ring.add(0, 6, limits=Limits(idle_timeout=0.4))
+        yield ring, await ring.add(0, 6, limits=Limits(idle_timeout=idle_timeout))
 
 
 class Pupil:
@@ -127,7 +129,7 @@ class TestSilence:
     async def test_a_client_that_opens_and_never_steps_is_sent_away(
         self, tiny: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        async with impatient_ring(tiny, monkeypatch) as (ring, node):
+        async with impatient_ring(tiny, monkeypatch, 1.5) as (ring, node):  # a pause that a busy machine does not make
             silent = await opened(ring, node)
             talking = await Pupil.at(ring, node, 1)
             while node.handler.open_sessions == 2:
@@ -287,7 +289,7 @@ class TestIds:
             other = await _another_model(node)
             same = new_session_id()
             first = await opened(ring, node, session_id=same)
-            second = await knock(ring, node)
+            second = await knock(ring, node, by=ring.network.join(peer_of("second")))
             await second.send(opening(ring, node, session_id=same, model_digest=OTHER_DIGEST))
             assert (await refusal(second)).code == "busy"
             await first.close()
@@ -299,7 +301,8 @@ class TestIds:
 
     async def test_of_many_who_want_one_id_at_once_one_gets_it(self, ring: Ring) -> None:
         node, same = ring.nodes[0], new_session_id()
-        channels = [await knock(ring, node) for _ in range(20)]
+        clients = [ring.network.join(peer_of(f"client {number}")) for number in range(20)]
+        channels = [await knock(ring, node, by=client) for client in clients]
         await asyncio.gather(*(channel.send(opening(ring, node, session_id=same)) for channel in channels))
         answers = await asyncio.gather(*(channel.receive() for channel in channels))
         assert sum(isinstance(answer, Opened) for answer in answers) == 1
