@@ -24,6 +24,12 @@ async def waiting(lobby: Lobby, *peers: str) -> list[asyncio.Task[None]]:
     return tasks
 
 
+async def until_ended(count: int, tasks: list[asyncio.Task[None]]) -> None:
+    async with asyncio.timeout(20):
+        while sum(task.done() for task in tasks) < count:
+            await asyncio.sleep(0)
+
+
 async def end(*tasks: asyncio.Task[None]) -> None:
     for task in tasks:
         task.cancel()
@@ -54,7 +60,7 @@ async def test_when_all_places_are_taken_the_longest_wait_ends() -> None:
     lobby = Lobby(3, 2)
     tasks = await waiting(lobby, A, A, B)
     tasks += await waiting(lobby, B, C)
-    await asyncio.sleep(0.01)
+    await until_ended(2, tasks)
     assert [task.done() for task in tasks] == [True, True, False, False, False]
     assert {type(task.exception()) for task in tasks[:2]} == {TimeoutError}
     assert len(lobby) == 3
@@ -64,7 +70,7 @@ async def test_when_all_places_are_taken_the_longest_wait_ends() -> None:
 async def test_many_that_come_at_once_find_no_more_places_than_there_are() -> None:
     lobby = Lobby(8, 8)
     tasks = [asyncio.create_task(wait(lobby, peer_of(str(number)))) for number in range(100)]
-    await asyncio.sleep(0.05)
+    await until_ended(92, tasks)
     assert len(lobby) == 8
     assert [task.done() for task in tasks] == [True] * 92 + [False] * 8
     await end(*tasks)
