@@ -7,23 +7,15 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from discovery.console import Console, quiet_libraries, run, settle_memory
+from far_mesh.options import LocalFirstOption, LocalLastOption, ModelOption, PeersOption, PrefixOption, ThreadsOption
 
 if TYPE_CHECKING:
     from far_mesh.model.embedding import Pooling
 
-LocalFirstOption = Annotated[
-    int,
-    typer.Option("--local-blocks-first", min=0, help="Compute so many first blocks here: no node sees what goes in."),
-]
-LocalLastOption = Annotated[
-    int,
-    typer.Option("--local-blocks-last", min=0, help="Compute so many last blocks here: no node sees what comes out."),
-]
-
 
 def embed(
-    model: Annotated[str, typer.Option(help="Model directory, hub id (owner/name) or the bundled far-demo.")],
-    initial_peers: Annotated[list[str], typer.Option(help="Multiaddr of a swarm peer, …/p2p/12D3KooW…; repeatable.")],
+    model: ModelOption,
+    initial_peers: PeersOption,
     text: Annotated[list[str], typer.Option(help="What a vector is wanted of; repeatable.")],
     pooling: Annotated[
         str, typer.Option(help="mean, last or cls: what of the last hidden states is the vector.")
@@ -31,8 +23,8 @@ def embed(
     no_normalize: Annotated[bool, typer.Option("--no-normalize", help="Leave vectors as long as they are.")] = False,
     local_blocks_first: LocalFirstOption = 0,
     local_blocks_last: LocalLastOption = 0,
-    prefix: Annotated[str, typer.Option(help="DHT prefix of the swarm.")] = "far",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")] = None,
+    prefix: PrefixOption = "far",
+    threads: ThreadsOption = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per vector and line.")] = False,
 ) -> None:
     """Print a vector for each text: the pooled last hidden states of the model, one number after the other."""

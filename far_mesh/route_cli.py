@@ -1,4 +1,4 @@
-"""``far-mesh route``, and the options by which every command says which route it wants."""
+"""``far-mesh route``, and what the options say by which every command says which route it wants."""
 
 from __future__ import annotations
 
@@ -8,34 +8,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from discovery.console import Console, fail, quiet_libraries, run
+from far_mesh.options import (
+    MaxHopsOption,
+    MaxLatencyOption,
+    MaxLoadOption,
+    MaxPriceOption,
+    MinTpsOption,
+    ModelOption,
+    PeersOption,
+    PreferOption,
+    PrefixOption,
+    QuantizationOption,
+    RegionOption,
+    TrustedOption,
+)
 
 if TYPE_CHECKING:
     from far_mesh.config import Preference
     from far_mesh.route import Explanation
 
-_PANEL = "Route"
 _PATIENCE_SECONDS = 2.0
-
-
-def _option(help: str) -> Any:
-    return typer.Option(help=help, rich_help_panel=_PANEL)
-
-
-ModelOption = Annotated[str, typer.Option(help="Model directory, hub id (owner/name) or the bundled far-demo.")]
-PeersOption = Annotated[list[str], typer.Option(help="Multiaddr of a swarm peer, …/p2p/12D3KooW…; repeatable.")]
-PrefixOption = Annotated[str, typer.Option(help="DHT prefix of the swarm.")]
-
-PreferOption = Annotated[str, _option("fastest, cheapest or balanced.")]
-MaxPriceOption = Annotated[
-    int | None, _option("Most that the route may ask on average, in 1e-9 FAR for 1,000 token-layers.")
-]
-MaxLatencyOption = Annotated[float | None, _option("Most milliseconds that a token may take round the ring.")]
-RegionOption = Annotated[str | None, _option("Only nodes that say to be in it; eu has eu-west in it.")]
-QuantizationOption = Annotated[list[str], _option("Only weights of this form: none, int8 or nf4; repeatable.")]
-TrustedOption = Annotated[list[str], _option("Only nodes with this peer id or wallet; repeatable.")]
-MinTpsOption = Annotated[float | None, _option("Tokens per second that each node must be able to compute.")]
-MaxLoadOption = Annotated[float | None, _option("Only nodes no fuller than this, from 0 to 1.")]
-MaxHopsOption = Annotated[int | None, _option("Most nodes.")]
 
 
 def preference_of(context: typer.Context) -> Preference:

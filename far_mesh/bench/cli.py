@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from discovery.console import Console, fail, quiet_libraries, run, settle_memory
+from far_mesh.options import ModelOption, NoSpeculationOption, PeersOption, PrefixOption, ThreadsOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,14 +22,9 @@ app = typer.Typer(help="Measure a swarm: latency, throughput, failover.", no_arg
 
 _EXIT_LOST = 3
 
-ModelOption = Annotated[str, typer.Option(help="Model directory, hub id (owner/name) or the bundled far-demo.")]
-PeersOption = Annotated[list[str], typer.Option(help="Multiaddr of a swarm peer, …/p2p/12D3KooW…; repeatable.")]
 TokensOption = Annotated[int, typer.Option(min=2, help="Longest answer.")]
 LengthOption = Annotated[int, typer.Option(min=1, help="Tokens of each prompt.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Same seed, same prompts.")]
-NoSpeculationOption = Annotated[bool, typer.Option("--no-speculation", help="Send no guesses ahead.")]
-PrefixOption = Annotated[str, typer.Option(help="DHT prefix of the swarm.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")]
 OutOption = Annotated[Path | None, typer.Option(help="Write the result here, as JSON.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 Measure = Callable[["Mesh"], Awaitable[dict[str, Any]]]
