@@ -11,16 +11,22 @@ import typer
 from discovery.console import Console, fail, quiet_libraries, run, settle_memory
 from far_mesh import embed_cli, route_cli
 from far_mesh.bench import cli as bench_cli
-from far_mesh.embed_cli import LocalFirstOption, LocalLastOption
-from far_mesh.route_cli import (
+from far_mesh.options import (
+    LocalFirstOption,
+    LocalLastOption,
     MaxHopsOption,
     MaxLatencyOption,
     MaxLoadOption,
     MaxPriceOption,
     MinTpsOption,
+    ModelOption,
+    NoSpeculationOption,
+    PeersOption,
     PreferOption,
+    PrefixOption,
     QuantizationOption,
     RegionOption,
+    ThreadsOption,
     TrustedOption,
 )
 
@@ -42,8 +48,8 @@ app.command()(embed_cli.embed)
 @app.command()
 def generate(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help="Model directory, hub id (owner/name) or the bundled far-demo.")],
-    initial_peers: Annotated[list[str], typer.Option(help="Multiaddr of a swarm peer, …/p2p/12D3KooW…; repeatable.")],
+    model: ModelOption,
+    initial_peers: PeersOption,
     prompt: Annotated[str, typer.Option(help="What to ask. A chat model gets it as a user's message.")],
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 256,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
@@ -60,7 +66,7 @@ def generate(
         str | None,
         typer.Option(help="Small model with the same tokens that guesses ahead; default: the one the model brings."),
     ] = None,
-    no_speculation: Annotated[bool, typer.Option("--no-speculation", help="Send no guesses ahead.")] = False,
+    no_speculation: NoSpeculationOption = False,
     local_blocks_first: LocalFirstOption = 0,
     local_blocks_last: LocalLastOption = 0,
     prefer: PreferOption = "fastest",
@@ -74,8 +80,8 @@ def generate(
     max_hops: MaxHopsOption = None,
     receipts: Annotated[Path | None, typer.Option(help="Write the receipts here, for far-mesh verify.")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Show where the time went.")] = False,
-    prefix: Annotated[str, typer.Option(help="DHT prefix of the swarm.")] = "far",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")] = None,
+    prefix: PrefixOption = "far",
+    threads: ThreadsOption = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per token and line.")] = False,
 ) -> None:
     """Stream an answer from a swarm. No marketplace, no account: this machine talks to the nodes itself."""
@@ -232,9 +238,7 @@ def serve(
 @app.command()
 def demo(
     nodes: Annotated[int, typer.Option(help="How many nodes share the model's blocks.")] = 3,
-    model: Annotated[
-        str, typer.Option(help="Model directory, hub id (owner/name) or the bundled far-demo.")
-    ] = "far-demo",
+    model: ModelOption = "far-demo",
     prompt: Annotated[str, typer.Option(help="What to ask.")] = "Tell me a story about a brave rabbit.",
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 256,
     data_dir: Annotated[Path, typer.Option(help="Keys, chain state, database and logs.")] = Path("~/.far/demo"),
