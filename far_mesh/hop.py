@@ -73,8 +73,8 @@ class Hop:
         self.end_step: int | None = None
         self.receipts: list[Stated] = []
         self.answered_at = time.monotonic()
-        self.was_silent = False
-        """Whether it said nothing when it was asked to open."""
+        self.is_reached = False
+        """Whether there is a connection to it that carries something, as far as we know."""
         self._on_result, self._on_failure = on_result, on_failure
         self._channel: Channel | None = None
         self._listening: asyncio.Task[None] | None = None
@@ -180,11 +180,12 @@ class Hop:
         finally:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
-        self.was_silent = True
+        self.is_reached = False
         return await self._ask_in(transport, opening)
 
     async def _ask_in(self, transport: Transport, opening: Open) -> Channel:
         channel = Channel(await transport.open(self.address, SESSION_PROTOCOL))
+        self.is_reached = True
         try:
             await channel.send(opening)
             await channel.expect(Opened)

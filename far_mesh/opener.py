@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
+
+import structlog
 
 from discovery.dht.identity import Identity, discard_identity, ephemeral_identity
 from discovery.dht.peer import PeerConfig, SwarmPeer
+from discovery.dht.ping import round_trip
 from discovery.protocol.announcement import Announcement, Codec, SignedAnnouncement
 from discovery.protocol.errors import FarError, InvalidArgument
+from discovery.protocol.ids import PeerId
+from discovery.protocol.messages import PeerAddress
 from far_mesh.config import MeshConfig, Treatment
 from far_mesh.errors import NoRoute
 from far_mesh.measure import PATIENCE_SECONDS, Measured
@@ -19,7 +26,10 @@ from far_mesh.session import Mended, MeshSession, SessionRequest
 from far_mesh.swarm_view import SwarmView
 from far_node.errors import Busy, Leaving, OutOfCache
 
+log = structlog.get_logger(__name__)
+
 OnMended = Callable[[Mended], None]
+_MOST_ASKED, _ANSWER_SECONDS = 8, 3.0
 _REFUSALS = (Busy, Leaving, OutOfCache)
 """Who says so is full or on its way out, and not unreliable."""
 
@@ -30,6 +40,7 @@ class Swarm:
     def __init__(self, peer: SwarmPeer, identity: Identity, config: MeshConfig) -> None:
         self.peer, self.config, self.measured = peer, config, Measured(peer.transport)
         self._identity = identity
+        self._errands: set[asyncio.Task[None]] = set()
 
     @classmethod
     async def join(cls, initial_peers: Sequence[str], config: MeshConfig | None = None) -> Swarm:
@@ -51,8 +62,17 @@ class Swarm:
             raise
         return cls(peer, identity, config)
 
+    def run_errand(self, errand: Coroutine[Any, Any, None]) -> None:
+        """Do something that nobody waits for, until it is done or we leave."""
+        task = asyncio.create_task(errand)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
     async def close(self) -> None:
         """Leave."""
+        for errand in self._errands:
+            errand.cancel()
+        await asyncio.gather(*self._errands, return_exceptions=True)
         await self.measured.close()
         await self.peer.close()
         discard_identity(self._identity)
@@ -86,6 +106,7 @@ class SessionOpener:
     def __init__(self, swarm: Swarm, model: ModelFacts) -> None:
         self._swarm, self._model = swarm, model
         self._view = SwarmView(swarm.peer.board, model.digest, swarm.config.view_age)
+        self._asked: set[str] = set()
 
     async def nodes(self) -> list[SignedAnnouncement]:
         """Live announcements of the nodes that serve the model."""
@@ -180,8 +201,28 @@ class SessionOpener:
     async def _look(self, *, fresh: bool, patience: float = PATIENCE_SECONDS) -> list[Announcement]:
         """Who is there, and how far away those are that could be first or last."""
         nodes = [signed.announcement for signed in await self._view.nodes(fresh=fresh)]
+        for node in self._view.absent()[: _MOST_ASKED - len(self._asked)]:
+            if node.peer_id not in self._asked:
+                self._swarm.run_errand(self._ask_whether_back(node))
         await self._swarm.measured.look(nodes, self._model.span, patience)
         return nodes
+
+    async def _ask_whether_back(self, node: Announcement) -> None:
+        self._asked.add(node.peer_id)
+        address = PeerAddress(PeerId(node.peer_id), node.maddrs)
+        try:
+            await round_trip(self._swarm.peer.transport, address, node.model_digest, _ANSWER_SECONDS)
+            self._view.back([node.peer_id])
+        except FarError as error:
+            log.debug("still_gone", peer=node.peer_id, code=error.code)
+        finally:
+            self._asked.discard(node.peer_id)
+
+    async def _look_again(self) -> None:
+        try:
+            await self._view.nodes(fresh=True)
+        except Exception as error:  # whatever the DHT has met: nobody waits for it
+            log.warning("swarm_not_seen", reason=f"{type(error).__name__}: {error}")
 
     async def _open_on(
         self, route: tuple[RouteHop, ...], request: SessionRequest, on_mended: OnMended | None
@@ -216,6 +257,7 @@ class SessionOpener:
         are asked; of the same weights where there are, so that the text stays the same; and at the very last of those
         who were gone when they were last needed.
         """
+        self._swarm.run_errand(self._look_again())  # in case this one fails as well
         kinds = {(hop.node.quantization, hop.node.dtype) for hop in gone}
         plan = partial(
             plan_route,

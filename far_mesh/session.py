@@ -369,6 +369,8 @@ class MeshSession:
                 self._suspect(hops[index], PeerUnavailable(words, retry_after=back_in, peer_id=peers[index]))
 
     async def _ping(self, hop: Hop, patience: float) -> Pong | None:
+        assert self._transport is not None
+        self._transport.doubt(hop.address.peer_id)  # its host answers sooner than the node, which may be busy
         try:
             async with asyncio.timeout(patience):
                 return await hop.ping()
@@ -506,6 +508,8 @@ class MeshSession:
 
     async def _asking(self, hop: Hop, question: Awaitable[T], blamed: Hop | None = None) -> T:
         """Wait for a node that stays, which is lost if it is silent. ``blamed`` is shunned when it is at fault."""
+        assert self._transport is not None
+        self._transport.doubt(hop.address.peer_id)
         slack = transfer_seconds(sum(answer.size for answer in self._waiting.values()))
         try:
             async with asyncio.timeout(self._config.ping_timeout + slack):
@@ -597,8 +601,8 @@ async def _open_all(transport: Transport, hops: Sequence[Hop], openings: Sequenc
         error = next((error for error in errors if error is not None), None)
         if error is None and not all(task.done() for task in tasks):
             waited_for = [hop for hop, task in zip(hops, tasks, strict=True) if not task.done()]
-            silent = [hop for hop in waited_for if hop.was_silent]  # the others may be waiting for these
-            late = [hop.peer_id for hop in silent or waited_for]
+            unreached = [hop for hop in waited_for if not hop.is_reached]  # the others may be waiting for these
+            late = [hop.peer_id for hop in unreached or waited_for]
             raise DeadlineExceeded(f"the session did not open in {patience:g} s", peer_id=late[0], failed=late)
         if isinstance(error, FarError):
             blamed = [one.facts.get("peer_id") for one in errors if isinstance(one, FarError)]

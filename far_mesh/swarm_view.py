@@ -40,6 +40,12 @@ class SwarmView:
         still = {peer_id: issued_at for peer_id, issued_at in self._gone.items() if peer_id in issued}
         self._gone = still | {peer_id: issued[peer_id] for peer_id in peer_ids if peer_id in issued}
 
+    def absent(self) -> list[Announcement]:
+        """Those who are gone, and are still announced."""
+        nodes = [node.announcement for node in self.known()]
+        there = {node.peer_id for node in self.present(nodes)}
+        return [node for node in nodes if node.peer_id not in there]
+
     def back(self, peer_ids: Iterable[str]) -> None:
         """They are there."""
         for peer_id in peer_ids:

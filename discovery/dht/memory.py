@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Any
 from weakref import WeakSet
 
 import structlog
@@ -21,6 +22,8 @@ from discovery.protocol.messages import MAX_FRAME_BYTES, PeerAddress
 
 log = structlog.get_logger(__name__)
 
+CHECK_SECONDS = 0.1
+"""After that a peer that is silent does not answer."""
 HELD_BYTES = 2**19
 """What may be on its way in one direction before the sender has to wait, about what libp2p and its daemons hold."""
 
@@ -129,7 +132,7 @@ class MemoryTransport:
         self.streams: WeakSet[MemoryStream] = WeakSet()
         self.visits = 0
         """Streams that others have opened here."""
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def peer_id(self) -> PeerId:
@@ -156,19 +159,20 @@ class MemoryTransport:
         return ours
 
     async def check(self, peer_id: PeerId) -> bool:
-        return self._check(peer_id)
-
-    def doubt(self, peer_id: PeerId) -> None:
-        self._check(peer_id)
-
-    def _check(self, peer_id: PeerId) -> bool:
-        if peer_id in self._network.peers and not self._network.is_silent(self._peer_id, peer_id):
-            return True
+        for seconds in (0.0, CHECK_SECONDS):
+            await asyncio.sleep(seconds)
+            if not self._network.is_silent(self._peer_id, peer_id):
+                return True
         for stream in list(self.streams):
             if stream.peer_id == peer_id:
                 stream.cut()
         self._network.stall(self._peer_id, peer_id, stalled=False)
         return False
+
+    def doubt(self, peer_id: PeerId) -> None:
+        check = asyncio.create_task(self.check(peer_id))
+        self.tasks.add(check)
+        check.add_done_callback(self.tasks.discard)
 
     async def _run(self, handler: StreamHandler, stream: MemoryStream) -> None:
         try:

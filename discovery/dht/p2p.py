@@ -30,7 +30,7 @@ from discovery.protocol.messages import MAX_FRAME_BYTES, PeerAddress
 log = structlog.get_logger(__name__)
 
 OPEN_TIMEOUT_SECONDS = 10.0
-CHECK_SECONDS = 0.75
+CHECK_SECONDS = 1.0
 """How long a peer has to answer a ping of libp2p, which its daemon answers whatever the process behind it does."""
 SLOW_BYTES_PER_SECOND = 2_000_000
 """Connections are thought to carry that much at least: a ping waits behind what was sent before it."""
@@ -51,15 +51,20 @@ class _Traffic:
 
     def __init__(self) -> None:
         self.heard_at = 0.0
+        self._slowest = 0.0
         self._on_its_way, self._at = 0.0, 0.0
 
     def sent(self, count: int, now: float) -> None:
         """So many bytes more."""
         self._on_its_way, self._at = self._left(now) + count, now
 
+    def answered(self, seconds: float) -> None:
+        """A ping took so long."""
+        self._slowest = max(0.9 * self._slowest, seconds)
+
     def patience(self, now: float) -> float:
         """Seconds in which a ping is answered if anything gets through."""
-        return CHECK_SECONDS + self._left(now) / SLOW_BYTES_PER_SECOND
+        return CHECK_SECONDS + 2 * self._slowest + self._left(now) / SLOW_BYTES_PER_SECOND
 
     def _left(self, now: float) -> float:
         return max(0.0, self._on_its_way - SLOW_BYTES_PER_SECOND * (now - self._at))
@@ -184,8 +189,11 @@ class P2PTransport:
     async def _check(self, peer_id: PeerId) -> bool:
         remote, traffic, started = PeerID.from_base58(peer_id), self._traffic_of(peer_id), time.monotonic()
         try:
+            if not await self._is_connected(remote):
+                return True
             async with asyncio.timeout(traffic.patience(started)):
                 await self._ping(remote)
+            traffic.answered(time.monotonic() - started)
         except (*CANNOT_OPEN, ValueError):
             if traffic.heard_at > started:
                 return True
@@ -196,6 +204,9 @@ class P2PTransport:
             log.info("connection_closed", peer=peer_id, reason="the peer does not answer on it")
             return False
         return True
+
+    async def _is_connected(self, remote: PeerID) -> bool:
+        return any(peer.peer_id == remote for peer in await self._p2p._client.list_peers())
 
     async def _ping(self, remote: PeerID) -> None:
         _, reader, writer = await self._p2p.call_binary_stream_handler(remote, _PING_PROTOCOL)

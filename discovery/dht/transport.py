@@ -62,7 +62,7 @@ class Transport(Protocol):
         ...
 
     async def check(self, peer_id: PeerId) -> bool:
-        """Whether a peer answers on the connection to it.
+        """Whether a peer answers on the connection to it; also true where there is none yet.
 
         A connection that carries nothing, as after a time in which the network was cut, may be silent for long after
         the peer can be reached again. It is closed, with all its streams, and the next stream gets a new one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -113,4 +114,21 @@ async def test_who_is_gone_is_asked_last_until_it_announces_itself_again(talker:
         there = await mesh.open([5], ONE)
         assert there.hops[1].peer_id == gone.peer_id, "where there is nobody else it is asked again"
         await there.finish()
+        await mesh.close()
+
+
+async def test_who_is_gone_is_asked_whether_it_is_back(talker: Path) -> None:
+    async with a_ring(talker, (0, 3)) as ring:
+        gone = await ring.add(3, 6, name="gone", block_ms=0.1)
+        await ring.add(3, 6, name="spare", block_ms=50.0)
+        mesh = await ring.mesh(replace(FAST, open_attempts=3))
+        transport = ring.network.peers.pop(gone.transport.peer_id)
+        await (await mesh.open([5], ONE)).finish()
+        ring.network.peers[gone.transport.peer_id] = transport
+        async with asyncio.timeout(20):
+            hops = []
+            while gone.peer_id not in hops:
+                session = await mesh.open([5], ONE)
+                hops = [hop.peer_id for hop in session.hops]
+                await session.finish()
         await mesh.close()

@@ -69,10 +69,10 @@ class TestThoseWhoAreGone:
         nodes = [signed.announcement for signed in await view.nodes()]
         a, b = sorted(nodes, key=lambda node: node.peer_id != signed_announcement("a").peer_id)
         view.gone([a.peer_id, "a peer that nobody knows"])
-        assert view.present(nodes) == [b]
+        assert (view.present(nodes), view.absent()) == ([b], [a])
         board.signed["a"] = signed_announcement("a", issued_at=now - 9)
         renewed = [signed.announcement for signed in await view.nodes()]
-        assert view.present(renewed) == renewed
+        assert (view.present(renewed), view.absent()) == (renewed, [])
 
     async def test_who_serves_is_there(self) -> None:
         view = view_of(board_with("a"), 3600.0)

@@ -222,8 +222,8 @@ async def test_a_silent_connection_is_closed_with_its_streams_and_the_next_strea
     await fresh.close()
 
 
-async def test_a_peer_that_nobody_knows_does_not_answer(pair: Pair) -> None:
-    assert not await pair.here.check(peer_of("nobody"))
+async def test_where_there_is_no_connection_none_is_closed(pair: Pair) -> None:
+    assert await pair.here.check(peer_of("nobody"))
 
 
 async def test_a_frame_longer_than_its_receiver_takes_is_a_violation_before_it_is_read(pair: Pair) -> None:
