@@ -53,7 +53,7 @@ format: $(VENV)/dev ## format the Python code
 	$(BIN)/ruff format .
 
 bench: $(VENV)/dev ## ring against local, in one run
-	$(BIN)/python benchmarks/ring_vs_local.py
+	$(BIN)/python -m benchmarks.ring_vs_local
 
 clean: ## remove what make made, keep .far
 	rm -rf $(VENV) node_modules artifacts cache coverage .mypy_cache .ruff_cache .pytest_cache

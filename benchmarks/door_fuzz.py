@@ -13,10 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +23,7 @@ from typing import Any
 import torch
 import uvloop
 
+from benchmarks.support.report import commit, keep
 from tests.support.models import make_model
 from tests.support.ring import a_ring
 from tests.support.siege import CACHE_BYTES, LIMITS, Siege, impatient, overheard, resident_bytes
@@ -101,28 +99,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    commit = _commit()  # of what runs: it may be another when the run is over
+    of_commit = commit()
     results = uvloop.run(besiege(given.messages, given.seed))
-    given.out.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "command": f"python -m benchmarks.door_fuzz --messages {given.messages} --seed {given.seed}",
-        "commit": commit,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "results": results,
-    }
-    (given.out / "door_fuzz.json").write_text(json.dumps(facts, indent=2) + "\n")
+    command = f"python -m benchmarks.door_fuzz --messages {given.messages} --seed {given.seed}"
+    keep(given.out, "door_fuzz", command, of_commit, results)
     print(json.dumps(results, indent=2))
     grown = (results["resident_mib_after"] or 0) - results["resident_mib_before"]
     if results["complaints"] or results["alarms"] or results["tasks_left"] > 0 or grown * 2**20 > MOST_GROWTH_BYTES:
         sys.exit("the door did not stand")
-
-
-def _commit() -> str:
-    answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from benchmarks.support.report import commit, keep
 from far_mesh.config import GenerationOptions
 from far_mesh.model.sampler import Noise, pick
 from far_mesh.model.tokens import Tokens
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    of_commit = commit()
     source = find_model(str(bundled_model_path()))
     tokens = Tokens.load(source, read_config(source))
     model, draft = (
@@ -43,14 +45,14 @@ def main() -> None:
     )
     prompts = [tokens.encode(story) for story in STORIES]
     results = [compare(model, draft, tokens, prompts, warmth, given.rounds) for warmth in TEMPERATURES]
-    facts = {
-        "command": f"python -m benchmarks.draft_acceptance --rounds {given.rounds}",
-        "torch": torch.__version__,
-        "results": results,
-    }
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "draft_acceptance.json").write_text(json.dumps(facts, indent=2) + "\n")
-    print(json.dumps(facts, indent=2))
+    keep(
+        given.out,
+        "draft_acceptance",
+        f"python -m benchmarks.draft_acceptance --rounds {given.rounds}",
+        of_commit,
+        results,
+    )
+    print(json.dumps(results, indent=2))
 
 
 @torch.inference_mode()

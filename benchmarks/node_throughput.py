@@ -1,6 +1,6 @@
 """One node, many sessions: how much batching gains, whether it is fair, and what a stranger's long prompt costs.
 
-    python benchmarks/node_throughput.py [--rounds 5] [--sessions 16] [--clients 4] [--seconds 6] [--out FOLDER]
+    python -m benchmarks.node_throughput [--rounds 5] [--sessions 16] [--clients 4] [--seconds 6] [--out RESULTS]
 
 A real node in a process of its own (one thread, fp32, a random Llama of hidden size 1024 and 8 layers) and clients over
 libp2p in this one. A session sends a vector, waits for the answer and sends the next: decode without the ends of the
@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -27,6 +25,7 @@ import torch
 import uvloop
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.support.report import commit, keep
 from discovery.protocol.messages import WireTensor
 from far_mesh.config import MeshConfig
 from far_mesh.demo.processes import ProcessGroup
@@ -240,17 +239,15 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=16)
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    of_commit = commit()
     with tempfile.TemporaryDirectory() as folder:
         result = uvloop.run(measure(arguments, make_model(Path(folder) / "llama-1024x8")))
-    command = f"python benchmarks/node_throughput.py --rounds {arguments.rounds} --seconds {arguments.seconds:g}"
-    report = {"command": command, "cores": os.cpu_count(), "machine": platform.machine(), **result}
-    print(json.dumps(report, indent=2))
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "node_throughput.json").write_text(json.dumps(report, indent=2) + "\n")
+    command = f"python -m benchmarks.node_throughput --rounds {arguments.rounds} --seconds {arguments.seconds:g}"
+    print(json.dumps(result, indent=2))
+    keep(arguments.out, "node_throughput", command, of_commit, result)
 
 
 if __name__ == "__main__":

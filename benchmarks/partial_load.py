@@ -1,6 +1,6 @@
 """What a node reads and holds of a model of about 1 GB when it serves a quarter of its blocks.
 
-    python benchmarks/partial_load.py [--threads 1] [--out benchmarks/results]
+    python -m benchmarks.partial_load [--threads 1] [--out benchmarks/results]
 
 A Llama of 16 layers with random weights in bfloat16 is written to a temporary folder. Each row is a fresh process that
 finds none of the file in the page cache (posix_fadvise), loads blocks with ``load_blocks`` and runs one short prompt
@@ -25,7 +25,6 @@ import ctypes
 import json
 import mmap
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -178,6 +177,9 @@ def main() -> None:
         model, first, end, dtype, quantization, threads = given.row
         print(json.dumps(measure(Path(model), int(first), int(end), dtype, quantization, int(threads))))
         return
+    from benchmarks.support.report import commit, keep
+
+    of_commit = commit()
     with tempfile.TemporaryDirectory() as name:
         whole = make_model(Path(name) / "model")
         places = {"one file": whole, "layers": cut_by_layers(whole, Path(name) / "layers")}
@@ -202,26 +204,8 @@ def main() -> None:
                 result["within_targets"] = result["read"] <= MOST_READ and result["peak"] <= MOST_HELD
             results.append(result)
             print(json.dumps(result), flush=True)
-    import torch
-
-    facts = {
-        "command": f"python benchmarks/partial_load.py --threads {given.threads}",
-        "commit": _commit(),
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "weight_file_bytes": size,
-        "targets": {"read": MOST_READ, "peak": MOST_HELD},
-        "results": results,
-    }
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "partial_load.json").write_text(json.dumps(facts, indent=2) + "\n")
-
-
-def _commit() -> str:
-    answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or "unknown"
+    found = {"weight_file_bytes": size, "targets": {"read": MOST_READ, "peak": MOST_HELD}, "loads": results}
+    keep(given.out, "partial_load", f"python -m benchmarks.partial_load --threads {given.threads}", of_commit, found)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What 8 and 4 bits cost and give on a CPU: memory and perplexity of the bundled model, speed of large blocks.
 
-    python benchmarks/quantization.py [--rounds 25] [--documents 200] [--threads 1] [--out benchmarks/results]
+    python -m benchmarks.quantization [--rounds 25] [--documents 200] [--threads 1] [--out benchmarks/results]
 
 Perplexity is that of stories about pairs of trait and animal that the model was never trained on, and of questions in
 phrasings it was never trained on, answers only; both come from the script that made its training text. Speed is that
@@ -14,11 +14,8 @@ import argparse
 import importlib.util
 import json
 import math
-import os
-import platform
 import random
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +28,7 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from benchmarks.support.report import commit, keep
 from discovery.protocol.announcement import Dtype, Quantization
 from far_mesh.model.ends import ModelEnds
 from far_mesh.model.tokens import Tokens
@@ -234,25 +232,18 @@ def main() -> None:
     torch.manual_seed(0)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    report = {
-        "command": f"python benchmarks/quantization.py --rounds {given.rounds} --documents {given.documents} "
-        f"--threads {given.threads}",
-        "commit": _commit(),
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
+    of_commit = commit()
+    results = {
         "cpu": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
         "bundled": measure_bundled(given.documents),
         "speed": measure_speed(given.rounds),
     }
-    print(json.dumps(report, indent=2))
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "quantization.json").write_text(json.dumps(report, indent=2) + "\n")
-
-
-def _commit() -> str:
-    answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or "unknown"
+    print(json.dumps(results, indent=2))
+    command = (
+        f"python -m benchmarks.quantization --rounds {given.rounds} --documents {given.documents} "
+        f"--threads {given.threads}"
+    )
+    keep(given.out, "quantization", command, of_commit, results)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """One greedy stream over three local nodes against plain transformers: same weights, same threads, one run.
 
-    python benchmarks/ring_vs_local.py [--rounds 9] [--tokens 96] [--threads 1] [--out benchmarks/results]
+    python -m benchmarks.ring_vs_local [--rounds 9] [--tokens 96] [--threads 1] [--out benchmarks/results]
 
 Nodes, bootstrap peer and client are processes of their own. Each round times plain ``generate()`` and the ring one
 after the other and compares their tokens; what is reported is the median of the rounds' ratios.
@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -23,6 +20,7 @@ import torch
 import uvloop
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from benchmarks.support.report import commit, keep
 from discovery.console import settle_memory
 from far_mesh.client import GenerationOptions, Mesh
 from far_mesh.demo.config import plan_nodes
@@ -132,29 +130,17 @@ async def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
+    of_commit = commit()
     prompt = "Tell me a story about a brave rabbit."
     results = {}
     with tempfile.TemporaryDirectory() as name:
         for title, path in (("far-demo", bundled_model_path()), ("llama-57m", make_medium_model(Path(name)))):
             results[title] = await compare(path, prompt, given.rounds, given.tokens, given.threads)
             print(title, json.dumps(results[title]), flush=True)
-    given.out.mkdir(parents=True, exist_ok=True)
-    facts = {
-        "command": f"python benchmarks/ring_vs_local.py --rounds {given.rounds} --tokens {given.tokens} "
-        f"--threads {given.threads}",
-        "commit": _commit(),
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "results": results,
-    }
-    (given.out / "ring_vs_local.json").write_text(json.dumps(facts, indent=2) + "\n")
-
-
-def _commit() -> str:
-    answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or "unknown"
+    command = (
+        f"python -m benchmarks.ring_vs_local --rounds {given.rounds} --tokens {given.tokens} --threads {given.threads}"
+    )
+    keep(given.out, "ring_vs_local", command, of_commit, results)
 
 
 if __name__ == "__main__":

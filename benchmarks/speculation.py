@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import statistics
 import subprocess
@@ -34,6 +32,7 @@ import torch
 import uvloop
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+from benchmarks.support.report import commit, keep
 from benchmarks.support.wan import Wan
 from discovery.console import settle_memory
 from far_mesh.client import GenerationOptions, Mesh, MeshConfig, Swarm
@@ -225,30 +224,19 @@ def main() -> None:
         model, peer = given.client
         print(json.dumps(uvloop.run(measure(Path(model), peer, given.rounds, given.tokens))))
         return
+    of_commit = commit()
     with tempfile.TemporaryDirectory() as name:
         folder, results = Path(name), []
         reciter = make_reciter(folder / "reciter")
         for model in (bundled_model_path(), reciter):
             with Wan(NODES + 2, 2 * given.delay_ms / 1000, given.mbit * 1e6, name="ahead") as network:
                 results += on_network(network, folder, model, 8, given)
-    facts = {
-        "command": f"python -m benchmarks.speculation --rounds {given.rounds} --tokens {given.tokens} "
-        f"--delay-ms {given.delay_ms:g} --mbit {given.mbit:g}",
-        "commit": _commit(),
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "results": results,
-    }
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "speculation.json").write_text(json.dumps(facts, indent=2) + "\n")
-    print(json.dumps(facts, indent=2))
-
-
-def _commit() -> str:
-    answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() or "unknown"
+    command = (
+        f"python -m benchmarks.speculation --rounds {given.rounds} --tokens {given.tokens} "
+        f"--delay-ms {given.delay_ms:g} --mbit {given.mbit:g}"
+    )
+    keep(given.out, "speculation", command, of_commit, results)
+    print(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 from tests.docs.pages import ROOT
 
 PAGE = ROOT / "docs" / "quantization.md"
-REPORT: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / "quantization.json").read_text())
+REPORT: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / "quantization.json").read_text())["results"]
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
