@@ -27,6 +27,7 @@ from far_mesh.marketplace.payments.errors import (
 from far_mesh.marketplace.payments.provider import (
     AddressInfo,
     AddressKind,
+    Batch,
     Block,
     Coin,
     Deposit,
@@ -42,7 +43,6 @@ from far_mesh.marketplace.settings import Settings
 TRANSFER = "0x" + keccak(text="Transfer(address,address,uint256)").hex()
 DEPOSITED = "0x" + keccak(text="Deposited(address,address,uint256)").hex()
 SETTLE_BATCH = "settleBatch(uint256,bytes32,(address[],uint256[]),address[],uint256[],uint256)"
-NO_DETAILS = b"\0" * 32
 NATIVE_DECIMALS = 18
 ZERO_ADDRESS = "0x" + "00" * 20
 POLL_SECONDS = 2.0
@@ -281,7 +281,7 @@ class EvmPayments(PaymentProvider):
 
     # ---- payouts
 
-    async def prepare(self, payouts: Sequence[Payout], *, batch: int | None = None) -> SignedPayouts:
+    async def prepare(self, payouts: Sequence[Payout], *, batch: Batch | None = None) -> SignedPayouts:
         """See :class:`PaymentProvider`. With an escrow ``batch`` is needed, and the pool of the escrow pays."""
         check_payouts(payouts, self.max_payouts)
         coin = await self._known_coin()
@@ -289,7 +289,7 @@ class EvmPayments(PaymentProvider):
         atoms = [coin.atoms_of(payout.units) for payout in payouts]
         nonce = await self._free_nonce()
         await self._check_coin(sum(atoms))
-        call = await self._call(payouts, atoms, batch)
+        call = await self._call(payouts, atoms, batch, coin)
         await self._check_fee(call)
         return _payouts(await self._node.sign(call, nonce, self._key))
 
@@ -307,18 +307,26 @@ class EvmPayments(PaymentProvider):
             )
         return used
 
-    async def _call(self, payouts: Sequence[Payout], atoms: list[int], batch: int | None) -> Call:
+    async def _call(self, payouts: Sequence[Payout], atoms: list[int], batch: Batch | None, coin: Coin) -> Call:
         wallets = [str(check_wallet(payout.to)) for payout in payouts]
         if self._escrow is not None:
             if batch is None:
-                raise PayoutInvalid("payouts through the escrow need the number of their batch")
-            data = call_data(SETTLE_BATCH, batch, NO_DETAILS, ([], []), wallets, atoms, 0)
+                raise PayoutInvalid("payouts through the escrow need their batch")
+            data = self._settlement(batch, wallets, atoms, coin)
             return await self._node.call(self.payer, self._escrow, data)
         if self._token is not None:
             data = call_data("transfer(address,uint256)", wallets[0], atoms[0])
             await self._check_agrees(self._token, data)
             return await self._node.call(self.payer, self._token, data)
         return await self._node.call(self.payer, wallets[0], value=atoms[0])
+
+    def _settlement(self, batch: Batch, wallets: list[str], atoms: list[int], coin: Coin) -> str:
+        charged = [coin.atoms_of(units) for units in batch.charges.values()]
+        if batch.number < 0 or batch.fee_units < 0 or len(batch.details) != 32 or any(one <= 0 for one in charged):
+            raise PayoutInvalid("a batch has a number, charges above nothing, a fee and 32 bytes of details")
+        users = [_payable_wallet(user) for user in batch.charges]
+        fee = coin.atoms_of(batch.fee_units)
+        return call_data(SETTLE_BATCH, batch.number, batch.details, (users, charged), wallets, atoms, fee)
 
     async def _check_agrees(self, token: str, transfer: str) -> None:
         """A token may refuse by answering false. Some answer nothing when they agree."""
@@ -371,6 +379,13 @@ class EvmPayments(PaymentProvider):
 
 def _payouts(signed: SignedCall) -> SignedPayouts:
     return SignedPayouts(signed.tx_hash, signed.raw, signed.nonce)
+
+
+def _payable_wallet(text: str) -> str:
+    try:
+        return str(check_wallet(text))
+    except InvalidWallet as error:
+        raise PayoutInvalid(error.message) from None
 
 
 def _wallet(topic: str) -> str:

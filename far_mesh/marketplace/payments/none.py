@@ -8,6 +8,7 @@ from typing import NoReturn
 from far_mesh.marketplace.payments.errors import PaymentsOff
 from far_mesh.marketplace.payments.provider import (
     AddressInfo,
+    Batch,
     Block,
     Coin,
     Deposit,
@@ -42,7 +43,7 @@ class NoPayments(PaymentProvider):
         """Refuses."""
         _refuse()
 
-    async def prepare(self, payouts: Sequence[Payout], *, batch: int | None = None) -> SignedPayouts:
+    async def prepare(self, payouts: Sequence[Payout], *, batch: Batch | None = None) -> SignedPayouts:
         """Refuses."""
         _refuse()
 

@@ -16,7 +16,7 @@ Paying takes three steps, so that a crash between any two of them loses nothing 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -113,6 +113,21 @@ class Payout:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Payouts that are netted: many requests, one line per provider.
+
+    ``number`` is used once. ``charges`` are units by wallet, taken from users' deposits by their allowances; what they
+    do not cover comes from vouchers that were redeemed. ``fee_units`` go to the platform. ``details`` is the Merkle
+    root of the lines that were netted, for whoever wants to check them.
+    """
+
+    number: int
+    charges: Mapping[str, int] = field(default_factory=dict)
+    fee_units: int = 0
+    details: bytes = bytes(32)
+
+
+@dataclass(frozen=True)
 class SignedPayouts:
     """A transaction that anybody who has ``raw`` can send.
 
@@ -185,12 +200,12 @@ class PaymentProvider(ABC):
         """What an address is, and whether it can be paid. Any text can be asked about."""
 
     @abstractmethod
-    async def prepare(self, payouts: Sequence[Payout], *, batch: int | None = None) -> SignedPayouts:
+    async def prepare(self, payouts: Sequence[Payout], *, batch: Batch | None = None) -> SignedPayouts:
         """Sign one transaction for these payouts; nothing is sent.
 
         Only one transaction is on its way at a time: each is signed for the next place after what blocks hold, so of
-        two that were prepared at once at most one can happen. ``batch`` is a number that no other payouts have, for
-        providers whose chain refuses to do one batch twice; the others ignore it.
+        two that were prepared at once at most one can happen. ``batch`` is for providers whose chain nets, and
+        refuses to do one batch twice; the others ignore it, and fees stay where they are.
 
         Raises:
             PayoutInvalid: an address, an amount or the number of payouts.

@@ -39,6 +39,7 @@ from far_mesh.marketplace.payments.errors import (
 from far_mesh.marketplace.payments.provider import (
     AddressInfo,
     AddressKind,
+    Batch,
     Block,
     Coin,
     Deposit,
@@ -290,7 +291,7 @@ class SolanaPayments(PaymentProvider):
 
     # ---- payouts
 
-    async def prepare(self, payouts: Sequence[Payout], *, batch: int | None = None) -> SignedPayouts:
+    async def prepare(self, payouts: Sequence[Payout], *, batch: Batch | None = None) -> SignedPayouts:
         """See :class:`PaymentProvider`."""
         check_payouts(payouts, self.max_payouts)
         coin = await self._known_coin()
