@@ -182,7 +182,10 @@ def names(route: Iterable[RouteHop]) -> list[str]:
         (Preference(trusted_only=frozenset({peer_of("slow0"), wallet_of("fast1")})), ["slow0", "fast1"]),
         (Preference("cheapest", min_tps=100.0), ["fast0", "fast1"]),
     ],
-    ids=str,
+    ids=[
+        *("fastest", "cheapest", "for 500", "for 100", "cheapest in 200 ms", "cheapest in 75 ms"),
+        *("there", "there and idle", "coarse", "trusted", "cheapest that is quick"),
+    ],
 )
 def test_the_preference_decides(preference: Preference, expected: list[str]) -> None:
     client = Known(round_trips={peer_of(name): 20.0 for name in ("fast0", "fast1", "slow1")})

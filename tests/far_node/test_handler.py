@@ -236,7 +236,9 @@ class TestSteps:
         await channel.close()
 
     @pytest.mark.parametrize(
-        "message", [Opened(), InfoRequest(), Link(new_session_id()), ReceiptIssued(b"x")], ids=repr
+        "message",
+        [Opened(), InfoRequest(), Link(new_session_id()), ReceiptIssued(b"x")],
+        ids=lambda it: type(it).__name__,
     )
     async def test_a_message_that_is_not_due_ends_the_session(self, ring: Ring, message: Any) -> None:
         node = ring.nodes[0]

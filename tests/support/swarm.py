@@ -20,8 +20,10 @@ from typer.testing import CliRunner
 
 from tests.support.documents import wallet_of
 
-READY_SECONDS = 90.0
-END_SECONDS = 20.0
+# how long is waited in vain: a busy machine starts a process in a minute
+READY_SECONDS = 150.0
+END_SECONDS = 60.0
+COMMAND_SECONDS = 150.0
 _MARK = "FAR_TEST_PROCESS"
 ANY_LOCAL_PORT = "/ip4/127.0.0.1/tcp/0"
 
@@ -241,7 +243,7 @@ class Ended:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-def run_command(*arguments: str, timeout: float = 60.0, **environment: str) -> Ended:
+def run_command(*arguments: str, timeout: float = COMMAND_SECONDS, **environment: str) -> Ended:
     """Run ``python -m <arguments>`` to its end."""
     return _run(["-m", *arguments], timeout, environment)
 
@@ -252,12 +254,12 @@ def run_here(app: typer.Typer, *arguments: str) -> Ended:
     return Ended(done.exit_code, done.stdout, done.stderr)
 
 
-def run_python(program: str, *arguments: str, timeout: float = 60.0, **environment: str) -> Ended:
+def run_python(program: str, *arguments: str, timeout: float = COMMAND_SECONDS, **environment: str) -> Ended:
     """Run a few lines of Python to their end, in a process of their own."""
     return _run(["-c", program, *arguments], timeout, environment)
 
 
-def run_script(script: Path, *arguments: str, timeout: float = 60.0, **environment: str) -> Ended:
+def run_script(script: Path, *arguments: str, timeout: float = COMMAND_SECONDS, **environment: str) -> Ended:
     """Run a Python file to its end."""
     return _run([str(script), *arguments], timeout, {"PYTHONPATH": str(Path(__file__).parents[2])} | environment)
 

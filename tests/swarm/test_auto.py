@@ -167,10 +167,10 @@ def raw_ids(model: str, text: str) -> list[int]:
 
 @pytest.fixture
 def town(tmp_path: Path) -> Iterator[tuple[Path, Town]]:
-    """A town of its own, to be broken: each block is on two nodes."""
+    """A town of its own, to be broken: the last blocks are on two nodes."""
     path = with_bundled_tokenizer(make_model(tmp_path / "tiny", vocab_size=BUNDLED_VOCABULARY, seed=2))
     with Town(tmp_path / "town") as town:
-        town.start_nodes(path, (0, 3), (3, 6), (0, 3), (3, 6))
+        town.start_nodes(path, (0, 3), (3, 6), (3, 6))
         yield path, town
 
 

@@ -66,7 +66,7 @@ def test_failover_in_a_swarm_of_its_own_leaves_nothing_behind(tmp_path: Path) ->
     small = ["--parts", "1", "--copies", "2", "--rounds", "1", "--tokens", "16", "--prompt-length", "8"]
     ended = run_command(
         *("far_mesh.cli", "bench", "failover", *small, "--threads", "1", "--out", str(out)),
-        timeout=150,
+        timeout=250,
         TMPDIR=str(tmp_path),
     )
     assert ended.status == 0, ended.out + ended.err

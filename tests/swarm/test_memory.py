@@ -52,7 +52,7 @@ def big_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hold(model: Path, first: int, end: int) -> dict[str, int]:
-    ended = run_python(_HOLD, str(model), str(first), str(end), timeout=120)
+    ended = run_python(_HOLD, str(model), str(first), str(end))
     assert ended.status == 0, ended.err
     told: dict[str, int] = json.loads(ended.out)
     return told

@@ -24,7 +24,7 @@ from far_node.models.part import ENDS, Part
 from far_node.models.store import ModelStore
 from tests.support.models import BLOCKS, KINDS, make_model, make_sharded_model
 from tests.support.registry import a_registry
-from tests.support.swarm import run_python
+from tests.support.swarm import COMMAND_SECONDS, run_python
 from tests.support.web import COMMIT, Hub, a_hub
 
 
@@ -211,7 +211,7 @@ Asked = tuple[int, int, bool] | None
 def find(endpoint: str, repository: str, home: Path, part: Asked = None, **environment: str) -> dict[str, str]:
     """In a process of its own, for the hub's client reads its settings when it is imported."""
     settings = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_HOME": str(home)} | environment
-    ended = run_python(_FIND, repository, json.dumps(part), timeout=60, **settings)
+    ended = run_python(_FIND, repository, json.dumps(part), timeout=COMMAND_SECONDS, **settings)
     assert ended.status == 0, ended.err
     told: dict[str, str] = json.loads(ended.out)
     return told

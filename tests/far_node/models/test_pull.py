@@ -30,7 +30,7 @@ from far_node.models.pull import pull, pull_file
 from far_node.models.store import ModelStore
 from tests.support.models import make_model, make_sharded_model
 from tests.support.registry import Registry, a_registry
-from tests.support.swarm import run_command, run_python
+from tests.support.swarm import COMMAND_SECONDS, run_command, run_python
 from tests.support.web import Answer, Hub, a_hub, answering
 
 NAME = "far/tiny"
@@ -442,7 +442,7 @@ class TestHub:
     def pull(self, hub: Hub, tmp_path: Path, *arguments: str, endpoint: str = "") -> tuple[int, dict[str, Any]]:
         settings = {"HF_ENDPOINT": endpoint or hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
         command = ["far_node.cli", "models", "pull", hub.repository, "--json", *arguments]
-        ended = run_command(*command, timeout=60, **settings)
+        ended = run_command(*command, timeout=COMMAND_SECONDS, **settings)
         assert ended.out, ended.err
         return ended.status, ended.events[-1]
 
