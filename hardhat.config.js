@@ -20,12 +20,14 @@ const bscNetwork = (chainId, rpcUrl) => ({
 
 export default defineConfig({
   plugins: [toolbox],
-  paths: { tests: { mocha: "tests/contracts", solidity: "tests/contracts" } },
+  // Ignition keeps the journals of deployments beside the deployment scripts.
+  paths: { tests: { mocha: "tests/contracts", solidity: "tests/contracts" }, ignition: "contracts/deploy" },
   // Tests here are JavaScript; nobody would read generated types.
   typechain: { dontOverrideCompile: true },
   // One set of settings, so that what is tested is what is exported and deployed.
   solidity: { profiles: { default: compiler, production: compiler } },
   test: { solidity: { fuzz: { runs: 256 }, invariant: { runs: 32, depth: 64 } } },
+  verify: { etherscan: { apiKey: configVariable("ETHERSCAN_API_KEY") } },
   networks: {
     bscTestnet: bscNetwork(97, "BSC_TESTNET_RPC_URL"),
     bsc: bscNetwork(56, "BSC_RPC_URL"),

@@ -3,6 +3,8 @@ pragma solidity 0.8.37;
 
 import {IERC20} from "@openzeppelin/contracts/token/ERC20/IERC20.sol";
 import {FarToken} from "../../contracts/FarToken.sol";
+import {IBatchSettlement} from "../../contracts/escrow/IBatchSettlement.sol";
+import {IPaymentChannels} from "../../contracts/escrow/IPaymentChannels.sol";
 import {IRequestEscrows} from "../../contracts/escrow/IRequestEscrows.sol";
 import {InferenceEscrow} from "../../contracts/InferenceEscrow.sol";
 
@@ -11,6 +13,8 @@ interface Vm {
     function prank(address sender) external;
     function warp(uint256 timestamp) external;
     function assume(bool condition) external pure;
+    function addr(uint256 key) external pure returns (address);
+    function sign(uint256 key, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
 }
 
 Vm constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));
@@ -41,6 +45,28 @@ abstract contract EscrowFixture {
         );
     }
 
+    /// @dev A claim with a voucher that `key` signed for `limit`.
+    function _claim(
+        bytes32 channelId,
+        uint256 key,
+        uint128 limit,
+        uint128 claimed
+    ) internal view returns (IPaymentChannels.Claim[] memory claims) {
+        bytes32 message = keccak256(abi.encode(escrow.VOUCHER_TYPEHASH(), channelId, limit));
+        bytes32 domain = keccak256(
+            abi.encode(
+                keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"),
+                keccak256("Far Mesh Escrow"),
+                keccak256("1"),
+                block.chainid,
+                address(escrow)
+            )
+        );
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, keccak256(abi.encodePacked(hex"1901", domain, message)));
+        claims = new IPaymentChannels.Claim[](1);
+        claims[0] = IPaymentChannels.Claim(channelId, limit, claimed, abi.encodePacked(r, s, v));
+    }
+
     function _fund(address user, uint256 amount) internal {
         token.approve(address(escrow), amount);
         escrow.depositFor(user, amount);
@@ -52,7 +78,14 @@ contract Handler is EscrowFixture {
     uint256 private constant USERS = 4;
     uint256 private constant PROVIDERS = 5;
 
+    uint256 private constant SESSION_KEY = 0x5e55;
+
     bytes32[] private _escrowIds;
+    bytes32[] private _channelIds;
+    uint256 private _epochs;
+    mapping(uint256 epoch => address) private _payee;
+    mapping(uint256 epoch => uint256) private _promised;
+    mapping(address provider => uint256) private _rooted;
     uint256 public donated;
     /// @dev The first promise that was broken, if any.
     string public broken;
@@ -129,6 +162,149 @@ contract Handler is EscrowFixture {
         if (_escrowIds.length != 0) _cancel(which, _user(who));
     }
 
+    function openChannel(uint256 who, uint256 amount, uint256 delay) external {
+        address user = _user(who);
+        uint256 available = escrow.depositOf(user);
+        if (available == 0 || escrow.paused()) return;
+        bytes32 salt = bytes32(_channelIds.length);
+        uint32 closeDelay = uint32(bound(delay, 15 minutes, 6 hours));
+        vm.prank(user);
+        _channelIds.push(escrow.openChannel(salt, vm.addr(SESSION_KEY), bound(amount, 1, available), closeDelay));
+    }
+
+    function topUp(uint256 which, uint256 amount) external {
+        if (_channelIds.length == 0 || escrow.paused()) return;
+        bytes32 id = _channelIds[which % _channelIds.length];
+        IPaymentChannels.Channel memory channel = escrow.channelOf(id);
+        uint256 available = escrow.depositOf(channel.user);
+        if (available == 0 || channel.status != IPaymentChannels.ChannelStatus.Open) return;
+        vm.prank(channel.user);
+        escrow.topUp(id, bound(amount, 1, available));
+    }
+
+    /// @dev One voucher in eight is signed by somebody else; claims are often stale or too high.
+    function redeem(uint256 which, uint128 limit, uint128 claimed, uint256 seed) external {
+        if (_channelIds.length == 0) return;
+        bytes32 id = _channelIds[which % _channelIds.length];
+        IPaymentChannels.Channel memory channel = escrow.channelOf(id);
+        limit = uint128(bound(limit, 0, 1 + uint256(channel.amount) + channel.amount / 4));
+        claimed = uint128(bound(claimed, 0, 1 + uint256(limit) + limit / 8));
+        bool forged = seed % 8 == 0;
+        uint256 pool = escrow.poolBalance();
+        uint256 deposits = escrow.totalDeposits();
+        try escrow.redeemVouchers(_claim(id, forged ? SESSION_KEY + 1 : SESSION_KEY, limit, claimed)) {
+            _promise(!forged, "only the signer's voucher is redeemed");
+            _promise(claimed <= limit && claimed <= channel.amount, "no more than voucher and channel allow");
+            _promise(claimed > channel.redeemed, "a voucher is redeemed once");
+            _promise(escrow.poolBalance() == pool + claimed - channel.redeemed, "the pool gets what was earned");
+            _promise(escrow.totalDeposits() == deposits, "a voucher touches no deposit");
+            _promise(
+                channel.status == IPaymentChannels.ChannelStatus.Open || block.timestamp <= channel.closesAt,
+                "nothing is redeemed after closing"
+            );
+        } catch {}
+    }
+
+    function startClose(uint256 which) external {
+        if (_channelIds.length == 0) return;
+        bytes32 id = _channelIds[which % _channelIds.length];
+        IPaymentChannels.Channel memory channel = escrow.channelOf(id);
+        if (channel.status != IPaymentChannels.ChannelStatus.Open) return;
+        vm.prank(channel.user);
+        escrow.startClose(id);
+    }
+
+    function finishClose(uint256 which, uint256 who) external {
+        if (_channelIds.length == 0) return;
+        bytes32 id = _channelIds[which % _channelIds.length];
+        IPaymentChannels.Channel memory channel = escrow.channelOf(id);
+        uint256 before = escrow.depositOf(channel.user);
+        bool closing = channel.status == IPaymentChannels.ChannelStatus.Closing;
+        bool late = block.timestamp > channel.closesAt;
+        vm.prank(_user(who));
+        try escrow.finishClose(id) {
+            _promise(closing && late, "a channel is closed after its delay");
+            _promise(
+                escrow.depositOf(channel.user) == before + channel.amount - channel.redeemed,
+                "what is left in a channel is its user's"
+            );
+        } catch {
+            _promise(!(closing && late), "nothing stops the closing of a channel after its delay");
+        }
+    }
+
+    /// @dev Up to two users and two providers, often more than there is.
+    function settleBatch(uint256 seed, uint256[4] calldata wishes, uint256 fee) external {
+        IBatchSettlement.Charges memory charges = _charges(seed, wishes[0], wishes[1]);
+        address[] memory providers = new address[](2);
+        uint256[] memory amounts = new uint256[](2);
+        for (uint256 i = 0; i < 2; ++i) {
+            providers[i] = _provider(wishes[i]);
+            amounts[i] = bound(wishes[2 + i], 1, 1 + (escrow.poolBalance() + _sum(charges.amounts)) / 2);
+        }
+        uint256 needed = amounts[0] + amounts[1];
+        fee = bound(fee, 0, escrow.feeOn(needed, escrow.feeBps()) + escrow.UNIT());
+        needed += fee;
+        uint256 before = escrow.totalDeposits() + escrow.poolBalance();
+        uint256 booked = escrow.totalCredits() + escrow.feesAccrued();
+        uint256 deposits = escrow.totalDeposits();
+        try escrow.settleBatch(seed % 64, "", charges, providers, amounts, fee) {
+            _promise(escrow.totalDeposits() + escrow.poolBalance() == before - needed, "a batch takes what it pays");
+            _promise(escrow.totalCredits() + escrow.feesAccrued() == booked + needed, "a batch pays what it takes");
+            _promise(escrow.totalDeposits() == deposits - _sum(charges.amounts), "users pay what they are charged");
+            _promise(_sum(charges.amounts) <= needed, "users are not charged for more than is paid");
+            _promise(fee <= escrow.feeOn(needed - fee, escrow.feeBps()), "the fee is within its rate");
+        } catch {}
+    }
+
+    function refundFromPool(uint256 batchId, uint256 who, uint256 amount) external {
+        uint256 available = escrow.poolBalance();
+        if (available == 0) return;
+        address[] memory users = new address[](1);
+        uint256[] memory amounts = new uint256[](1);
+        (users[0], amounts[0]) = (_user(who), bound(amount, 1, available));
+        try escrow.refundFromPool(batchId % 64, "", users, amounts) {} catch {}
+    }
+
+    /// @dev The tree has one leaf. One root in four promises more than was set aside for it.
+    function commitPayoutRoot(uint256 who, uint256 total, uint256 greed) external {
+        uint256 available = escrow.poolBalance();
+        if (available == 0) return;
+        total = bound(total, 1, available);
+        address provider = _provider(who);
+        uint256 cumulative = _rooted[provider] + total + (greed % 4 == 0 ? bound(greed, 1, 1e21) : 0);
+        bytes32 leaf = keccak256(bytes.concat(keccak256(abi.encode(provider, cumulative))));
+        IBatchSettlement.Charges memory nobody;
+        try escrow.commitPayoutRoot(_epochs, leaf, total, 0, nobody) {
+            (_payee[_epochs], _promised[_epochs]) = (provider, cumulative);
+            _rooted[provider] = cumulative;
+            ++_epochs;
+        } catch {}
+    }
+
+    function claimPayout(uint256 epoch, uint256 inflate) external {
+        if (_epochs == 0) return;
+        epoch = epoch % _epochs;
+        address provider = _payee[epoch];
+        uint256 cumulative = _promised[epoch] + (inflate % 4 == 0 ? 1 : 0);
+        uint256 reserved = escrow.totalReserved();
+        uint256 claimed = escrow.claimedOf(provider);
+        uint256 credit = escrow.creditOf(provider);
+        try escrow.claimPayout(epoch, provider, cumulative, new bytes32[](0)) {
+            uint256 amount = cumulative - claimed;
+            _promise(cumulative == _promised[epoch], "only what the root says is claimed");
+            _promise(amount <= reserved, "no more is claimed than was set aside");
+            _promise(escrow.totalReserved() == reserved - amount, "a claim comes out of what was set aside");
+            _promise(escrow.creditOf(provider) == credit + amount, "a claim goes to its provider");
+            _promise(escrow.payoutRootOf(epoch).claimableAt <= block.timestamp, "a claim waits for its day");
+        } catch {}
+    }
+
+    function revokePayoutRoot(uint256 epoch, uint256 seed) external {
+        if (_epochs == 0 || seed % 4 != 0) return;
+        try escrow.revokePayoutRoot(epoch % _epochs) {} catch {}
+    }
+
     function withdraw(uint256 who, uint256 where) external {
         address provider = _provider(who);
         uint256 credit = escrow.creditOf(provider);
@@ -156,7 +332,7 @@ contract Handler is EscrowFixture {
     }
 
     function pass(uint256 duration) external {
-        vm.warp(block.timestamp + bound(duration, 1, 2 hours));
+        vm.warp(block.timestamp + bound(duration, 1, 2 hours) + (duration % 4 == 0 ? 1 days : 0));
     }
 
     function donate(uint256 amount) external {
@@ -170,6 +346,7 @@ contract Handler is EscrowFixture {
     function heldAndBooked() external view returns (uint256 held, uint256 booked) {
         held = token.balanceOf(address(escrow));
         booked = escrow.totalDeposits() + escrow.totalEscrowed() + escrow.totalCredits() + escrow.feesAccrued();
+        booked += escrow.totalInChannels() + escrow.poolBalance() + escrow.totalReserved();
     }
 
     function depositsAreTheirSum() external view returns (bool) {
@@ -191,6 +368,15 @@ contract Handler is EscrowFixture {
             if (one.status == IRequestEscrows.EscrowStatus.Open) sum += one.amount;
         }
         return sum == escrow.totalEscrowed();
+    }
+
+    function channelsAreTheirSum() external view returns (bool) {
+        uint256 sum = 0;
+        for (uint256 i = 0; i < _channelIds.length; ++i) {
+            IPaymentChannels.Channel memory one = escrow.channelOf(_channelIds[i]);
+            if (one.status != IPaymentChannels.ChannelStatus.Closed) sum += one.amount - one.redeemed;
+        }
+        return sum == escrow.totalInChannels();
     }
 
     function allowancesAreWithinConsent() external view returns (bool) {
@@ -228,6 +414,25 @@ contract Handler is EscrowFixture {
                     block.timestamp > locked.deadline;
             _promise(!mayCancel, "nothing stops the user's cancel after the deadline");
         }
+    }
+
+    function _charges(
+        uint256 seed,
+        uint256 first,
+        uint256 second
+    ) private view returns (IBatchSettlement.Charges memory charges) {
+        charges.users = new address[](seed % 3);
+        charges.amounts = new uint256[](seed % 3);
+        for (uint256 i = 0; i < seed % 3; ++i) {
+            address user = _user(seed + i);
+            charges.users[i] = user;
+            uint256 most = _min(escrow.depositOf(user), escrow.spendingAllowance(user));
+            charges.amounts[i] = bound(i == 0 ? first : second, 0, most + 1);
+        }
+    }
+
+    function _sum(uint256[] memory amounts) private pure returns (uint256 sum) {
+        for (uint256 i = 0; i < amounts.length; ++i) sum += amounts[i];
     }
 
     /// @dev Amounts that fit about three times out of four.
@@ -288,6 +493,7 @@ contract InferenceEscrowInvariants {
         require(_handler.depositsAreTheirSum(), "deposits");
         require(_handler.creditsAreTheirSum(), "credits");
         require(_handler.openEscrowsAreTheirSum(), "escrows");
+        require(_handler.channelsAreTheirSum(), "channels");
     }
 
     function invariant_promisesAreKept() external view {
@@ -305,6 +511,7 @@ contract InferenceEscrowFuzz is EscrowFixture {
     address private constant USER = address(0x1000);
     address private constant STRANGER = address(0x3000);
     bytes32 private constant REQUEST = "request";
+    uint256 private constant KEY = 0x5e55;
 
     function setUp() public {
         _deploy();
@@ -383,6 +590,54 @@ contract InferenceEscrowFuzz is EscrowFixture {
             revert("a forged intent was taken");
         } catch {}
         require(escrow.depositOf(USER) == 1e18, "deposit");
+    }
+
+    function testFuzz_forgedVouchersMoveNothing(bytes calldata signature, uint128 limit, uint128 claimed) external {
+        bytes32 id = _channelOf(1e18);
+        IPaymentChannels.Claim[] memory claims = new IPaymentChannels.Claim[](1);
+        claims[0] = IPaymentChannels.Claim(id, limit, claimed, signature);
+        try escrow.redeemVouchers(claims) {
+            revert("a forged voucher was taken");
+        } catch {}
+        require(escrow.totalInChannels() == 1e18, "channel");
+    }
+
+    function testFuzz_vouchersAreRedeemedOnceAndInOrder(uint128 first, uint128 second) external {
+        bytes32 id = _channelOf(1e18);
+        first = uint128(bound(first, 1, 1e18));
+        second = uint128(bound(second, 1, 1e18));
+        escrow.redeemVouchers(_claim(id, KEY, first, first));
+        try escrow.redeemVouchers(_claim(id, KEY, second, second)) {
+            require(second > first, "a stale voucher was taken");
+        } catch {
+            require(second <= first, "a newer voucher was refused");
+        }
+        require(escrow.poolBalance() == (second > first ? second : first), "pool");
+    }
+
+    function testFuzz_onlyTheSignedLeafIsClaimed(address provider, uint256 cumulative, address other, uint256 more) external {
+        vm.assume(provider != address(0) && provider != address(escrow));
+        vm.assume(other != provider || more != 0);
+        bytes32 id = _channelOf(1e18);
+        escrow.redeemVouchers(_claim(id, KEY, 1e18, 1e18));
+        cumulative = bound(cumulative, 1, 1e18);
+        bytes32 leaf = keccak256(bytes.concat(keccak256(abi.encode(provider, cumulative))));
+        IBatchSettlement.Charges memory nobody;
+        escrow.commitPayoutRoot(1, leaf, cumulative, 0, nobody);
+        vm.warp(block.timestamp + 1 days);
+        unchecked {
+            try escrow.claimPayout(1, other, cumulative + more, new bytes32[](0)) {
+                revert("a forged leaf was taken");
+            } catch {}
+        }
+        escrow.claimPayout(1, provider, cumulative, new bytes32[](0));
+        require(escrow.creditOf(provider) == cumulative, "credit");
+    }
+
+    function _channelOf(uint256 amount) private returns (bytes32) {
+        _fund(USER, amount);
+        vm.prank(USER);
+        return escrow.openChannel("salt", vm.addr(KEY), amount, 1 hours);
     }
 
     function _escrowOf(uint256 amount) private returns (bytes32) {
