@@ -58,7 +58,7 @@ class Wan:
     def __init__(self, hosts: int, round_trip: float = 0.0, bits_per_second: float = 0.0, name: str = "far") -> None:
         self.hosts = hosts
         self._links = [Link(round_trip, bits_per_second) for _ in range(hosts)]
-        self._names = [f"{name}{index}" for index in range(hosts)]
+        self._names = [f"{name}{os.getpid()}-{index}" for index in range(hosts)]  # several networks get along
         self._router: multiprocessing.Process | None = None
         self._orders: Connection | None = None
 
