@@ -1,0 +1,1 @@
+"""Petals beside ours: the same model, the same network, the same run."""
