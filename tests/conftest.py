@@ -1,4 +1,7 @@
-"""What every test gets: a cache of its own, no hub, one thread per process, logs that are read on failure only."""
+"""What every test gets: a cache of its own, no hub, one thread per process, logs that are read on failure only.
+
+And how several workers share the tests out.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,14 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadFileScheduling
 
 # before torch and transformers are imported, here or in a child process
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -29,18 +36,61 @@ settings.register_profile(
 )
 settings.load_profile("far")
 
+WORKERS = 4
+"""At most, however many cores there are: each takes a gigabyte, and what it starts takes more."""
+
+FIRST = ("tests/swarm/", "tests/far_node/blocks/test_architectures.py", "tests/far_mesh/demo/")
+"""What takes longest begins first, so that no worker is left alone with it in the end."""
+
+ONE_SWARM = tuple(f"tests/swarm/test_{name}.py" for name in ("auto", "bench", "generation", "refusals", "route"))
+"""These ask the same seven processes, which are started once."""
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """What ``-n auto`` is: a worker for each core; none for a few files, which begin sooner in this process."""
+    paths = (argument.partition("::")[0] for argument in config.args)
+    return min(WORKERS, os.cpu_count() or 1) if any(map(os.path.isdir, paths)) else 0
+
+
+class _ByFile(LoadFileScheduling):  # type: ignore[misc]
+    """What the tests of a file share is made once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return ONE_SWARM[0] if file in ONE_SWARM else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByFile:
+    """Who runs what, if there are several workers."""
+    config.option.loadscopereorder = False  # by the number of tests: it is FIRST that says what takes long
+    return _ByFile(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The order for several workers."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: [not item.nodeid.startswith(path) for path in FIRST])
+
+
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A new directory each time. pytest finds its numbers by looking at all there are, which thousands make slow."""
+    directory = tmp_path_factory.mktemp("homes")
+    return (directory / str(number) for number in count())
+
 
 @pytest.fixture(autouse=True)
-def far_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def far_cache(homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """Nothing a test writes meets the user's own cache, or another test's."""
-    directory = tmp_path_factory.mktemp("far-cache")
+    directory = next(homes) / "cache"
+    directory.mkdir(parents=True)
     monkeypatch.setenv("FAR_CACHE_DIR", str(directory))
     return directory
 
 
 @pytest.fixture(autouse=True)
-def models_directory(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def models_directory(far_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Models that a test pulls or adds are its own."""
-    directory = tmp_path_factory.mktemp("far-models") / "models"
+    directory = far_cache.parent / "models"
     monkeypatch.setenv("FAR_MODELS_DIR", str(directory))
     return directory

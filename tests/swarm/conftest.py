@@ -72,7 +72,7 @@ def gpt2_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return with_bundled_tokenizer(path)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def real_swarm(tmp_path_factory: pytest.TempPathFactory, gpt2_model: Path) -> Iterator[RealSwarm]:
     with Town(tmp_path_factory.mktemp("town")) as town:
         demo = [town.start_node("far-demo", blocks) for blocks in DEMO_SPANS]
