@@ -253,7 +253,7 @@ class Search:
 _KINDS: tuple[Limited, ...] = get_args(Limited)
 _MOST_TOLLS = 12
 _STEEP, _STEEPER = 4.0, 64.0  # the first toll: what is allowed costs this many times the lightest chain; and the next
-_NARROW, _WIDER = 2.0**-7, 4.0  # the first corridor, of the bound's weight; and the next
+_NARROW, _WIDER = 2.0**-7, 2.0  # the first corridor, of the bound's weight; and the next
 _WINDOW = 5  # blocks
 
 
