@@ -40,6 +40,8 @@ from far_node.blocks.thread import ComputeThread
 from far_node.blocks.wire import from_wire
 
 _UNBOUNDED_CONTEXT = 2**20  # for models whose config names no limit
+_MOST_TOGETHER = 32
+"""Texts whose logits are computed in one pass."""
 
 __all__ = [
     "Checkpoint",
@@ -434,6 +436,7 @@ class _ClientModel:
         self._local = local
         self._drafter = None if draft is None else Drafter(draft)
         self._thread = ComputeThread("model-ends")
+        self._head = _Head(ends)
 
     @classmethod
     async def load(
@@ -470,7 +473,7 @@ class _ClientModel:
 
     def ends_for(self, max_length: int) -> _TextEnds:
         """The ends for a text of up to so many positions."""
-        return _TextEnds(self._ends, self._thread, self._local.new_text(max_length))
+        return _TextEnds(self._ends, self._head, self._thread, self._local.new_text(max_length))
 
     def close(self) -> None:
         self._thread.close()
@@ -478,11 +481,54 @@ class _ClientModel:
             self._drafter.close()
 
 
+@dataclass(eq=False)
+class _Question:
+    """What logits are asked for: hidden states (1, ``positions``, size) from ``start`` on, which ``read`` gives."""
+
+    read: Callable[[], torch.Tensor]
+    positions: int
+    start: int
+    logits: torch.Tensor | None = None
+
+
+class _Head:
+    """The head of a model for many texts: its weights are read once for all who wait while it is busy."""
+
+    def __init__(self, ends: ModelEnds) -> None:
+        self._ends = ends
+        self._waiting: list[_Question] = []
+
+    def ask(self, question: _Question) -> None:
+        """Let others answer it by the way, until :meth:`answer` is called for it in the thread of the ends."""
+        self._waiting.append(question)
+
+    def answer(self, question: _Question) -> torch.Tensor:
+        """Its logits (1, positions, vocabulary)."""
+        if question in self._waiting:
+            self._waiting.remove(question)
+        if question.logits is None:
+            others = [one for one in list(self._waiting) if one.logits is None and one.positions == question.positions]
+            try:
+                self._pass([question, *others[: _MOST_TOGETHER - 1]])
+            except Exception:  # one of them is to blame, and told so in its turn
+                if not others:
+                    raise
+                self._pass([question])
+        assert question.logits is not None
+        return question.logits
+
+    def _pass(self, together: Sequence[_Question]) -> None:
+        # only embeddings know of positions, and those that are made here go nowhere
+        logits = self._ends.logits(torch.cat([one.read() for one in together]), together[0].start)
+        for one, own in zip(together, logits, strict=True):
+            one.logits = own[None]
+
+
 class _TextEnds:
     """The ends of a model for one text, with what the client's own blocks remember of it."""
 
-    def __init__(self, ends: ModelEnds, thread: ComputeThread, text: LocalText) -> None:
-        self._ends, self._thread, self._text = ends, thread, text
+    def __init__(self, ends: ModelEnds, head: _Head, thread: ComputeThread, text: LocalText) -> None:
+        self._ends, self._head, self._thread, self._text = ends, head, thread, text
 
     @property
     def needs_all(self) -> bool:
@@ -516,11 +562,18 @@ class _TextEnds:
         Returns:
             The tokens, and hidden states of the last of them if nobody has guessed it.
         """
+        question = _Question(
+            lambda: self._text.after(self._read(answer), start)[:, first - 1 - start :],
+            start + answer.shape[1] - first + 1,
+            first - 1,
+        )
+        if not self._text.needs_all:  # else there are blocks here that remember the text, and it takes its turn
+            self._head.ask(question)
 
         def work() -> tuple[list[int], torch.Tensor | None]:
-            hidden = self._text.after(self._read(answer), start)[:, first - 1 - start :]
             tokens = list[int]()
-            for row in self._ends.logits(hidden, first - 1)[0]:
+            logits = self._head.answer(question)
+            for row in logits[0]:
                 tokens.append(pick(row, options, noise, first + len(tokens)))
                 if len(tokens) > len(guessed) or tokens[-1] != guessed[len(tokens) - 1]:
                     return tokens, self._embed(tokens[-1:], first + len(tokens) - 1)

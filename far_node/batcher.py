@@ -19,7 +19,7 @@ _LATELY_SECONDS = 1.0
 _PREFILL_SHARE = 1.2  # of the time of a decode pass, that prefills may add to it
 _SMALLEST_CHUNK = 8
 _QUIET_EVERY = 16  # passes; then one without prefills, which tells how long decoding takes by itself
-_PATIENCE_SHARE = 0.25
+_PATIENCE_SHARE = 0.5  # of a decode pass: one more would cost the device about that much
 _MOST_PATIENCE_SECONDS = 0.01
 _SMOOTHING = 0.2
 _REMEMBERED_TURNS = 1000
@@ -93,6 +93,15 @@ class Turn:
         return sum(share.tokens for share in self.shares if share.step.is_prefill)
 
 
+@dataclass(eq=False, slots=True)
+class _Departure:
+    """Sessions whose decode steps ran in one pass: they come back one behind the other, after the way round."""
+
+    at: float
+    away: set[Hashable]
+    first_back: float | None = None
+
+
 class Batcher:
     """Priorities first, round robin between clients inside each.
 
@@ -104,10 +113,10 @@ class Batcher:
         self._limits = limits
         self._turns = 0
         self._served: dict[str, int] = {}
-        self._decoded: dict[Hashable, float] = {}
+        self._decoded: dict[Hashable, _Departure] = {}
         self._last = Turn(())
         self._chunk = float(2 * _SMALLEST_CHUNK)
-        self._return_seconds = 0.0
+        self._return_seconds = self._behind_seconds = 0.0
         self.decode_seconds = 0.0
         self.decode_rows_per_second = 0.0
         self.prefill_positions_per_second = 0.0
@@ -127,15 +136,23 @@ class Batcher:
     def came(self, session: Hashable, now: float) -> None:
         """A step has come: how soon a session comes back tells whether it is worth waiting for."""
         left = self._decoded.get(session)
-        if left is not None:
-            self._return_seconds = _smooth(self._return_seconds, min(now - left, _LATELY_SECONDS))
+        if left is None:
+            return
+        self._return_seconds = _smooth(self._return_seconds, min(now - left.at, _LATELY_SECONDS))
+        if session not in left.away:
+            return
+        left.away.remove(session)
+        if left.first_back is None:
+            left.first_back = now
+        else:
+            self._behind_seconds = _smooth(self._behind_seconds, min(now - left.first_back, _LATELY_SECONDS))
 
     def learn(self, turn: Turn, seconds: float, now: float) -> None:
         """The turn took ``seconds`` and ended ``now``."""
         seconds = max(seconds, 1e-9)
         decodes, prefill_tokens = turn.decodes, turn.prefill_tokens
-        for share in decodes:
-            self._decoded[share.step.session] = now
+        departure = _Departure(now, {share.step.session for share in decodes})
+        self._decoded |= dict.fromkeys(departure.away, departure)
         if prefill_tokens:
             self.prefill_positions_per_second = _smooth(self.prefill_positions_per_second, prefill_tokens / seconds)
             if turn.shielded and self.decode_seconds:
@@ -147,13 +164,20 @@ class Batcher:
             self.decode_rows_per_second = _smooth(self.decode_rows_per_second, rate)
 
     def patience(self, waiting: Sequence[Waiting]) -> float:
-        """Seconds worth waiting for the others of the last pass: together they cost little more than one alone."""
-        here, last = {step.session for step in waiting}, {share.step.session for share in self._last.decodes}
-        waiting_decodes = sum(not step.is_prefill for step in waiting)
-        if waiting_decodes >= len(last) or last <= here:
-            return 0.0
+        """Seconds worth waiting for others, who together cost little more than one alone.
+
+        They are those of the last pass, where sessions are back in a moment; and after a longer way, who left in one
+        pass with those who are here, where such follow each other closely.
+        """
         patience = min(_PATIENCE_SHARE * self.decode_seconds, _MOST_PATIENCE_SECONDS)
-        return patience if self._return_seconds < patience else 0.0
+        decodes = [step for step in waiting if not step.is_prefill]
+        if sum(step.rows for step in decodes) >= self._limits.max_batch_size:
+            return 0.0
+        here, last = {step.session for step in waiting}, {share.step.session for share in self._last.decodes}
+        if self._return_seconds < patience and len(decodes) < len(last) and not last <= here:
+            return patience
+        is_followed = any(self._decoded[one].away - here for one in here if one in self._decoded)
+        return patience if is_followed and self._behind_seconds < patience else 0.0
 
     def _choose(self, decodes: list[Waiting], prefills: list[Waiting], now: float) -> Turn:
         if not prefills:
@@ -200,7 +224,7 @@ class Batcher:
 
     def _others_decode(self, prefills: Sequence[Waiting], now: float) -> bool:
         lately = max(_LATELY_SECONDS, 10 * self.decode_seconds)
-        self._decoded = {session: at for session, at in self._decoded.items() if now - at < lately}
+        self._decoded = {session: left for session, left in self._decoded.items() if now - left.at < lately}
         return bool(self._decoded.keys() - {step.session for step in prefills})
 
     def _fit_chunk(self, tokens: int, wanted: float) -> None:

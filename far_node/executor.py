@@ -25,7 +25,7 @@ from far_node.blocks.cache import BlockCache
 from far_node.blocks.prefix import Keys, PrefixCache
 from far_node.blocks.run import Blocks
 from far_node.blocks.slots import SlotRows
-from far_node.blocks.wire import can_carry, from_wire, to_wire
+from far_node.blocks.wire import all_finite, can_carry, from_wire, to_wire
 from far_node.errors import Busy, ComputeFailed, Leaving, SessionUnknown
 from far_node.limits import Limits
 
@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 
 _OUT_OF_MEMORY_RETRY_SECONDS = 5.0
 _FULL_QUEUE_RETRY_SECONDS = 1.0
+_NOTHING = torch.empty(0)
 
 
 @dataclass(eq=False)
@@ -179,20 +180,26 @@ class _CallJob(_Job):
 
 
 class _StepJob(_Job):
-    """A step on its way through the device; everything below ``keys`` belongs to the compute thread."""
+    """A step on its way through the device; everything below ``keys`` belongs to the compute thread.
+
+    ``waiting`` is what the batcher is told of it: of the positions that are left.
+    """
+
+    waiting: Waiting
 
     def __init__(self, place: Place, step: Step, keep: int, keys: Keys) -> None:
         super().__init__()
         self.place, self.step, self.keep, self.keys = place, step, keep, keys
         self.since = time.monotonic()
         self.began: float | None = None
-        self.rest = torch.empty(0)
+        self.rest = _NOTHING
         self.outputs: list[Tensor] = []
         self.restored = 0
 
-    def waiting(self, key: int) -> Waiting:
+    def wait(self, key: int) -> None:
+        """Say what is left to do."""
         place, (rows, positions, _) = self.place, self.rest.shape
-        return Waiting(
+        self.waiting = Waiting(
             key=key,
             session=id(place),
             client=place.client,
@@ -215,7 +222,7 @@ class _StepJob(_Job):
         if step.rows:
             place.cache.select_rows(torch.tensor(step.rows, device=place.blocks.device))
         self.rest = from_wire(step.hidden, place.blocks.device, place.blocks.dtype)
-        if not self.rest.isfinite().all():
+        if not all_finite(self.rest):
             raise ProtocolViolation(f"the hidden states hold numbers that are not finite in {place.blocks.dtype}")
         if self.keys and place.prefixes is not None and isinstance(place.cache, SlotRows):
             known = place.prefixes.restore(self.keys, place.cache, step.start_position)
@@ -320,6 +327,7 @@ class _Worker:
                     self._attempt(job, job.result, answer=True)
                     self._answers.tell()
                     continue
+                job.wait(self._arrived)
                 self._steps[self._arrived] = job
                 self._arrived += 1
             elif job.is_wanted:
@@ -354,7 +362,7 @@ class _Worker:
                 return
 
     def _waiting(self) -> list[Waiting]:
-        return [job.waiting(key) for key, job in self._steps.items()]
+        return [job.waiting for job in self._steps.values()]
 
     def _choose(self) -> Turn:
         return self.batcher.next_turn(self._waiting(), time.monotonic())
@@ -366,13 +374,17 @@ class _Worker:
             job.began = job.began or started
         self.last_rows = turn.rows
         computed = self._pass(shares)
-        self.batcher.learn(turn, time.monotonic() - started, time.monotonic())
+        ended = time.monotonic()
         for share, (job, _) in zip(turn.shares, shares, strict=True):
             finished = job in computed and job.rest.shape[1] == 0
             if finished:
                 self._attempt(job, job.result, answer=True)
             if finished or job not in computed:
                 del self._steps[share.step.key]
+            else:
+                job.wait(share.step.key)
+        self._answers.tell()  # those who wait go on while we learn from it
+        self.batcher.learn(turn, ended - started, ended)
 
     def _pass(self, shares: Sequence[tuple[_StepJob, int]]) -> list[_StepJob]:
         """Compute so many positions of each; those that fail are told so, the others are given back."""

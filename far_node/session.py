@@ -53,6 +53,10 @@ class NodeSession:
         self.opening = opening
         self.log = WorkLog(opening, signer)
         self._control, self._place, self._executor = control, place, executor
+        self._hidden_size = place.blocks.hidden_size
+        all_bytes = opening.batch * opening.max_length * position_bytes(opening.codec, self._hidden_size)
+        self.frame_limit = min(MAX_FRAME_BYTES, all_bytes + MAX_PLAIN_BYTES)
+        """Bytes of the longest message that can be a step of this session: hidden states of all rows and positions."""
         self._inbox = Inbox(self._do, self.frame_limit)
         self._taken = self._given = opening.resumption.at_step if opening.resumption else 0
         self._has_begun = False
@@ -61,8 +65,7 @@ class NodeSession:
         self._feeder, self._previous = opening.previous, None if opening.previous else control
         self._link_opened_at, self._feeder_has_spoken = -1, False
         history = History(joins=place.blocks.divides)
-        most_bytes = self._all_bytes + _TAKEN_BACK_BYTES
-        self._successor = _Successor(opening, self.log, history, most_bytes, self._lost_successor)
+        self._successor = _Successor(opening, self.log, history, all_bytes + _TAKEN_BACK_BYTES, self._lost_successor)
         self._resending: asyncio.Task[None] | None = None
         self._last_step_at = time.monotonic()
         self.closed = False
@@ -71,17 +74,6 @@ class NodeSession:
     def client(self) -> str:
         """The peer that opened it."""
         return self._control.peer_id
-
-    @property
-    def frame_limit(self) -> int:
-        """Bytes of the longest message that can be a step of this session."""
-        return min(MAX_FRAME_BYTES, self._all_bytes + MAX_PLAIN_BYTES)
-
-    @property
-    def _all_bytes(self) -> int:
-        """Hidden states of all rows and positions."""
-        opening = self.opening
-        return opening.batch * opening.max_length * position_bytes(opening.codec, self._place.blocks.hidden_size)
 
     def idle_seconds(self, now: float) -> float:
         """How long nothing has been asked of us, or what we answered has not been taken."""
@@ -228,9 +220,8 @@ class NodeSession:
             raise ProtocolViolation(f"the session has {self.opening.batch} rows, the step {rows}")
         if step.hidden.dtype != self.opening.codec:
             raise ProtocolViolation(f"the session's wire type is {self.opening.codec}, not {step.hidden.dtype}")
-        wire_size = self._place.blocks.hidden_size
-        if size != wire_size:
-            raise ProtocolViolation(f"this model's hidden states have {wire_size} values, not {size}")
+        if size != self._hidden_size:
+            raise ProtocolViolation(f"this model's hidden states have {self._hidden_size} values, not {size}")
         if step.start_position + positions > self.opening.max_length:
             raise SessionTooLong(f"the session was opened for {self.opening.max_length} positions")
         if any(row >= rows for row in step.rows):

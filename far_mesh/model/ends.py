@@ -58,6 +58,8 @@ class ModelEnds:
         self._seam = _Seam(first)
         stack.layers[0] = self._seam
         self.stack = stack
+        self._cache = BlockCache(model.config, 0, 0)
+        """Keeps nothing but a count, so one serves all; making one takes longer than embedding a token."""
         self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
         self._lock = threading.Lock()
         self._learn_return_type()
@@ -105,9 +107,8 @@ class ModelEnds:
         raise AssertionError("the model never ran its decoder")
 
     def _forward(self, ids: Tensor, start: int) -> Any:
-        cache = BlockCache(self._model.config, 0, 0)
-        cache.length = start
-        arguments: dict[str, Any] = {self.stack.cache_argument: cache}
+        self._cache.length = start
+        arguments: dict[str, Any] = {self.stack.cache_argument: self._cache}
         if self._takes_positions:
             arguments["position_ids"] = torch.arange(start, start + ids.shape[1]).expand(ids.shape[0], -1)
         return self._model(input_ids=ids, use_cache=True, **arguments)

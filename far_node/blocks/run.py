@@ -41,6 +41,9 @@ class Blocks:
         self.first, self.end = first, end
         self._stack = find_stack(model)
         self._inner_size = int(text_config(model.config).hidden_size)
+        # kept, because each step asks: transformers looks them up in dozens of microseconds
+        self._hidden_size, self._dtype = shape_of(model.config).hidden_size, model.config.dtype
+        self._device = next(model.parameters()).device
         self._injected: Tensor | None = None
         self._captured: Tensor | None = None
         self._held = {index: self._stack.layers[index] for index in range(first, end)}
@@ -66,17 +69,17 @@ class Blocks:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self._model.parameters()).device
+        return self._device
 
     @property
     def dtype(self) -> torch.dtype:
         """The compute type; some models keep parameters of another one among theirs."""
-        return self._model.config.dtype
+        return self._dtype
 
     @property
     def hidden_size(self) -> int:
         """Width of the hidden states."""
-        return shape_of(self._model.config).hidden_size
+        return self._hidden_size
 
     def parameter_count(self) -> int:
         """Parameters this process holds; a packed 4-bit weight counts each of its values."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -38,8 +40,15 @@ def from_wire(wire: WireTensor, device: torch.device, dtype: torch.dtype) -> Ten
 
 def can_carry(hidden: Tensor, codec: Codec) -> bool:
     """Whether all values are finite as ``codec`` writes them."""
-    written = hidden if codec == "int8" else hidden.to(TORCH_DTYPES[codec])
-    return bool(written.isfinite().all())
+    return all_finite(hidden if codec == "int8" else hidden.to(TORCH_DTYPES[codec]))
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no value is infinite or NaN.
+
+    A sum is one pass over the values, and finite only if they all are; one that is not may have been too large itself.
+    """
+    return math.isfinite(values.sum(dtype=torch.float32).item()) or bool(values.isfinite().all())
 
 
 def _to_int8(hidden: Tensor) -> bytes:

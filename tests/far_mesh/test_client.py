@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.messages import Message, Opened, Step
-from far_mesh.client import Checkpoint, Generation, Mesh, Token
+from far_mesh.client import Checkpoint, Generation, Mesh, Token, _Head, _Question
 from far_mesh.config import GenerationOptions, MeshConfig
 from far_mesh.errors import ContextLengthExceeded, NoRoute, NotADraw
 from far_mesh.session import Mended
@@ -41,6 +42,73 @@ async def mesh(ring: Ring) -> AsyncIterator[Mesh]:
 
 async def tokens_of(mesh: Mesh, prompt: Any, options: GenerationOptions) -> list[Token]:
     return [token async for token in mesh.generate(prompt, options)]
+
+
+class TestHead:
+    """Texts whose answers wait while the head is busy share its next pass."""
+
+    @pytest.fixture
+    def head(self, mesh: Mesh, monkeypatch: pytest.MonkeyPatch) -> tuple[_Head, list[tuple[int, ...]]]:
+        ends, shapes = mesh._model._ends, list[tuple[int, ...]]()
+        whole = ends.logits
+
+        def logits(hidden: Tensor, start: int) -> Tensor:
+            shapes.append(tuple(hidden.shape[:2]))
+            return whole(hidden, start)
+
+        monkeypatch.setattr(ends, "logits", logits)
+        return _Head(ends), shapes
+
+    @staticmethod
+    def questions(mesh: Mesh, *positions: int) -> list[_Question]:
+        torch.manual_seed(0)
+        size = mesh._model._ends.embed(torch.tensor([[1]]), 0).shape[-1]
+        hidden = [torch.randn(1, count, size) for count in positions]
+        return [_Question(partial(torch.clone, one), one.shape[1], 3 + 5 * n) for n, one in enumerate(hidden)]
+
+    async def test_it_answers_all_that_have_as_many_positions_at_once(
+        self, mesh: Mesh, head: tuple[_Head, list[tuple[int, ...]]]
+    ) -> None:
+        shared, shapes = head
+        asked = self.questions(mesh, 1, 2, 1, 1, 2)
+        expected = [mesh._model._ends.logits(one.read(), one.start) for one in asked]
+        shapes.clear()
+        for question in asked:
+            shared.ask(question)
+        for question, logits in zip(asked, expected, strict=True):
+            torch.testing.assert_close(shared.answer(question), logits, atol=1e-5, rtol=1e-5)
+        assert shapes == [(3, 1), (2, 2)]
+        assert not shared._waiting
+
+    async def test_who_remembers_its_text_is_answered_in_its_turn(
+        self, mesh: Mesh, head: tuple[_Head, list[tuple[int, ...]]]
+    ) -> None:
+        shared, shapes = head
+        first, private = self.questions(mesh, 1, 1)
+        shared.ask(first)
+        shared.answer(first)
+        shared.answer(private)
+        assert shapes == [(1, 1), (1, 1)]
+
+    @pytest.mark.parametrize("broken_first", [True, False])
+    async def test_what_fails_for_one_is_tried_again_for_the_others(
+        self, mesh: Mesh, head: tuple[_Head, list[tuple[int, ...]]], broken_first: bool
+    ) -> None:
+        shared, _ = head
+        broken, well = self.questions(mesh, 1, 1)
+
+        def fail() -> Tensor:
+            raise NotADraw("no numbers")
+
+        broken.read = fail
+        for question in (broken, well) if broken_first else (well, broken):
+            shared.ask(question)
+        if not broken_first:
+            assert torch.isfinite(shared.answer(well)).all()
+        with pytest.raises(NotADraw):
+            shared.answer(broken)
+        if broken_first:
+            assert torch.isfinite(shared.answer(well)).all()
 
 
 class TestGenerate:

@@ -430,12 +430,14 @@ class TestPatience:
     """A moment's wait for those who are about to come back."""
 
     @staticmethod
-    def after_decoding(sessions: int, back_after: float = 0.0001) -> tuple[Queue, list[Waiting]]:
+    def after_decoding(sessions: int, back_after: float = 0.0001, apart: float = 0.0) -> tuple[Queue, list[Waiting]]:
         queue = Queue(Limits(max_batch_size=16), Device(0.01, 0.0, 0.0))
         everybody = [step(f"client {number}") for number in range(sessions)]
         for _ in range(30):
             queue.now += back_after
-            queue.add(*everybody)
+            for one in everybody:
+                queue.add(one)
+                queue.now += apart
             queue.turn()
         return queue, everybody
 
@@ -448,13 +450,18 @@ class TestPatience:
     def test_the_others_of_the_last_pass_are_worth_a_share_of_it(self) -> None:
         queue, everybody = self.after_decoding(3)
         patience = queue.batcher.patience(everybody[:2])
-        assert 0 < patience <= 0.25 * 0.01
+        assert 0 < patience <= 0.5 * 0.01
         assert queue.batcher.patience([step("stranger", LONG)]) == patience
 
     def test_there_is_none_when_all_are_here(self) -> None:
         queue, everybody = self.after_decoding(3)
         assert queue.batcher.patience(everybody) == 0
-        assert queue.batcher.patience([*everybody[:2], step("new")]) == 0, "nor when there are as many"
+
+    def test_there_is_none_when_the_pass_is_full(self) -> None:
+        queue, everybody = self.after_decoding(3)
+        full = [step(f"stranger {number}") for number in range(14)]
+        assert queue.batcher.patience([*everybody[:2], *full]) == 0
+        assert queue.batcher.patience([*everybody[:2], *full[1:]]) > 0
 
     def test_it_has_a_bound(self) -> None:
         queue, everybody = self.after_decoding(3)
@@ -464,9 +471,22 @@ class TestPatience:
             queue.turn()
         assert 0 < queue.batcher.patience(everybody[:1]) <= 0.01
 
-    def test_there_is_none_for_those_who_take_their_time(self) -> None:
-        queue, everybody = self.after_decoding(3, back_after=0.02)
-        assert queue.batcher.patience(everybody[:1]) == 0
+    def test_those_who_left_in_one_pass_are_waited_for_when_they_follow_each_other_closely(self) -> None:
+        queue, everybody = self.after_decoding(3, back_after=0.2, apart=0.001)
+        others = [step("ann"), step("bob")]
+        queue.add(*others)
+        queue.turn()
+        queue.now += 0.2
+        queue.add(everybody[0])
+        assert 0 < queue.batcher.patience(queue.waiting) <= 0.5 * 0.01
+        queue.add(*everybody[1:])
+        assert queue.batcher.patience(queue.waiting) == 0, "all are here"
+        assert queue.batcher.patience([step("stranger")]) == 0, "who left with nobody waits for nobody"
+
+    def test_there_is_none_for_those_who_come_back_one_by_one(self) -> None:
+        queue, everybody = self.after_decoding(3, back_after=0.02, apart=0.02)
+        queue.add(everybody[0])
+        assert queue.batcher.patience(queue.waiting) == 0
 
     def test_one_long_pause_does_not_end_it_for_long(self) -> None:
         queue, everybody = self.after_decoding(3)
@@ -476,11 +496,12 @@ class TestPatience:
             queue.turn()
         assert queue.batcher.patience(everybody[:1]) > 0
 
-    def test_there_is_none_after_a_pass_without_decode_steps(self) -> None:
+    def test_after_a_pass_without_decode_steps_there_is_none_for_strangers(self) -> None:
         queue, everybody = self.after_decoding(3)
         queue.add(step("ann", LONG))
         queue.turn()
-        assert queue.batcher.patience(everybody[:1]) == 0
+        assert queue.batcher.patience([step("stranger")]) == 0
+        assert queue.batcher.patience(everybody[:1]) > 0
 
 
 def test_rates_are_of_the_time_that_was_computed() -> None:

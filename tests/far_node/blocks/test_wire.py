@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from discovery.protocol.announcement import Codec, Dtype
 from discovery.protocol.codec import INT8_BLOCK, slice_positions
 from discovery.protocol.messages import Step, decode, encode
-from far_node.blocks.wire import TORCH_DTYPES, can_carry, from_wire, to_wire
+from far_node.blocks.wire import TORCH_DTYPES, all_finite, can_carry, from_wire, to_wire
 
 CPU = torch.device("cpu")
 
@@ -46,6 +46,19 @@ def test_what_comes_back_can_be_written_to() -> None:
     tensor = from_wire(wire, CPU, torch.float32)
     tensor += 1
     assert wire.data == bytes(16)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_one_number_that_is_not_finite_is_found_among_many(kind: torch.dtype, value: float) -> None:
+    values = torch.full((1, 3, 700), torch.finfo(kind).max, dtype=kind)
+    assert all_finite(values), "also where their sum is not"
+    assert all_finite(torch.cat([values, -values]))
+    for place in (0, 3 * 700 - 1, 1000):
+        broken = values.clone()
+        broken.view(-1)[place] = value
+        assert not all_finite(broken)
+        assert not all_finite(torch.cat([broken, -broken])), "nor do infinities cancel each other"
 
 
 class TestInt8:
