@@ -127,26 +127,44 @@ STEP = 1_000
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, STEP // 2), st.booleans(), st.booleans()), max_size=60),
+    st.lists(st.integers(1, STEP // 2), min_size=20, max_size=60),
+    st.integers(0, 60),
+    st.integers(0, 60),
     st.integers(0, 20 * STEP),
 )
 def test_whoever_stops_when_costs_the_other_one_step_at_most(
-    course: list[tuple[int, bool, bool]], deposit: int
+    costs: list[int], user_stops: int, gateway_stops: int, deposit: int
 ) -> None:
-    """``course``: what the next piece costs, whether the user signs now if due, whether the gateway serves."""
+    """From some piece on the user signs no more, or the gateway serves no more; the other one does not know."""
     earned = promised = 0
-    for cost, signs, serves in course:
+    for index, cost in enumerate(costs):
         asked = next_promise(received_units=earned, promised_units=promised, deposit_units=deposit, step_units=STEP)
-        if signs and asked is not None:
+        if index < user_stops and asked is not None:
             assert asked > promised
             promised = asked
         known = {"earned_units": earned, "promised_units": promised, "deposit_units": deposit, "step_units": STEP}
-        if serves and may_serve(cost, **known):
+        if index < gateway_stops and may_serve(cost, **known):
             earned += cost
         assert earned - promised <= STEP  # what the gateway loses if the user goes away now
         assert promised - earned <= STEP  # what the user loses if the gateway redeems all it can and goes away now
         assert earned <= deposit
         assert promised <= deposit
+
+
+def test_the_gateway_serves_one_step_ahead_and_no_more() -> None:
+    known = {"earned_units": 700, "promised_units": 500, "deposit_units": 10_000, "step_units": STEP}
+    assert may_serve(800, **known)
+    assert not may_serve(801, **known)
+    assert may_serve(800, **(known | {"deposit_units": 1_500}))
+    assert not may_serve(800, **(known | {"deposit_units": 1_499}))
+
+
+def test_the_user_signs_one_step_ahead_once_half_of_the_last_is_used() -> None:
+    known = {"promised_units": 1_000, "deposit_units": 10_000, "step_units": STEP}
+    assert next_promise(received_units=499, **known) is None
+    assert next_promise(received_units=500, **known) == 1_500
+    assert next_promise(received_units=900, **(known | {"deposit_units": 1_200})) == 1_200
+    assert next_promise(received_units=900, **(known | {"deposit_units": 1_000})) is None
 
 
 @given(st.lists(st.integers(1, STEP // 2), max_size=60), st.integers(60 * STEP, 100 * STEP))
