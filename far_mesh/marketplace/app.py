@@ -34,9 +34,12 @@ from far_mesh.marketplace.inference import endpoints as inference_endpoints
 from far_mesh.marketplace.inference.meshes import MeshLike, swarm_meshes
 from far_mesh.marketplace.inference.run import Limits
 from far_mesh.marketplace.inference.service import InferenceService
+from far_mesh.marketplace.ledger.notes import Notes
 from far_mesh.marketplace.logs import where_it_failed
 from far_mesh.marketplace.migrations import upgrade
 from far_mesh.marketplace.openai_api import endpoints as openai_endpoints
+from far_mesh.marketplace.pricing.quotes import Quotes
+from far_mesh.marketplace.pricing.service import Pricing, Terms
 from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settings import Settings
 from far_mesh.marketplace.settlement.service import Caretaker, Settlement, Settler
@@ -111,7 +114,13 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
         caretaker = Caretaker(database, gateway, settlement)
         await caretaker.tend()
         stack.push_async_callback(caretaker.leave)
-        for name, run in (("settler", settler.run), ("deposits", watcher.run), ("caretaker", caretaker.run)):
+        tasks = {
+            "settler": settler.run,
+            "deposits": watcher.run,
+            "caretaker": caretaker.run,
+            "notes": Notes(database).run,
+        }
+        for name, run in tasks.items():
             stack.push_async_callback(_end, asyncio.create_task(_supervised(name, run), name=name))
         inference = _inference(settings, database, settlement, gateway, meshes)
         stack.push_async_callback(_flush, settler)
@@ -164,7 +173,18 @@ def _inference(
     settings: Settings, database: Database, settlement: Settlement, gateway: Gateway, meshes: Mapping[str, MeshLike]
 ) -> InferenceService:
     limits = Limits(settings.lock_seconds, settings.generation_seconds)
-    return InferenceService(database, settlement, gateway, settings.models, meshes, limits, settings.default_max_tokens)
+    terms = Terms(settings.fee_bps, settings.cached_discount_bps, settings.requests_per_node)
+    return InferenceService(
+        database,
+        settlement,
+        gateway,
+        settings.models,
+        meshes,
+        limits,
+        settings.default_max_tokens,
+        Pricing(database, terms),
+        Quotes(settings.jwt_key(), settings.quote_seconds),
+    )
 
 
 async def _supervised(name: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -1,26 +1,29 @@
-"""The database: who opens it, who closes it, and the two ways to speak with it.
+"""The database: who opens it, who closes it, and the ways to speak with it.
 
-``reading()`` is a snapshot, ``writing()`` is a transaction that is committed when the block ends and undone when it
-raises. Nobody else commits.
+``reading()`` changes nothing, ``snapshot()`` is a reading whose statements all see one moment, ``writing()`` is a
+transaction that is committed when the block ends and undone when it raises. Nobody else commits.
 """
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Table, event, text
+from sqlalchemy import Connection, Engine, Table, event, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from far_mesh.marketplace.errors import DatabaseUnavailable
+from far_mesh.marketplace.sqlite import SharedCommit, direct_connection
 
 BUSY_TIMEOUT_MS = 15_000
+POSTGRESQL_CONNECTIONS = 16
+REST_SECONDS = 5.0
 _WRITING = "far_writing"
 
 
@@ -39,11 +42,33 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
+def _ping_after_a_rest(engine: Engine) -> None:
+    """A connection that was not used for a while may have been cut: it is asked first. Those in use are not, as the
+    question costs as much as a statement."""
+
+    @event.listens_for(engine, "checkin")
+    def returned(_raw: Any, record: Any) -> None:
+        record.info["used_at"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def taken(raw: Any, record: Any, _proxy: Any) -> None:
+        used_at = record.info.get("used_at")
+        if used_at is None or time.monotonic() - used_at < REST_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(raw)
+        except Exception as error:  # whatever the driver says: the pool opens another one
+            raise DisconnectionError("the connection was cut") from error
+
+
 def create_engine(url: str) -> AsyncEngine:
     """An engine for SQLite (aiosqlite) or PostgreSQL (asyncpg). Errors never show the values of a statement."""
     if make_url(url).get_backend_name() != "sqlite":
-        return create_async_engine(url, hide_parameters=True, pool_pre_ping=True)
-    engine = create_async_engine(url, hide_parameters=True, pool_size=8, max_overflow=0)
+        engine = create_async_engine(url, hide_parameters=True, pool_size=POSTGRESQL_CONNECTIONS, max_overflow=0)
+        _ping_after_a_rest(engine.sync_engine)
+        return engine
+    direct = {"async_creator_fn": direct_connection}
+    engine = create_async_engine(url, hide_parameters=True, pool_size=8, max_overflow=0, connect_args=direct)
     event.listen(engine.sync_engine, "connect", _prepare_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
@@ -75,7 +100,7 @@ class Database:
         self._engine = create_engine(url)
         self.is_sqlite = self._engine.dialect.name == "sqlite"
         # SQLite lets one writer in at a time and makes the others poll; inside a process a queue is fairer and faster.
-        self._one_writer = asyncio.Lock() if self.is_sqlite else None
+        self._shared = SharedCommit(self._write) if self.is_sqlite else None
 
     async def close(self) -> None:
         """Close every connection."""
@@ -93,20 +118,36 @@ class Database:
                 yield connection
 
     @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
+        """Like :meth:`reading`, and what others commit meanwhile is not seen.
+
+        Raises:
+            DatabaseUnavailable: it does not answer in time.
+        """
+        with _translated():
+            async with self._engine.connect() as connection:
+                if not self.is_sqlite:  # where every transaction is one already
+                    await connection.execution_options(isolation_level="REPEATABLE READ")
+                async with connection.begin():
+                    yield connection
+
+    @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """A connection in a transaction that is committed at the end of the block.
 
         Raises:
             DatabaseUnavailable: it does not answer in time.
         """
-        async with AsyncExitStack() as stack:
-            if self._one_writer is not None:
-                await stack.enter_async_context(self._one_writer)
-            stack.enter_context(_translated())
-            connection = await stack.enter_async_context(self._engine.connect())
+        with _translated():
+            async with self._shared.turn() if self._shared else self._write() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def _write(self) -> AsyncIterator[AsyncConnection]:
+        async with self._engine.connect() as connection:
             await connection.execution_options(**{_WRITING: True})
-            await stack.enter_async_context(connection.begin())
-            yield connection
+            async with connection.begin():
+                yield connection
 
     async def check(self) -> None:
         """One round trip.

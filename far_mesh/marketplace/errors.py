@@ -5,8 +5,9 @@ FarError
 ├─ Unauthorized ─ NonceUnknown · NonceUsed · NonceExpired · SignInMismatch · BadSignature                   401
 ├─ PaymentRequired ─ InsufficientBalance · AllowanceTooLow                                                  402
 ├─ ModelUnknown · RequestUnknown · NotFound · MethodNotAllowed                                              404 405
-├─ Conflict · BodyTooLarge · UnsupportedParameter · RateLimited                                             4xx
-└─ ChainUnavailable ─ SettlementDelayed · TransactionReverted · NotEnoughNodes · ShuttingDown · GenerationFailed 502 503
+├─ Conflict ─ InsufficientFunds · QuoteInvalid · BodyTooLarge · UnsupportedParameter · RateLimited          4xx
+└─ ChainUnavailable ─ SettlementDelayed · TransactionReverted · NotEnoughNodes · ShuttingDown · GenerationFailed ·
+   FeeMismatch                                                                                             502 503
 """
 
 from __future__ import annotations
@@ -141,6 +142,26 @@ class Conflict(FarError):
 
     code = "conflict"
     status = 409
+
+
+class InsufficientFunds(Conflict):
+    """An account of the books has less than an act would take."""
+
+    code = "insufficient_funds"
+
+
+class FeeMismatch(FarError):
+    """The fee that the escrow takes is not the one that the price was made with. The operator has to set it."""
+
+    code = "fee_mismatch"
+    status = 503
+
+
+class QuoteInvalid(FarError):
+    """Not a quote of ours, or about another model, tier or wallet, or too old: ask for another."""
+
+    code = "quote_invalid"
+    status = 400
 
 
 class BodyTooLarge(FarError):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import secrets
 import time
@@ -109,7 +110,7 @@ class Edge:
         request_id = "req_" + secrets.token_hex(12)
         scope.setdefault("state", {})["request_id"] = request_id
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            await _Exchange(self._app, scope, receive, send, self._max_body_bytes).go(request_id)
+            await _Exchange(self._app, scope, receive, send, self._max_body_bytes).go()
 
 
 class _Exchange:
@@ -121,9 +122,8 @@ class _Exchange:
         self._body_bytes = 0
         self._status = 0
 
-    async def go(self, request_id: str) -> None:
+    async def go(self) -> None:
         started = time.monotonic()
-        self._request_id = request_id
         try:
             self._check_announced_length()
             await self._app(self._scope, self.receive, self.send)
@@ -160,7 +160,7 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            MutableHeaders(scope=message)["x-request-id"] = self._request_id
+            MutableHeaders(scope=message)["x-request-id"] = self._scope["state"]["request_id"]
         await self._send(message)
 
     async def _fail(self, error: FarError) -> None:
@@ -172,3 +172,11 @@ def request_id_of(request: Request) -> str:
     """The name of this request: in the answer's header, in the logs, in the books and on chain."""
     state: Mapping[str, str] = request.scope["state"]
     return state["request_id"]
+
+
+def call_request(request: Request, wallet: str, idempotency_key: str) -> str:
+    """Name a request after the key that its caller gave it: the same wallet and key are the same request for ever."""
+    digest = hashlib.sha256(f"{wallet}/{idempotency_key}".encode()).hexdigest()
+    request_id = request.scope["state"]["request_id"] = "req_" + digest[:24]
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    return request_id

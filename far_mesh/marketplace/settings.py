@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from discovery.dht.keys import DEFAULT_PREFIX
 from far_mesh.marketplace.errors import InvalidSetting, MissingSetting
+from far_mesh.marketplace.ledger.split import BPS, MAX_FEE_BPS
 
 PREFIX = "FAR_"
 MIN_JWT_SECRET_BYTES = 32
@@ -19,8 +20,22 @@ Units = Annotated[int, Field(ge=0, lt=2**53)]
 """An amount in units of 1e-9 FAR, small enough to be exact in every JSON reader."""
 
 
+STANDARD = "standard"
+OtherTier = Annotated[str, Field(pattern=r"^(premium|enterprise)$")]
+
+
+class TierPrice(BaseModel):
+    """What a token costs in another tier, in units of 1e-9 FAR."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompt_price_units: Units = 0
+    completion_price_units: Annotated[Units, Field(ge=1)]
+
+
 class ModelOffer(BaseModel):
-    """A model on sale. ``model`` is a local directory or a hub id; prices are units of 1e-9 FAR per token."""
+    """A model on sale. ``model`` is a local directory or a hub id; prices are units of 1e-9 FAR per token, those of
+    ``tiers`` take the place of the standard ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,6 +44,7 @@ class ModelOffer(BaseModel):
     name: str = ""
     prompt_price_units: Units = 0
     completion_price_units: Annotated[Units, Field(ge=1)]
+    tiers: dict[OtherTier, TierPrice] = {}
     min_nodes: Annotated[int, Field(ge=1)] = 1
 
     @property
@@ -81,6 +97,10 @@ class Settings(BaseSettings):
     initial_peers: tuple[str, ...] = ()
     dht_prefix: Annotated[str, Field(min_length=1, max_length=64)] = DEFAULT_PREFIX
     models: tuple[ModelOffer, ...] = ()
+    fee_bps: Annotated[int, Field(ge=0, le=MAX_FEE_BPS)] = 2000
+    cached_discount_bps: Annotated[int, Field(ge=0, le=BPS)] = 5000
+    requests_per_node: Annotated[int, Field(ge=0)] = 16
+    quote_seconds: Annotated[int, Field(ge=1)] = 60
     default_max_tokens: Annotated[int, Field(ge=1)] = 256
     generation_seconds: Annotated[int, Field(ge=1)] = 1500
 

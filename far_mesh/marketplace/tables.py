@@ -1,4 +1,9 @@
-"""The tables, as migrations leave them. Amounts are BIGINT units of 1e-9 FAR. There is no column for a prompt."""
+"""The tables, as migrations leave them. Amounts are BIGINT units of 1e-9 FAR. There is no column for a prompt.
+
+``inference_sessions``, ``node_contributions`` and ``node_registry`` have the columns of the specification (section 3.4)
+and more; where those say ``…_far DECIMAL`` they say ``…_units BIGINT``. What they tell of money is what the books say:
+``far-mesh ledger verify`` compares them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from datetime import UTC, datetime
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -83,8 +89,31 @@ entries = Table(
     Column("account_id", ForeignKey("accounts.id"), nullable=False),
     Column("amount_units", BigInteger, nullable=False),
     CheckConstraint("amount_units <> 0", name="not_zero"),
-    # A balance is a sum over this index alone.
-    Index(None, "account_id", "amount_units"),
+    # A balance is a sum over this index alone, from the last checkpoint on.
+    Index(None, "account_id", "id", "amount_units"),
+)
+
+# Sums of lines up to one, for speed. Never the truth: all rows may be deleted at any time.
+balance_checkpoints = Table(
+    "balance_checkpoints",
+    metadata,
+    Column("account_id", ForeignKey("accounts.id"), primary_key=True),
+    Column("through_entry_id", BigInteger, nullable=False, index=True),
+    Column("balance_units", BigInteger, nullable=False),
+    Column("noted_at", UtcDateTime, nullable=False),
+)
+
+# ---- prices that are not those of the settings
+
+model_prices = Table(
+    "model_prices",
+    metadata,
+    Column("model_id", String(255), primary_key=True),
+    Column("tier", String(20), primary_key=True),
+    Column("prompt_price_units", BigInteger, nullable=False),
+    Column("completion_price_units", BigInteger, nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+    CheckConstraint("prompt_price_units >= 0 AND completion_price_units > 0", name="positive"),
 )
 
 # ---- who asks
@@ -118,9 +147,11 @@ inference_sessions = Table(
     Column("started_at", UtcDateTime, nullable=False),
     Column("completed_at", UtcDateTime),
     Column("prompt_tokens", Integer, nullable=False),
+    Column("cached_tokens", Integer, nullable=False, server_default="0"),
     Column("token_count", Integer, nullable=False),
     Column("prompt_price_units", BigInteger, nullable=False),
     Column("completion_price_units", BigInteger, nullable=False),
+    Column("cached_price_units", BigInteger, nullable=False, server_default="0"),
     Column("fee_bps", Integer),
     Column("held_units", BigInteger, nullable=False),
     Column("total_cost_units", BigInteger),
@@ -149,6 +180,23 @@ node_contributions = Table(
     Column("payment_units", BigInteger, nullable=False),
     Column("receipt", Text, nullable=False),
     Column("paid_at", UtcDateTime),
+)
+
+node_registry = Table(
+    "node_registry",
+    metadata,
+    Column("node_id", String(255), primary_key=True),
+    Column("wallet_address", String(42), nullable=False, index=True),
+    Column("model_id", String(255), nullable=False, index=True),
+    Column("gpu_model", String(100)),
+    Column("vram_gb", Integer),
+    Column("location", String(100)),
+    Column("public_addr", String(255)),
+    Column("registered_at", UtcDateTime, nullable=False),
+    Column("last_seen", UtcDateTime),
+    Column("is_active", Boolean, nullable=False, index=True),
+    Column("total_tokens_served", BigInteger, nullable=False),
+    Column("total_earned_units", BigInteger, nullable=False),
 )
 
 # ---- the chain
@@ -219,4 +267,4 @@ leases = Table(
     Column("expires_at", UtcDateTime, nullable=False),
 )
 
-APPEND_ONLY = ("postings", "entries")
+APPEND_ONLY = ("accounts", "postings", "entries")

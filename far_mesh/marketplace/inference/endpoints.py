@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import Response
 
+from discovery.protocol.errors import InvalidArgument
 from far_mesh.marketplace.auth.endpoints import Caller
 from far_mesh.marketplace.chain.amounts import units_to_far
-from far_mesh.marketplace.http import request_id_of
+from far_mesh.marketplace.http import call_request, request_id_of
 from far_mesh.marketplace.inference.run import Answer
 from far_mesh.marketplace.inference.schemas import (
     DoneEvent,
@@ -19,12 +20,22 @@ from far_mesh.marketplace.inference.schemas import (
     ModelEntry,
     ModelList,
     NodeUsed,
+    QuoteAnswer,
+    QuoteRequest,
     RequestState,
     SettlementState,
     TokenEvent,
 )
-from far_mesh.marketplace.inference.service import InferenceService, ModelState, RequestReport, Wish
+from far_mesh.marketplace.inference.service import (
+    InferenceService,
+    ModelState,
+    Question,
+    Quoted,
+    RequestReport,
+    Wish,
+)
 from far_mesh.marketplace.inference.streams import EventStream, event, events_of, whole_text
+from far_mesh.marketplace.ledger.split import BPS
 from far_mesh.marketplace.sessions.schemas import Outcome, PaidShare
 from far_mesh.marketplace.settlement.schemas import Kind, Row, RowStatus
 
@@ -40,16 +51,34 @@ def inference_service(request: Request) -> InferenceService:
 Service = Annotated[InferenceService, Depends(inference_service)]
 
 
+def name_of_request(
+    request: Request,
+    wallet: Caller,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+) -> str:
+    """The request's id: its caller's, with ``Idempotency-Key``, so that asking twice charges once."""
+    return request_id_of(request) if idempotency_key is None else call_request(request, wallet, idempotency_key)
+
+
+RequestName = Annotated[str, Depends(name_of_request)]
+
+
 @router.post("/distributed/generate", response_model=GenerateAnswer)
 async def generate(
-    request: Request, service: Service, wallet: Caller, body: GenerateRequest
+    request: Request, service: Service, wallet: Caller, name: RequestName, body: GenerateRequest
 ) -> Response | GenerateAnswer:
     """Generate text. With ``stream`` (the default) tokens come as server-sent events, and last the bill."""
-    run = await service.start(wallet, request_id_of(request), _wish(body))
+    run = await service.start(wallet, name, _wish(body))
     if body.stream:
         return EventStream(run, events_of(run, lambda text: _token(text, run.request_id), lambda end: [_done(end)]))
     text, answer = await whole_text(request, run)
     return GenerateAnswer(text=text, tokens_generated=answer.completion_tokens, **_bill(answer))
+
+
+@router.post("/quote")
+async def quote(service: Service, wallet: Caller, body: QuoteRequest) -> QuoteAnswer:
+    """What a token costs now, kept for a while: send ``quote_id`` with the request."""
+    return _quote(await service.quote(wallet, _question(body)))
 
 
 @router.get("/models")
@@ -76,6 +105,35 @@ def _wish(body: GenerateRequest) -> Wish:
         streamed=body.stream,
         raw=body.raw,
         tier=body.tier,
+        quote_id=body.quote_id,
+    )
+
+
+def _question(body: QuoteRequest) -> Question:
+    if (body.prompt is None) == (body.prompt_tokens is None):
+        raise InvalidArgument("send either prompt or prompt_tokens", param="prompt")
+    prompt = body.prompt_tokens if body.prompt is None else body.prompt
+    assert prompt is not None
+    return Question(body.model_id, body.tier, prompt, body.max_tokens, body.raw)
+
+
+def _quote(quoted: Quoted) -> QuoteAnswer:
+    prices = quoted.price.prices
+    return QuoteAnswer(
+        quote_id=quoted.quote.id,
+        expires_at=quoted.quote.expires_at,
+        model_id=quoted.model_id,
+        tier=quoted.tier,
+        prompt_tokens=quoted.prompt_tokens,
+        max_tokens=quoted.max_tokens,
+        max_cost_units=quoted.max_cost_units,
+        max_cost_far=units_to_far(quoted.max_cost_units),
+        prompt_price_units=prices.prompt,
+        cached_prompt_price_units=prices.cached,
+        completion_price_units=prices.completion,
+        price_multiplier=quoted.price.multiplier_bps / BPS,
+        utilisation=quoted.price.utilisation,
+        fee_bps=prices.fee_bps,
     )
 
 
@@ -97,6 +155,7 @@ def _bill(answer: Answer) -> dict[str, Any]:
         "request_id": answer.request_id,
         "total_tokens": answer.completion_tokens,
         "prompt_tokens": answer.prompt_tokens,
+        "cached_tokens": answer.cached_tokens,
         "completion_tokens": answer.completion_tokens,
         "finish_reason": answer.finish_reason,
         "latency_ms": answer.latency_ms,
@@ -133,15 +192,18 @@ def nodes_used(shares: Iterable[PaidShare]) -> list[NodeUsed]:
 
 
 def _entry(state: ModelState) -> ModelEntry:
-    offer, mesh = state.on_sale.offer, state.on_sale.mesh
+    offer, mesh, prices = state.on_sale.offer, state.on_sale.mesh, state.price.prices
     return ModelEntry(
         id=offer.model_id,
         name=offer.display_name,
         active_nodes=state.active_nodes,
         avg_latency_ms=state.average_latency_ms,
-        price_per_token_far=units_to_far(offer.completion_price_units),
-        prompt_price_units=offer.prompt_price_units,
-        completion_price_units=offer.completion_price_units,
+        price_per_token_far=units_to_far(prices.completion),
+        prompt_price_units=prices.prompt,
+        cached_prompt_price_units=prices.cached,
+        completion_price_units=prices.completion,
+        price_multiplier=state.price.multiplier_bps / BPS,
+        utilisation=state.price.utilisation,
         min_vram_gb=None,
         min_nodes=offer.min_nodes,
         block_count=mesh.block_count,
@@ -160,6 +222,7 @@ def _state(report: RequestReport) -> RequestState:
         started_at=session.started_at,
         completed_at=session.completed_at,
         prompt_tokens=session.prompt_tokens,
+        cached_tokens=session.cached_tokens,
         completion_tokens=session.token_count,
         finish_reason=session.finish_reason,
         held_units=session.held_units,

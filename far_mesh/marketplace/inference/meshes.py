@@ -122,4 +122,10 @@ def work_of(proven: ProvenWork, completion_tokens: int | None = None) -> Work:
         for one in proven.contributions
     )
     tokens = proven.completion_tokens if completion_tokens is None else min(completion_tokens, proven.completion_tokens)
-    return Work(proven.prompt_tokens, tokens, shares, proven.expected_token_layers)
+    return Work(proven.prompt_tokens, tokens, shares, proven.expected_token_layers, _cached_tokens(proven))
+
+
+def _cached_tokens(proven: ProvenWork) -> int:
+    """Tokens of the prompt that every node says it knew from before: the fewest that one of them tells."""
+    known = (one.receipt.receipt.cached_positions for one in proven.contributions)
+    return min(proven.prompt_tokens, min(known, default=0))

@@ -72,6 +72,7 @@ class Answer:
     model_id: str
     finish_reason: str
     prompt_tokens: int
+    cached_tokens: int
     completion_tokens: int
     latency_ms: int
     time_to_first_token_ms: int | None
@@ -163,10 +164,10 @@ class Run:
         self._settlement.new_rows.ring()
 
     async def _serve(self) -> Answer:
-        fee_bps = await self._lock()
+        await self._lock()
         if self._reader_is_gone:
             raise GenerationFailed("the reader left before the answer began")
-        generation = await self._open_route(fee_bps)
+        generation = await self._open_route()
         try:
             self._opened.set()
             await self._pass_tokens_on(generation)
@@ -181,16 +182,15 @@ class Run:
             raise
         return await self._capture(await generation.finish())
 
-    async def _lock(self) -> int:
+    async def _lock(self) -> None:
         escrow = await self._settlement.locked(self._order.session.user_wallet, self.request_id)
         async with self._database.writing() as connection:
             await activate_request(connection, self.request_id, escrow.fee_bps)
-        return escrow.fee_bps
 
-    async def _open_route(self, fee_bps: int) -> GenerationLike:
-        order = self._order
+    async def _open_route(self) -> GenerationLike:
+        order, prices = self._order, self._order.session.prices
         # Receipts name what is offered for a thousand token-layers, net of the platform's fee.
-        offered = order.session.completion_price_units * 1000 * (BPS - fee_bps) // (BPS * order.mesh.block_count)
+        offered = prices.completion * 1000 * (BPS - prices.fee_bps) // (BPS * order.mesh.block_count)
         return await order.mesh.open(
             order.prompt_ids,
             order.options,
@@ -241,6 +241,7 @@ class Run:
             self._order.session.model_id,
             result.finish_reason,
             work.prompt_tokens,
+            min(work.cached_tokens, work.prompt_tokens),
             work.completion_tokens,
             measured.latency_ms or 0,
             measured.time_to_first_token_ms,

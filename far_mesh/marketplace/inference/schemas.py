@@ -27,6 +27,40 @@ class GenerateRequest(BaseModel):
     stream: bool = True
     raw: bool = False
     tier: str = "standard"
+    quote_id: Annotated[str, Field(max_length=2048)] | None = None
+
+
+class QuoteRequest(BaseModel):
+    """What to quote: the text of a prompt, or how many tokens it has."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model_id: Annotated[str, Field(min_length=1, max_length=256)]
+    prompt: Annotated[str, Field(min_length=1)] | None = None
+    prompt_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: int | None = None
+    raw: bool = False
+    tier: str = "standard"
+
+
+class QuoteAnswer(BaseModel):
+    """A price per token that is kept until ``expires_at`` for requests with this ``quote_id``, whatever their length.
+    ``max_cost_units`` is what a request with so many tokens would hold."""
+
+    quote_id: str
+    expires_at: datetime
+    model_id: str
+    tier: str
+    prompt_tokens: int
+    max_tokens: int
+    prompt_price_units: int
+    cached_prompt_price_units: int
+    completion_price_units: int
+    price_multiplier: float
+    utilisation: float
+    fee_bps: int
+    max_cost_units: int
+    max_cost_far: float
 
 
 class NodeUsed(BaseModel):
@@ -58,6 +92,7 @@ class GenerateAnswer(Costs):
     tokens_generated: int
     total_tokens: int
     prompt_tokens: int
+    cached_tokens: int
     completion_tokens: int
     finish_reason: str
     latency_ms: int
@@ -79,6 +114,7 @@ class DoneEvent(Costs):
     request_id: str
     total_tokens: int
     prompt_tokens: int
+    cached_tokens: int
     completion_tokens: int
     finish_reason: str
     latency_ms: int
@@ -95,7 +131,10 @@ class ModelEntry(BaseModel):
     avg_latency_ms: int | None
     price_per_token_far: float
     prompt_price_units: int
+    cached_prompt_price_units: int
     completion_price_units: int
+    price_multiplier: float
+    utilisation: float
     min_vram_gb: float | None
     min_nodes: int
     block_count: int
@@ -129,6 +168,7 @@ class RequestState(BaseModel):
     started_at: datetime
     completed_at: datetime | None
     prompt_tokens: int
+    cached_tokens: int
     completion_tokens: int
     finish_reason: str | None
     held_units: int

@@ -17,16 +17,19 @@ from far_mesh.marketplace.errors import ModelUnknown, NotEnoughNodes, RequestUnk
 from far_mesh.marketplace.inference import repository
 from far_mesh.marketplace.inference.meshes import MeshLike, Prompt
 from far_mesh.marketplace.inference.run import Answer, Limits, Order, Run
-from far_mesh.marketplace.ledger.split import price_of
+from far_mesh.marketplace.ledger.split import Prices, Tokens, price_of
+from far_mesh.marketplace.pricing.quotes import Quotes
+from far_mesh.marketplace.pricing.schemas import PriceNow, Quote
+from far_mesh.marketplace.pricing.service import Pricing
 from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, PaidShare, Session
-from far_mesh.marketplace.settings import ModelOffer
+from far_mesh.marketplace.settings import STANDARD, ModelOffer
 from far_mesh.marketplace.settlement import repository as outbox
 from far_mesh.marketplace.settlement.schemas import Kind, Row
 from far_mesh.marketplace.settlement.service import Settlement
 from far_mesh.route import in_words, takes_sessions, uncovered_ranges
 
-TIERS = ("standard",)
+TIERS = (STANDARD,)
 CLOSE_SECONDS = 20.0
 
 
@@ -44,6 +47,35 @@ class Wish:
     streamed: bool
     raw: bool = False
     tier: str = "standard"
+    quote_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """What somebody wants to know the price of. ``prompt``: its text, or how many tokens it has."""
+
+    model_id: str
+    tier: str
+    prompt: str | int
+    max_tokens: int | None
+    raw: bool
+
+
+@dataclass(frozen=True)
+class Quoted:
+    """The answer to a :class:`Question`."""
+
+    quote: Quote
+    model_id: str
+    tier: str
+    prompt_tokens: int
+    max_tokens: int
+    price: PriceNow
+
+    @property
+    def max_cost_units(self) -> int:
+        """What such a request would hold."""
+        return price_of(Tokens(self.prompt_tokens, self.max_tokens), self.price.prices)
 
 
 @dataclass(frozen=True)
@@ -56,9 +88,10 @@ class OnSale:
 
 @dataclass(frozen=True)
 class ModelState:
-    """A model and who serves it now. ``gaps`` are blocks that nobody serves."""
+    """A model, who serves it now and what it costs. ``gaps`` are blocks that nobody serves."""
 
     on_sale: OnSale
+    price: PriceNow
     active_nodes: int
     gaps: list[tuple[int, int]]
     average_latency_ms: int | None
@@ -85,6 +118,8 @@ class InferenceService:
         meshes: Mapping[str, MeshLike],
         limits: Limits,
         default_max_tokens: int,
+        pricing: Pricing,
+        quotes: Quotes,
     ) -> None:
         self._database = database
         self._settlement = settlement
@@ -92,6 +127,8 @@ class InferenceService:
         self._on_sale = {offer.model_id: OnSale(offer, meshes[offer.model_id]) for offer in offers}
         self._limits = limits
         self._default_max_tokens = default_max_tokens
+        self._pricing = pricing
+        self._quotes = quotes
         self._runs: set[Run] = set()
         self._closing = False
 
@@ -99,8 +136,9 @@ class InferenceService:
         """A run whose route stands and whose money is locked.
 
         Raises:
-            ModelUnknown, UnsupportedParameter, InvalidArgument, ContextLengthExceeded, NoRoute, NotEnoughNodes:
-                before any money moves.
+            ModelUnknown, UnsupportedParameter, InvalidArgument, ContextLengthExceeded, NoRoute, NotEnoughNodes,
+                QuoteInvalid: before any money moves.
+            Conflict: there was a request of this name before.
             InsufficientBalance, AllowanceTooLow, SettlementDelayed, FarError: after it was given back.
         """
         order = await self._order(wallet, request_id, wish)
@@ -115,6 +153,21 @@ class InferenceService:
             run.reader_left()
             raise
         return run
+
+    async def quote(self, wallet: Wallet, question: Question) -> Quoted:
+        """What a request would cost at most, at prices that are kept for a while.
+
+        Raises:
+            ModelUnknown, UnsupportedParameter, InvalidArgument, ContextLengthExceeded, NoRoute, NotEnoughNodes: it
+                could not be served now.
+        """
+        on_sale = self._find(question.model_id, question.tier)
+        mesh, prompt = on_sale.mesh, question.prompt
+        prompt_tokens = prompt if isinstance(prompt, int) else len(mesh.encode(prompt, raw=question.raw))
+        max_tokens = self._max_tokens(question.model_id, question.max_tokens, prompt_tokens, mesh.context_length)
+        price = await self._price(on_sale, question.tier)
+        quote = self._quotes.give(wallet, question.model_id, question.tier, price.prices)
+        return Quoted(quote, question.model_id, question.tier, prompt_tokens, max_tokens, price)
 
     def _forget(self, run: Run, task: asyncio.Task[Answer]) -> None:
         self._runs.discard(run)
@@ -158,65 +211,80 @@ class InferenceService:
     # ---- everything that is checked before money moves
 
     async def _order(self, wallet: Wallet, request_id: str, wish: Wish) -> Order:
-        on_sale = self._find(wish)
+        on_sale = self._find(wish.model_id, wish.tier)
         prompt_ids = on_sale.mesh.encode(wish.prompt, raw=wish.raw)
         options = self._options(wish, len(prompt_ids), on_sale.mesh.context_length)
-        _check_route(on_sale, await on_sale.mesh.nodes())
-        offer = on_sale.offer
+        prices = await self._prices(wallet, on_sale, wish)
         session = NewSession(
             id=str(uuid.uuid4()),
             request_id=request_id,
             user_wallet=wallet,
-            model_id=offer.model_id,
+            model_id=on_sale.offer.model_id,
             tier=wish.tier,
             prompt_tokens=len(prompt_ids),
-            prompt_price_units=offer.prompt_price_units,
-            completion_price_units=offer.completion_price_units,
-            held_units=price_of(
-                len(prompt_ids), options.max_tokens, offer.prompt_price_units, offer.completion_price_units
-            ),
+            prompt_price_units=prices.prompt,
+            completion_price_units=prices.completion,
+            cached_price_units=prices.cached,
+            fee_bps=prices.fee_bps,
+            held_units=price_of(Tokens(len(prompt_ids), options.max_tokens), prices),
         )
         return Order(session, on_sale.mesh, tuple(prompt_ids), options, wish.streamed)
 
-    def _find(self, wish: Wish) -> OnSale:
-        if wish.tier not in TIERS:
-            raise UnsupportedParameter(f"the tier {wish.tier!r} is not offered; there is: standard", param="tier")
-        on_sale = self._on_sale.get(wish.model_id)
+    async def _prices(self, wallet: Wallet, on_sale: OnSale, wish: Wish) -> Prices:
+        if wish.quote_id is None:
+            return (await self._price(on_sale, wish.tier)).prices
+        kept = self._quotes.kept(wish.quote_id, wallet, wish.model_id, wish.tier)
+        _check_route(on_sale, _ready(await on_sale.mesh.nodes()))
+        return kept
+
+    async def _price(self, on_sale: OnSale, tier: str) -> PriceNow:
+        nodes = _ready(await on_sale.mesh.nodes())
+        _check_route(on_sale, nodes)
+        return await self._pricing.now(on_sale.offer, tier, nodes, on_sale.mesh.block_count)
+
+    def _find(self, model_id: str, tier: str) -> OnSale:
+        if tier not in TIERS:
+            raise UnsupportedParameter(f"the tier {tier!r} is not offered; there is: standard", param="tier")
+        on_sale = self._on_sale.get(model_id)
         if on_sale is None:
             known = ", ".join(self._on_sale)
-            raise ModelUnknown(f"the model {wish.model_id!r} is not on sale here; there is: {known}", param="model")
+            raise ModelUnknown(f"the model {model_id!r} is not on sale here; there is: {known}", param="model")
         return on_sale
 
     def _options(self, wish: Wish, prompt_tokens: int, context_length: int) -> GenerationOptions:
+        max_tokens = self._max_tokens(wish.model_id, wish.max_tokens, prompt_tokens, context_length)
+        return GenerationOptions(max_tokens, wish.temperature, wish.top_p, wish.seed, wish.stop)
+
+    def _max_tokens(self, model_id: str, wanted: int | None, prompt_tokens: int, context_length: int) -> int:
         room = context_length - prompt_tokens
         if room < 1:
             raise ContextLengthExceeded(
-                f"the prompt has {prompt_tokens} tokens; the context of {wish.model_id} holds {context_length}, "
+                f"the prompt has {prompt_tokens} tokens; the context of {model_id} holds {context_length}, "
                 "answer included",
                 param="prompt",
             )
-        max_tokens = min(self._default_max_tokens, room) if wish.max_tokens is None else wish.max_tokens
-        if max_tokens > context_length:
+        max_tokens = min(self._default_max_tokens, room) if wanted is None else wanted
+        if not 1 <= max_tokens <= context_length:
             raise InvalidArgument(
-                f"max_tokens must be from 1 to {context_length}, the context of {wish.model_id}", param="max_tokens"
+                f"max_tokens must be from 1 to {context_length}, the context of {model_id}", param="max_tokens"
             )
         if max_tokens > room:
             raise ContextLengthExceeded(
-                f"the prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}; the context of {wish.model_id} "
+                f"the prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}; the context of {model_id} "
                 f"holds {context_length}",
                 param="max_tokens",
             )
-        return GenerationOptions(max_tokens, wish.temperature, wish.top_p, wish.seed, wish.stop)
+        return max_tokens
 
     async def _state(self, on_sale: OnSale) -> ModelState:
-        nodes = _ready(await on_sale.mesh.nodes())
+        nodes, block_count = _ready(await on_sale.mesh.nodes()), on_sale.mesh.block_count
+        price = await self._pricing.now(on_sale.offer, STANDARD, nodes, block_count)
         async with self._database.reading() as connection:
             latency = await repository.average_latency_ms(connection, on_sale.offer.model_id)
-        return ModelState(on_sale, len(nodes), uncovered_ranges(nodes, on_sale.mesh.block_count), latency)
+        return ModelState(on_sale, price, len(nodes), uncovered_ranges(nodes, block_count), latency)
 
 
-def _check_route(on_sale: OnSale, nodes: Sequence[SignedAnnouncement]) -> None:
-    ready = _ready(nodes)
+def _check_route(on_sale: OnSale, ready: Sequence[Announcement]) -> None:
     if gaps := uncovered_ranges(ready, on_sale.mesh.block_count):
         raise NoRoute(
             f"no node serves blocks {in_words(gaps)} of {on_sale.offer.model_id} now; try again in a while",

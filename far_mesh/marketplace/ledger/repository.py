@@ -1,86 +1,196 @@
-"""The books in SQL. Rows are added and read; nothing here changes or removes one, and triggers see to it."""
+"""The books in SQL. Rows are added and read; nothing here changes or removes one, and triggers see to it.
+
+A balance is the sum of an account's lines. :func:`keep_checkpoints` notes sums from time to time, so that old lines
+need not be added up again; a note can be thrown away at any time, and nothing changes but the time a sum takes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import BigInteger, Select, bindparam, cast, exists, func, literal, select, text, true
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import insert_if_absent
-from far_mesh.marketplace.ledger.schemas import Account, Book
-from far_mesh.marketplace.tables import accounts, entries, postings
+from far_mesh.marketplace.ledger.schemas import Account, Book, Posting
+from far_mesh.marketplace.tables import accounts, balance_checkpoints, entries, postings
 
+PAGE = 1_000
 
-async def add_posting(
-    connection: AsyncConnection, key: str, kind: str, reason: str, request_id: str | None
-) -> int | None:
-    """The id of a new posting, or None when there is one with this key already."""
-    insert = insert_if_absent(connection, postings).values(
-        idempotency_key=key, kind=kind, reason=reason, request_id=request_id, created_at=now()
+# ---- statements that every request runs are put together once
+
+# Of each kind and each owner, which is more than was named, but SQLite reads all accounts to find pairs.
+_NAMED = accounts.c.kind.in_(bindparam("kinds", expanding=True)) & accounts.c.owner.in_(
+    bindparam("owners", expanding=True)
+)
+
+_ACCOUNTS = (
+    select(accounts.c.id, accounts.c.kind, accounts.c.owner)
+    .where(_NAMED)
+    # Always in one order, so that two writers cannot wait for each other, and in that of the index: in another one
+    # SQLite reads all accounts.
+    .order_by(accounts.c.kind, accounts.c.owner)
+)
+# NO KEY UPDATE: those who add lines to an account refer to its row, and must not have to wait.
+_ACCOUNTS_LOCKED = _ACCOUNTS.with_for_update(key_share=True)
+
+_LINES = (
+    select(accounts.c.kind, accounts.c.owner, entries.c.amount_units)
+    .join(accounts, accounts.c.id == entries.c.account_id)
+    .join(postings, postings.c.id == entries.c.posting_id)
+    .where(postings.c.idempotency_key == bindparam("key"))
+)
+_POSTING = select(postings.c.kind, postings.c.reason, postings.c.request_id).where(
+    postings.c.idempotency_key == bindparam("key")
+)
+
+_SINCE = (
+    select(func.coalesce(func.sum(entries.c.amount_units), 0))
+    .where(
+        entries.c.account_id == accounts.c.id,
+        entries.c.id > func.coalesce(balance_checkpoints.c.through_entry_id, 0),
     )
-    found: int | None = (await connection.execute(insert.returning(postings.c.id))).scalar_one_or_none()
+    .correlate(accounts, balance_checkpoints)
+    .scalar_subquery()
+)
+_BALANCE = cast(func.coalesce(balance_checkpoints.c.balance_units, 0) + _SINCE, BigInteger).label("balance")
+_WITH_NOTES = accounts.outerjoin(balance_checkpoints, balance_checkpoints.c.account_id == accounts.c.id)
+
+_BALANCES = (
+    select(
+        accounts.c.id,
+        _BALANCE,
+        exists().where(postings.c.idempotency_key == bindparam("key")).label("is_posted"),
+    )
+    .select_from(_WITH_NOTES)
+    .where(accounts.c.id.in_(bindparam("ids", expanding=True)))
+)
+
+_BALANCES_BY_NAME = select(accounts.c.kind, accounts.c.owner, _BALANCE).select_from(_WITH_NOTES).where(_NAMED)
+
+
+# ---- writing
+
+
+async def account_ids(
+    connection: AsyncConnection, named: Collection[Account], *, lock: bool = False
+) -> dict[Account, int]:
+    """The rows of accounts, made where they are not there. ``lock``: other spenders wait until this transaction ends
+    (SQLite has one writer anyway)."""
+    query = _ACCOUNTS_LOCKED if lock else _ACCOUNTS
+    found = await _rows_of(connection, query, named)
+    if missing := sorted(set(named) - found.keys()):
+        rows = [{"kind": account.kind.value, "owner": account.owner} for account in missing]
+        await connection.execute(insert_if_absent(connection, accounts), rows)
+        found = await _rows_of(connection, query, named)
     return found
 
 
-async def kind_of_posting(connection: AsyncConnection, key: str) -> str | None:
-    """What was done under ``key``, if anything."""
-    query = select(postings.c.kind).where(postings.c.idempotency_key == key)
-    return (await connection.execute(query)).scalar_one_or_none()
+async def _rows_of(
+    connection: AsyncConnection, query: Select[int, str, str], named: Collection[Account]
+) -> dict[Account, int]:
+    found = ((Account(Book(kind), owner), row) for row, kind, owner in await connection.execute(query, _names(named)))
+    return {account: row for account, row in found if account in named}
 
 
-async def add_entries(connection: AsyncConnection, posting_id: int, amounts: Mapping[Account, int]) -> None:
-    """Write the lines of a posting. Accounts are opened when they are first named."""
+def _names(named: Collection[Account]) -> dict[str, list[str]]:
+    kinds, owners = {account.kind.value for account in named}, {account.owner for account in named}
+    return {"kinds": sorted(kinds), "owners": sorted(owners)}
+
+
+async def balances_before(connection: AsyncConnection, key: str, ids: Collection[int]) -> tuple[bool, dict[int, int]]:
+    """Whether there is a posting with this key, and the balances of accounts that were locked before, by row."""
+    rows = (await connection.execute(_BALANCES, {"key": key, "ids": list(ids)})).all()
+    return any(is_posted for _, _, is_posted in rows), {row: balance for row, balance, _ in rows}
+
+
+async def add(connection: AsyncConnection, posting: Posting, ids: Mapping[Account, int]) -> bool:
+    """Write a posting. False: there is one with this key already."""
+    insert = insert_if_absent(connection, postings).returning(postings.c.id)
+    values = {
+        "idempotency_key": posting.key,
+        "kind": posting.kind,
+        "reason": posting.reason,
+        "request_id": posting.request_id,
+        "created_at": now(),
+    }
+    posting_id = (await connection.execute(insert, values)).scalar_one_or_none()
+    if posting_id is None:
+        return False
     rows = [
-        {
-            "posting_id": posting_id,
-            "account_id": await account_id(connection, account),
-            "amount_units": amounts[account],
-        }
-        for account in sorted(amounts)  # always in one order, so that two writers cannot wait for each other
+        {"posting_id": posting_id, "account_id": ids[account], "amount_units": units}
+        for account, units in posting.lines.items()
     ]
-    await connection.execute(entries.insert(), rows)
+    if rows:
+        await connection.execute(entries.insert(), rows)
+    return True
 
 
-async def account_id(connection: AsyncConnection, account: Account) -> int:
-    """The row of ``account``, made when it is not there."""
-    named = (accounts.c.kind == account.kind.value) & (accounts.c.owner == account.owner)
-    found: int | None = (await connection.execute(select(accounts.c.id).where(named))).scalar_one_or_none()
-    if found is not None:
-        return found
-    await connection.execute(
-        insert_if_absent(connection, accounts).values(kind=account.kind.value, owner=account.owner)
+async def keep_checkpoints(connection: AsyncConnection, at_least: int = 1) -> int:
+    """Note the balance of every account that has new lines, when there are ``at_least`` so many. How many were noted.
+
+    On PostgreSQL all who write lines are waited for first, and others wait until the notes are made: a line gets its
+    number before it is committed, so without that a late one could be left out for ever.
+    """
+    noted = func.coalesce(func.max(balance_checkpoints.c.through_entry_id), 0)
+    floor = (await connection.execute(select(noted))).scalar_one()
+    last = (await connection.execute(select(func.coalesce(func.max(entries.c.id), 0)))).scalar_one()
+    if last - floor < at_least:
+        return 0
+    if connection.dialect.name != "sqlite":
+        await connection.execute(text("LOCK TABLE entries IN SHARE ROW EXCLUSIVE MODE"))
+        last = (await connection.execute(select(func.max(entries.c.id)))).scalar_one()
+    moved = select(entries.c.account_id).where(entries.c.id > floor)
+    sums = (
+        select(accounts.c.id, literal(last), _BALANCE, literal(now(), balance_checkpoints.c.noted_at.type))
+        .select_from(_WITH_NOTES)
+        .where(accounts.c.id.in_(moved), true())
     )
-    made: int = (await connection.execute(select(accounts.c.id).where(named))).scalar_one()
-    return made
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    notes = insert(balance_checkpoints).from_select(
+        ["account_id", "through_entry_id", "balance_units", "noted_at"], sums
+    )
+    new = {name: notes.excluded[name] for name in ("through_entry_id", "balance_units", "noted_at")}
+    return (await connection.execute(notes.on_conflict_do_update(index_elements=["account_id"], set_=new))).rowcount
 
 
-async def lock_account(connection: AsyncConnection, account: Account) -> None:
-    """Make other spenders of ``account`` wait until this transaction ends (SQLite has one writer anyway)."""
-    row = await account_id(connection, account)
-    await connection.execute(select(accounts.c.id).where(accounts.c.id == row).with_for_update())
+# ---- reading
+
+
+async def posted(connection: AsyncConnection, key: str) -> Posting | None:
+    """What was done under ``key``, if anything."""
+    row = (await connection.execute(_POSTING, {"key": key})).one_or_none()
+    if row is None:
+        return None
+    return Posting(key, row.kind, row.reason, await lines_of(connection, key), row.request_id)
+
+
+async def lines_of(connection: AsyncConnection, key: str) -> dict[Account, int]:
+    """The lines of the posting with this key; empty when there is none."""
+    rows = await connection.execute(_LINES, {"key": key})
+    return {Account(Book(kind), owner): units for kind, owner, units in rows}
 
 
 async def balance(connection: AsyncConnection, account: Account) -> int:
-    """The sum of all lines of ``account``, in units."""
-    query = (
-        select(func.coalesce(func.sum(entries.c.amount_units), 0))
-        .join(accounts, accounts.c.id == entries.c.account_id)
-        .where(accounts.c.kind == account.kind.value, accounts.c.owner == account.owner)
-    )
-    return int((await connection.execute(query)).scalar_one())
+    """What is in ``account``, in units."""
+    return (await balances(connection, [account])).get(account, 0)
 
 
-async def amounts_of_posting(connection: AsyncConnection, key: str) -> dict[Account, int]:
-    """The lines of the posting with this key; empty when there is none."""
-    query = (
-        select(accounts.c.kind, accounts.c.owner, entries.c.amount_units)
-        .join(accounts, accounts.c.id == entries.c.account_id)
-        .join(postings, postings.c.id == entries.c.posting_id)
-        .where(postings.c.idempotency_key == key)
-    )
-    return {Account(Book(kind), owner): units for kind, owner, units in await connection.execute(query)}
+async def balances(connection: AsyncConnection, named: Collection[Account]) -> dict[Account, int]:
+    """What is in each of these accounts that exists, in units."""
+    rows = await connection.execute(_BALANCES_BY_NAME, _names(named))
+    found = {Account(Book(kind), owner): units for kind, owner, units in rows}
+    return {account: units for account, units in found.items() if account in named}
+
+
+async def balances_of(connection: AsyncConnection, owner: str) -> dict[Book, int]:
+    """All accounts of ``owner``, in units."""
+    found = await balances(connection, [Account(book, owner) for book in Book])
+    return {account.kind: units for account, units in found.items()}
 
 
 async def totals(connection: AsyncConnection) -> dict[Book, int]:
@@ -91,3 +201,49 @@ async def totals(connection: AsyncConnection) -> dict[Book, int]:
         .group_by(accounts.c.kind)
     )
     return {Book(kind): int(units) for kind, units in await connection.execute(query)}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the books, with the posting it is of."""
+
+    entry_id: int
+    posting_id: int
+    created_at: datetime
+    idempotency_key: str
+    kind: str
+    reason: str
+    request_id: str | None
+    account: str
+    owner: str
+    amount_units: int
+
+
+async def all_lines(connection: AsyncConnection, request_id: str | None = None) -> AsyncIterator[Line]:
+    """Every line in the order it was written, or those about one request."""
+    query = (
+        select(
+            entries.c.id.label("entry_id"),
+            entries.c.posting_id,
+            postings.c.created_at,
+            postings.c.idempotency_key,
+            postings.c.kind,
+            postings.c.reason,
+            postings.c.request_id,
+            accounts.c.kind.label("account"),
+            accounts.c.owner,
+            entries.c.amount_units,
+        )
+        .join(postings, postings.c.id == entries.c.posting_id)
+        .join(accounts, accounts.c.id == entries.c.account_id)
+        .where(entries.c.id > bindparam("after"))
+        .order_by(entries.c.id)
+        .limit(PAGE)
+    )
+    if request_id is not None:
+        query = query.where(postings.c.request_id == request_id)
+    after = 0
+    while rows := (await connection.execute(query, {"after": after})).all():
+        for row in rows:
+            yield Line(**row._mapping)
+        after = rows[-1].entry_id

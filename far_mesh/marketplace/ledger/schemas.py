@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Book(StrEnum):
-    """Kinds of accounts. All sums are ≥ 0 but ``USER_DEPOSITS``, where the money comes from, and a
-    ``USER_AVAILABLE`` whose owner withdrew on chain what was already held here."""
+    """Kinds of accounts.
 
-    USER_DEPOSITS = "user_deposits"
-    USER_AVAILABLE = "user_available"
-    USER_HELD = "user_held"
-    PROVIDER_OWED = "provider_owed"
-    PROVIDER_CREDITED = "provider_credited"
-    FEES_OWED = "fees_owed"
-    FEES_CREDITED = "fees_credited"
+    ``CHAIN`` is the other side of what a wallet pays in and takes out, so its sum is minus what was paid in, net.
+    ``IN_FLIGHT`` is what the chain has been asked to pay and has not confirmed, by who gets it. ``ROUNDING`` takes up
+    the units by which the chain rounds otherwise than we do.
+    """
 
+    CHAIN = "chain"
+    USER_DEPOSIT = "user_deposit"
+    USER_HOLD = "user_hold"
+    PROVIDER_EARNED = "provider_earned"
+    PROVIDER_PAID = "provider_paid"
+    PLATFORM_FEE = "platform_fee"
+    PLATFORM_PAID = "platform_paid"
+    IN_FLIGHT = "in_flight"
+    ROUNDING = "rounding"
+
+
+MAY_BE_NEGATIVE = frozenset({Book.CHAIN, Book.ROUNDING})
+"""All others stay at zero or above, but a ``USER_DEPOSIT`` whose owner took out on chain what was in use here."""
 
 PLATFORM = "platform"
-"""Owner of the fee accounts."""
+"""Owner of the platform's accounts."""
 
 
 @dataclass(frozen=True, order=True)
@@ -29,6 +39,20 @@ class Account:
 
     kind: Book
     owner: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.owner}"
+
+
+@dataclass(frozen=True)
+class Posting:
+    """A balanced set of lines in units, under a key that names what was done for ever."""
+
+    key: str
+    kind: str
+    reason: str
+    lines: Mapping[Account, int]
+    request_id: str | None = None
 
 
 @dataclass(frozen=True)

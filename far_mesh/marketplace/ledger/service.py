@@ -1,50 +1,80 @@
 """The acts of business, each one balanced posting under one idempotency key, in the caller's transaction.
 
-    deposit_seen        deposits  → available          what the chain says the user paid in
-    withdrawal_seen     available → deposits           what the chain says the user took out
-    hold                available → held               the most that a request can cost
-    capture             held → owed, fees, available   what it did cost
-    release_hold        held → available               it cost nothing
-    payout_confirmed    owed → credited                the chain says that the providers have it
+    deposit_seen        chain    → deposit               the chain says that the user paid in
+    deposit_vanished    deposit  → chain                 the chain takes that back: another block came in its place
+    withdrawal_seen     deposit  → chain                 the chain says that the user took out
+    hold                deposit  → hold                  the most that a request can cost
+    capture             hold     → earned, fee, deposit  what it did cost
+    release_hold        hold     → deposit               it cost nothing
+    refund              earned, fee → deposit            what it did cost is given back afterwards
+    payout_sent         earned, fee → in flight          the chain is asked to pay
+    payout_confirmed    in flight → paid                 the chain has paid
+    payout_returned     in flight → earned, fee          the chain will not pay this
+    slash               earned   → deposit, fee          a provider loses what it got for work that was none
+    adjustment          any      → any                   a person sets something right, and says why
 
-``capture`` and ``release_hold`` share the key ``close:<request>``: a request ends in one of the two, once.
+An act that is done again with the same content changes nothing and returns False. The same key with other content is a
+:class:`Conflict`. What takes from an account that others take from too locks it, and raises before it goes below zero.
+
+``capture`` and ``release_hold`` share the key ``close:<request>``, ``payout_confirmed`` and ``payout_returned`` the key
+``payout:<payout>:end``: each ends in one of the two, once.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from far_mesh.marketplace.errors import Conflict, InsufficientBalance
+from far_mesh.marketplace.errors import Conflict, InsufficientBalance, InsufficientFunds
 from far_mesh.marketplace.ledger import repository
-from far_mesh.marketplace.ledger.schemas import PLATFORM, Account, Balance, Book
+from far_mesh.marketplace.ledger.schemas import MAY_BE_NEGATIVE, PLATFORM, Account, Balance, Book, Posting
 from far_mesh.marketplace.ledger.split import Settlement
 
-_SETTLED = {Book.PROVIDER_OWED: Book.PROVIDER_CREDITED, Book.FEES_OWED: Book.FEES_CREDITED}
+FEE = Account(Book.PLATFORM_FEE, PLATFORM)
+ROUNDING = Account(Book.ROUNDING, PLATFORM)
 
 
 async def balance_of(connection: AsyncConnection, wallet: str) -> Balance:
     """The money of ``wallet`` as a user."""
-    available = await repository.balance(connection, Account(Book.USER_AVAILABLE, wallet))
-    held = await repository.balance(connection, Account(Book.USER_HELD, wallet))
-    deposited = -await repository.balance(connection, Account(Book.USER_DEPOSITS, wallet))
-    return Balance(available, held, deposited)
+    found = await repository.balances_of(connection, wallet)
+    return Balance(found.get(Book.USER_DEPOSIT, 0), found.get(Book.USER_HOLD, 0), -found.get(Book.CHAIN, 0))
+
+
+# ---- what the chain tells of a user's deposit
 
 
 async def deposit_seen(connection: AsyncConnection, wallet: str, units: int, event: str) -> bool:
     """Book a deposit that the chain has seen. ``event`` names it for ever. False: it was booked before."""
-    lines = {Account(Book.USER_DEPOSITS, wallet): -units, Account(Book.USER_AVAILABLE, wallet): units}
-    return await _post(connection, f"deposit:{event}", "deposit_seen", "deposited on chain", lines)
+    _check_amounts(units)
+    lines = {Account(Book.CHAIN, wallet): -units, Account(Book.USER_DEPOSIT, wallet): units}
+    return await _post(connection, Posting(f"deposit:{event}", "deposit_seen", "deposited on chain", lines))
+
+
+async def deposit_vanished(connection: AsyncConnection, wallet: str, units: int, event: str) -> bool:
+    """Take back a deposit that was seen as ``event`` and is no part of the chain any more, even below zero.
+
+    Raises:
+        Conflict: no such deposit was booked.
+    """
+    lines = {Account(Book.USER_DEPOSIT, wallet): -units, Account(Book.CHAIN, wallet): units}
+    booked = await repository.lines_of(connection, f"deposit:{event}")
+    if booked != {account: -amount for account, amount in lines.items() if amount}:
+        raise Conflict(f"a deposit {event} of {units} units was never booked", event=event)
+    posting = Posting(f"deposit_vanished:{event}", "deposit_vanished", "not on chain any more", lines)
+    return await _post(connection, posting, spends=[Account(Book.USER_DEPOSIT, wallet)], has_happened=True)
 
 
 async def withdrawal_seen(connection: AsyncConnection, wallet: str, units: int, event: str) -> bool:
     """Book a withdrawal that the chain has seen, even when it leaves less than nothing: it has happened."""
-    available = Account(Book.USER_AVAILABLE, wallet)
-    await repository.lock_account(connection, available)
-    lines = {available: -units, Account(Book.USER_DEPOSITS, wallet): units}
-    return await _post(connection, f"withdrawal:{event}", "withdrawal_seen", "deposit withdrawn on chain", lines)
+    _check_amounts(units)
+    lines = {Account(Book.USER_DEPOSIT, wallet): -units, Account(Book.CHAIN, wallet): units}
+    posting = Posting(f"withdrawal:{event}", "withdrawal_seen", "deposit withdrawn on chain", lines)
+    return await _post(connection, posting, spends=[Account(Book.USER_DEPOSIT, wallet)], has_happened=True)
+
+
+# ---- a request
 
 
 async def hold(connection: AsyncConnection, wallet: str, request_id: str, units: int) -> bool:
@@ -52,45 +82,45 @@ async def hold(connection: AsyncConnection, wallet: str, request_id: str, units:
 
     Raises:
         InsufficientBalance: less than that is available.
+        Conflict: something else is held under this name.
     """
-    available = Account(Book.USER_AVAILABLE, wallet)
-    key = f"hold:{request_id}"
-    await repository.lock_account(connection, available)
-    if await repository.kind_of_posting(connection, key) is not None:
-        return False
-    have = await repository.balance(connection, available)
-    if units > have:
+    _check_amounts(units)
+    available = Account(Book.USER_DEPOSIT, wallet)
+    lines = {available: -units, Account(Book.USER_HOLD, wallet): units}
+    posting = Posting(f"hold:{request_id}", "hold", "the most that the request can cost", lines, request_id)
+    try:
+        return await _post(connection, posting, spends=[available])
+    except InsufficientFunds as error:
+        have = error.facts["available_units"]
         raise InsufficientBalance(
             f"this request may cost up to {units} units (1e-9 FAR) and {have} are available: deposit FAR, or "
             "lower max_tokens",
             needed_units=units,
             available_units=have,
-        )
-    lines = {available: -units, Account(Book.USER_HELD, wallet): units}
-    return await _post(connection, key, "hold", "the most that the request can cost", lines, request_id)
+        ) from None
 
 
 async def held_for(connection: AsyncConnection, wallet: str, request_id: str) -> int:
     """The units that were set aside for a request when it began; 0 when there was no such request."""
-    lines = await repository.amounts_of_posting(connection, f"hold:{request_id}")
-    return lines.get(Account(Book.USER_HELD, wallet), 0)
+    lines = await repository.lines_of(connection, f"hold:{request_id}")
+    return lines.get(Account(Book.USER_HOLD, wallet), 0)
 
 
 async def capture(connection: AsyncConnection, wallet: str, request_id: str, settlement: Settlement[str]) -> bool:
     """Divide what is held among providers (payees are wallets), platform and user. False: that was done before.
 
     Raises:
-        Conflict: the request was released instead, or the settlement is not about what is held.
+        Conflict: the request was released instead, or divided otherwise, or the settlement is not about what is held.
     """
     if await held_for(connection, wallet, request_id) != settlement.held:
         raise Conflict(f"{request_id} does not hold {settlement.held} units", request_id=request_id)
     lines: dict[Account, int] = defaultdict(int)
-    lines[Account(Book.USER_HELD, wallet)] -= settlement.held
+    lines[Account(Book.USER_HOLD, wallet)] -= settlement.held
     for provider, units in settlement.amounts:
-        lines[Account(Book.PROVIDER_OWED, provider)] += units
-    lines[Account(Book.FEES_OWED, PLATFORM)] += settlement.fee
-    lines[Account(Book.USER_AVAILABLE, wallet)] += settlement.refund
-    return await _post(connection, f"close:{request_id}", "capture", "work done and proven", lines, request_id)
+        lines[Account(Book.PROVIDER_EARNED, provider)] += units
+    lines[FEE] += settlement.fee
+    lines[Account(Book.USER_DEPOSIT, wallet)] += settlement.refund
+    return await _post(connection, Posting(f"close:{request_id}", "capture", "work done and proven", lines, request_id))
 
 
 async def release_hold(connection: AsyncConnection, wallet: str, request_id: str, reason: str) -> bool:
@@ -102,49 +132,178 @@ async def release_hold(connection: AsyncConnection, wallet: str, request_id: str
     held = await held_for(connection, wallet, request_id)
     if not held:
         raise Conflict(f"nothing is held for {request_id}", request_id=request_id)
-    lines = {Account(Book.USER_HELD, wallet): -held, Account(Book.USER_AVAILABLE, wallet): held}
-    return await _post(connection, f"close:{request_id}", "release_hold", reason, lines, request_id)
+    lines = {Account(Book.USER_HOLD, wallet): -held, Account(Book.USER_DEPOSIT, wallet): held}
+    return await _post(connection, Posting(f"close:{request_id}", "release_hold", reason, lines, request_id))
 
 
-async def payout_confirmed(connection: AsyncConnection, request_id: str) -> bool:
-    """The chain has credited the providers and the platform of a captured request. False: that was booked before.
+async def refund(
+    connection: AsyncConnection, wallet: str, request_id: str, amounts: Mapping[Account, int], reason: str
+) -> bool:
+    """Give back, once, of what a captured request did cost: ``amounts`` by who gives, each at most what it got.
 
     Raises:
-        Conflict: the request was never captured.
+        Conflict: somebody would give more than it got of this request, or another refund was made.
+        InsufficientFunds: somebody has been paid out meanwhile.
     """
-    captured = await repository.amounts_of_posting(connection, f"close:{request_id}")
+    captured = await repository.lines_of(connection, f"close:{request_id}")
+    if Account(Book.USER_HOLD, wallet) not in captured:
+        raise Conflict(f"{request_id} is no request of {wallet} that has ended", request_id=request_id)
+    payers = {Book.PROVIDER_EARNED, Book.PLATFORM_FEE}
+    for account, units in amounts.items():
+        if account.kind not in payers or not 0 <= units <= captured.get(account, 0):
+            raise Conflict(f"{account} did not get {units} units of {request_id}", request_id=request_id)
+    lines = {account: -units for account, units in amounts.items()}
+    lines[Account(Book.USER_DEPOSIT, wallet)] = sum(amounts.values())
+    posting = Posting(f"refund:{request_id}", "refund", reason, lines, request_id)
+    return await _post(connection, posting, spends=amounts)
+
+
+# ---- payouts
+
+
+async def payout_sent(
+    connection: AsyncConnection, payout_id: str, amounts: Mapping[str, int], fee: int, request_id: str | None = None
+) -> bool:
+    """The chain is about to be asked to pay ``amounts`` to wallets and ``fee`` to the platform. Belongs into the
+    transaction that writes the question into the outbox. ``request_id``: when it pays for one request alone.
+
+    Raises:
+        InsufficientFunds: somebody has not earned that much.
+    """
+    _check_amounts(fee, *amounts.values())
     lines: dict[Account, int] = {}
-    for account, units in captured.items():
-        if settled := _SETTLED.get(account.kind):
-            lines[account] = -units
-            lines[Account(settled, account.owner)] = units
-    if not lines:
-        raise Conflict(f"nothing was captured for {request_id}, so nothing can be paid out", request_id=request_id)
-    return await _post(connection, f"payout:{request_id}", "payout_confirmed", "released on chain", lines, request_id)
+    for wallet, units in amounts.items():
+        _move(lines, Account(Book.PROVIDER_EARNED, wallet), Account(Book.IN_FLIGHT, wallet), units)
+    _move(lines, FEE, Account(Book.IN_FLIGHT, PLATFORM), fee)
+    spends = [account for account in lines if account.kind is not Book.IN_FLIGHT]
+    posting = Posting(f"payout:{payout_id}:sent", "payout_sent", "to be paid on chain", lines, request_id)
+    return await _post(connection, posting, spends=spends)
+
+
+async def payout_confirmed(connection: AsyncConnection, payout_id: str, rounding: int = 0) -> bool:
+    """The chain has paid. ``rounding``: units by which its fee is more than ours.
+
+    Raises:
+        Conflict: it was never sent, or was returned.
+    """
+    lines: dict[Account, int] = defaultdict(int)
+    sent = await _in_flight(connection, payout_id)
+    for owner, units in sent.items():
+        paid = Book.PLATFORM_PAID if owner == PLATFORM else Book.PROVIDER_PAID
+        _move(lines, Account(Book.IN_FLIGHT, owner), Account(paid, owner), units)
+    _move(lines, ROUNDING, Account(Book.PLATFORM_PAID, PLATFORM), rounding)
+    return await _post(connection, Posting(f"payout:{payout_id}:end", "payout_confirmed", "paid on chain", lines))
+
+
+async def payout_returned(connection: AsyncConnection, payout_id: str, reason: str) -> bool:
+    """The chain will never pay this: it is owed again.
+
+    Raises:
+        Conflict: it was never sent, or has been paid.
+    """
+    lines: dict[Account, int] = {}
+    for owner, units in (await _in_flight(connection, payout_id)).items():
+        owed = FEE if owner == PLATFORM else Account(Book.PROVIDER_EARNED, owner)
+        _move(lines, Account(Book.IN_FLIGHT, owner), owed, units)
+    return await _post(connection, Posting(f"payout:{payout_id}:end", "payout_returned", reason, lines))
+
+
+async def _in_flight(connection: AsyncConnection, payout_id: str) -> dict[str, int]:
+    sent = await repository.lines_of(connection, f"payout:{payout_id}:sent")
+    if not sent:
+        raise Conflict(f"there is no payout {payout_id}", payout_id=payout_id)
+    return {account.owner: units for account, units in sent.items() if account.kind is Book.IN_FLIGHT}
+
+
+# ---- what should not be necessary
+
+
+async def slash(
+    connection: AsyncConnection, provider: str, units: int, evidence: str, compensation: Mapping[str, int]
+) -> bool:
+    """Take ``units`` of what ``provider`` has earned and was not paid. ``compensation`` goes to the users it harmed,
+    the rest to the platform. ``evidence`` names the deed for ever, such as the hash of what proves it.
+
+    Raises:
+        InsufficientFunds: it has not that much left here.
+    """
+    earned = Account(Book.PROVIDER_EARNED, provider)
+    rest = units - sum(compensation.values())
+    _check_amounts(units, rest, *compensation.values())
+    lines = {earned: -units, FEE: rest}
+    lines |= {Account(Book.USER_DEPOSIT, wallet): amount for wallet, amount in compensation.items()}
+    posting = Posting(f"slash:{evidence}", "slash", "work that was none", lines)
+    return await _post(connection, posting, spends=[earned])
+
+
+async def adjustment(connection: AsyncConnection, name: str, amounts: Mapping[Account, int], reason: str) -> bool:
+    """Set something right by hand. ``name`` is this adjustment's for ever; ``reason`` is for whoever reads the books.
+
+    Raises:
+        ValueError: it does not balance, or has no reason.
+        InsufficientFunds: an account would go below zero.
+    """
+    if not reason.strip():
+        raise ValueError("an adjustment needs a reason")
+    spends = [account for account, units in amounts.items() if units < 0 and account.kind not in MAY_BE_NEGATIVE]
+    return await _post(connection, Posting(f"adjustment:{name}", "adjustment", reason, amounts), spends=spends)
+
+
+# ---- how a posting is written
+
+
+def _check_amounts(*units: int) -> None:
+    if min(units) < 0:
+        raise ValueError("an act of the books moves no less than nothing")
+
+
+def _move(lines: dict[Account, int], source: Account, target: Account, units: int) -> None:
+    lines[source] = lines.get(source, 0) - units
+    lines[target] = lines.get(target, 0) + units
 
 
 async def _post(
-    connection: AsyncConnection,
-    key: str,
-    kind: str,
-    reason: str,
-    amounts: Mapping[Account, int],
-    request_id: str | None = None,
+    connection: AsyncConnection, posting: Posting, *, spends: Collection[Account] = (), has_happened: bool = False
 ) -> bool:
-    """Write a balanced set of lines once. False: this very thing was written before.
+    """Write a posting once. False: this very thing was written before.
+
+    ``spends`` are accounts that others take from too: they are locked, and nothing is written that would leave less
+    than nothing in one of them, unless ``has_happened``.
 
     Raises:
-        Conflict: another kind of thing was written under the same key.
+        Conflict: something else was written under the same key.
+        InsufficientFunds: there is too little in one of ``spends``.
     """
-    lines = {account: units for account, units in amounts.items() if units}
+    lines = {account: units for account, units in posting.lines.items() if units}
     if sum(lines.values()) != 0:
-        raise ValueError(f"the posting {key} does not balance")
-    posting_id = await repository.add_posting(connection, key, kind, reason, request_id)
-    if posting_id is None:
-        before = await repository.kind_of_posting(connection, key)
-        if before != kind:
-            raise Conflict(f"{key} is closed: it was a {before} already", key=key, before=before)
+        raise ValueError(f"the posting {posting.key} does not balance")
+    posting = Posting(posting.key, posting.kind, posting.reason[:200], lines, posting.request_id)
+    ids = await repository.account_ids(connection, lines, lock=bool(spends))
+    if spends and not has_happened:
+        spent = {account: ids[account] for account in spends if account in lines}
+        is_posted, before = await repository.balances_before(connection, posting.key, spent.values())
+        if is_posted:
+            return await _again(connection, posting)
+        _check_funds(posting, {account: before[row] for account, row in spent.items()})
+    if await repository.add(connection, posting, ids):
+        return True
+    return await _again(connection, posting)
+
+
+async def _again(connection: AsyncConnection, posting: Posting) -> bool:
+    before = await repository.posted(connection, posting.key)
+    if before == posting:
         return False
-    if lines:
-        await repository.add_entries(connection, posting_id, lines)
-    return True
+    was = before.kind if before else "nothing"
+    raise Conflict(f"{posting.key} is closed: it was another {was} already", key=posting.key, before=was)
+
+
+def _check_funds(posting: Posting, before: Mapping[Account, int]) -> None:
+    for account, have in before.items():
+        if have + posting.lines[account] < 0:
+            raise InsufficientFunds(
+                f"{posting.kind} takes {-posting.lines[account]} units and there are {have} in {account}",
+                account=str(account),
+                needed_units=-posting.lines[account],
+                available_units=have,
+            )

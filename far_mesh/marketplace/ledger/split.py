@@ -2,7 +2,8 @@
 
 The worked rule, in units of 1e-9 FAR:
 
-1. gross = prompt tokens × prompt price + completion tokens × completion price, never more than what is held;
+1. gross = prompt tokens × prompt price + completion tokens × completion price, never more than what is held; prompt
+   tokens that the nodes still knew from before have a price of their own;
 2. pool = gross × (10000 - fee) / 10000, rounded down, is what the nodes can earn;
 3. the pool is divided by token-layers over *all* work that was expected, with the largest-remainder method. Work that
    nobody could prove takes part in the division like a node, and its part goes back to the user, not to the others;
@@ -51,9 +52,30 @@ class Settlement(Generic[PayeeT]):
         return self.paid + self.fee
 
 
-def price_of(prompt_tokens: int, completion_tokens: int, prompt_price: int, completion_price: int) -> int:
-    """Units for so many tokens at these prices (units per token). With ``max_tokens`` it is what must be held."""
-    return prompt_tokens * prompt_price + completion_tokens * completion_price
+@dataclass(frozen=True)
+class Prices:
+    """What is frozen when money is held: units per token of the prompt, of the answer, and of the prompt where the
+    nodes know it from before; and the platform's part in basis points of what the user pays."""
+
+    prompt: int
+    completion: int
+    cached: int
+    fee_bps: int
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """How many there were. ``cached`` are those of the prompt that the nodes knew from before."""
+
+    prompt: int
+    completion: int
+    cached: int = 0
+
+
+def price_of(tokens: Tokens, prices: Prices) -> int:
+    """Units for so many tokens. With the most tokens there can be, and none known, it is what must be held."""
+    known = min(tokens.cached, tokens.prompt)
+    return (tokens.prompt - known) * prices.prompt + known * prices.cached + tokens.completion * prices.completion
 
 
 def fee_on(paid: int, fee_bps: int) -> int:
@@ -62,14 +84,7 @@ def fee_on(paid: int, fee_bps: int) -> int:
 
 
 def settle(
-    held: int,
-    prompt_tokens: int,
-    completion_tokens: int,
-    prompt_price: int,
-    completion_price: int,
-    fee_bps: int,
-    shares: Iterable[tuple[PayeeT, int]],
-    expected_token_layers: int,
+    held: int, tokens: Tokens, prices: Prices, shares: Iterable[tuple[PayeeT, int]], expected_token_layers: int
 ) -> Settlement[PayeeT]:
     """Divide ``held`` units among those who did the work, the platform and the user.
 
@@ -80,17 +95,18 @@ def settle(
         ValueError: a negative number, or a fee above 30 %.
     """
     work = _merged(shares)
-    _check(held, prompt_tokens, completion_tokens, prompt_price, completion_price, *work.values())
-    if not 0 <= fee_bps <= MAX_FEE_BPS:
-        raise ValueError(f"a fee of {fee_bps} basis points is not between 0 and {MAX_FEE_BPS}")
-    gross = min(held, price_of(prompt_tokens, completion_tokens, prompt_price, completion_price))
-    pool = gross * (BPS - fee_bps) // BPS
+    _check(held, tokens.prompt, tokens.completion, tokens.cached, *work.values())
+    _check(prices.prompt, prices.completion, prices.cached)
+    if not 0 <= prices.fee_bps <= MAX_FEE_BPS:
+        raise ValueError(f"a fee of {prices.fee_bps} basis points is not between 0 and {MAX_FEE_BPS}")
+    gross = min(held, price_of(tokens, prices))
+    pool = gross * (BPS - prices.fee_bps) // BPS
     payees = sorted(work)
     unproven = max(0, expected_token_layers - sum(work.values()))
     parts = divide(pool, [*(work[payee] for payee in payees), unproven])
     amounts = tuple((payee, part) for payee, part in zip(payees, parts[:-1], strict=True) if part)
     paid = sum(part for _, part in amounts)
-    fee = fee_on(paid, fee_bps)
+    fee = fee_on(paid, prices.fee_bps)
     return Settlement(held, amounts, fee, held - paid - fee)
 
 

@@ -9,8 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from far_mesh.marketplace.auth.endpoints import Caller
-from far_mesh.marketplace.http import request_id_of
-from far_mesh.marketplace.inference.endpoints import Service
+from far_mesh.marketplace.inference.endpoints import RequestName, Service
 from far_mesh.marketplace.inference.run import Run
 from far_mesh.marketplace.inference.streams import EventStream, events_of, whole_text
 from far_mesh.marketplace.openai_api.schemas import ChatAnswer, ChatRequest, ModelCard, ModelCards
@@ -27,10 +26,12 @@ async def models(request: Request, service: Service) -> ModelCards:
 
 
 @router.post("/chat/completions", response_model=ChatAnswer)
-async def chat(request: Request, service: Service, wallet: Caller, body: ChatRequest) -> Response | ChatAnswer:
+async def chat(
+    request: Request, service: Service, wallet: Caller, name: RequestName, body: ChatRequest
+) -> Response | ChatAnswer:
     """Answer a chat, at once or as a stream."""
     wish = wish_of(body)
-    run = await service.start(wallet, request_id_of(request), wish)
+    run = await service.start(wallet, name, wish)
     include_usage = body.stream_options is not None and body.stream_options.include_usage
     envelope = Envelope(run.request_id, body.model, int(time.time()), include_usage)
     if wish.streamed:

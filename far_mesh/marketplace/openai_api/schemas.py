@@ -76,6 +76,7 @@ class ChatRequest(BaseModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Annotated[str, Field(max_length=512)] | None = None
+    quote_id: Annotated[str, Field(max_length=2048)] | None = None
 
     def refuse_what_we_do_not_have(self) -> None:
         """Nothing is ignored in silence.
@@ -88,12 +89,19 @@ class ChatRequest(BaseModel):
                 raise UnsupportedParameter(f"the parameter {name!r} is not supported with this value", param=name)
 
 
+class PromptTokensDetails(BaseModel):
+    """Tokens of the prompt that the nodes knew from before."""
+
+    cached_tokens: int
+
+
 class Usage(BaseModel):
     """Token counts."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
 
 
 class Far(Costs):

@@ -20,6 +20,7 @@ from far_mesh.marketplace.openai_api.schemas import (
     ChunkChoice,
     Delta,
     Far,
+    PromptTokensDetails,
     Usage,
 )
 
@@ -47,6 +48,7 @@ def wish_of(body: ChatRequest) -> Wish:
         seed=body.seed,
         stop=stop_strings(body.stop),
         streamed=bool(body.stream),
+        quote_id=body.quote_id,
     )
 
 
@@ -114,6 +116,7 @@ def _usage(answer: Answer) -> Usage:
         prompt_tokens=answer.prompt_tokens,
         completion_tokens=answer.completion_tokens,
         total_tokens=answer.prompt_tokens + answer.completion_tokens,
+        prompt_tokens_details=PromptTokensDetails(cached_tokens=answer.cached_tokens),
     )
 
 

@@ -7,13 +7,13 @@ from dataclasses import asdict, fields
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import and_, exists, insert, select, update
+from sqlalchemy import and_, bindparam, exists, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import insert_if_absent
 from far_mesh.marketplace.sessions.schemas import OPEN, Gateway, NewSession, PaidShare, Session, Share, Status, Work
-from far_mesh.marketplace.tables import gateways, inference_sessions, node_contributions
+from far_mesh.marketplace.tables import gateways, inference_sessions, node_contributions, node_registry
 
 _COLUMNS = [inference_sessions.c[field.name] for field in fields(Session)]
 
@@ -53,11 +53,12 @@ async def keep_checkpoint(connection: AsyncConnection, request_id: str, work: Wo
     )
 
 
-async def add_contributions(connection: AsyncConnection, session_id: str, paid: Iterable[PaidShare]) -> None:
-    """Who did the work and what it earned."""
+async def add_contributions(connection: AsyncConnection, session: NewSession, paid: Iterable[PaidShare]) -> None:
+    """Who did the work and what it earned; the same in the registry of nodes."""
+    paid = tuple(paid)
     rows = [
         {
-            "session_id": session_id,
+            "session_id": session.id,
             "node_id": one.share.node_id,
             "wallet_address": one.share.wallet,
             "first_block": one.share.first_block,
@@ -70,8 +71,51 @@ async def add_contributions(connection: AsyncConnection, session_id: str, paid: 
         }
         for one in paid
     ]
-    if rows:
-        await connection.execute(insert(node_contributions), rows)
+    if not rows:
+        return
+    await connection.execute(insert(node_contributions), rows)
+    by_node = sorted(paid, key=lambda one: one.share.node_id)  # one order, so that two writers cannot block each other
+    known = [
+        {
+            "node_id": one.share.node_id,
+            "wallet_address": one.share.wallet,
+            "model_id": session.model_id,
+            "registered_at": now(),
+            "is_active": True,
+            "total_tokens_served": 0,
+            "total_earned_units": 0,
+        }
+        for one in by_node
+    ]
+    await connection.execute(insert_if_absent(connection, node_registry), known)
+    await connection.execute(
+        _SERVED,
+        [
+            {
+                "served_by": one.share.node_id,
+                "served_for": one.share.wallet,
+                "served_model": session.model_id,
+                "served_at": now(),
+                "served_tokens": one.share.positions,
+                "earned": one.paid_units,
+            }
+            for one in by_node
+        ],
+    )
+
+
+_SERVED = (
+    update(node_registry)
+    .where(node_registry.c.node_id == bindparam("served_by"))
+    .values(
+        wallet_address=bindparam("served_for"),
+        model_id=bindparam("served_model"),
+        last_seen=bindparam("served_at"),
+        is_active=True,
+        total_tokens_served=node_registry.c.total_tokens_served + bindparam("served_tokens"),
+        total_earned_units=node_registry.c.total_earned_units + bindparam("earned"),
+    )
+)
 
 
 async def contributions(connection: AsyncConnection, session_id: str) -> tuple[PaidShare, ...]:

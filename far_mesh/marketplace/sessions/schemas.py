@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from far_mesh.marketplace.ledger.split import Prices
+
 
 class Status(StrEnum):
     """PENDING: money is being set aside. ACTIVE: tokens flow. COMPLETED: captured. FAILED: all of it refunded."""
@@ -30,7 +32,7 @@ class Gateway:
 
 @dataclass(frozen=True)
 class NewSession:
-    """A request that begins. Prices are units per token; ``held_units`` is the most that it can cost."""
+    """A request that begins. Prices (units per token) and fee are frozen; ``held_units`` is the most it can cost."""
 
     id: str
     request_id: str
@@ -40,18 +42,26 @@ class NewSession:
     prompt_tokens: int
     prompt_price_units: int
     completion_price_units: int
+    cached_price_units: int
+    fee_bps: int
     held_units: int
+
+    @property
+    def prices(self) -> Prices:
+        """What a token costs."""
+        return Prices(self.prompt_price_units, self.completion_price_units, self.cached_price_units, self.fee_bps)
 
 
 @dataclass(frozen=True)
 class Session(NewSession):
-    """A request at any time. ``fee_bps`` is what the escrow froze; amounts are units, None until they are known."""
+    """A request at any time. Amounts are units, None until they are known. ``cached_tokens`` are tokens of the prompt
+    that the nodes knew from before."""
 
     status: Status
     started_at: datetime
     completed_at: datetime | None
+    cached_tokens: int
     token_count: int
-    fee_bps: int | None
     total_cost_units: int | None
     fee_units: int | None
     refund_units: int | None
@@ -78,12 +88,14 @@ class Share:
 
 @dataclass(frozen=True)
 class Work:
-    """What was done for a request and could be proven. ``expected_token_layers`` counts the unproven too."""
+    """What was done for a request and could be proven. ``expected_token_layers`` counts the unproven too;
+    ``cached_tokens`` are tokens of the prompt that all of the nodes say they knew from before."""
 
     prompt_tokens: int
     completion_tokens: int
     shares: tuple[Share, ...]
     expected_token_layers: int
+    cached_tokens: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """For the checkpoint column."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.clock import now
-from far_mesh.marketplace.errors import Conflict
+from far_mesh.marketplace.errors import Conflict, FeeMismatch
 from far_mesh.marketplace.ledger import service as ledger
-from far_mesh.marketplace.ledger.split import Settlement, settle
+from far_mesh.marketplace.ledger.split import Settlement, Tokens, settle
 from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.sessions.schemas import (
     OPEN,
@@ -43,8 +43,10 @@ async def open_request(connection: AsyncConnection, session: NewSession, gateway
 
     Raises:
         InsufficientBalance: that much is not available.
+        Conflict: there is a request of this name already.
     """
-    await ledger.hold(connection, session.user_wallet, session.request_id, session.held_units)
+    if not await ledger.hold(connection, session.user_wallet, session.request_id, session.held_units):
+        raise Conflict(f"{session.request_id} was asked for before: GET /api/inference/requests/{session.request_id}")
     await sessions.add(connection, session, gateway)
     wanted = {"units": session.held_units, "lock_seconds": lock_seconds}
     await outbox.add(connection, Kind.LOCK, session.request_id, session.user_wallet, wanted)
@@ -55,11 +57,14 @@ async def activate_request(connection: AsyncConnection, request_id: str, fee_bps
 
     Raises:
         Conflict: somebody has ended the request meanwhile.
+        FeeMismatch: the fee is not the one that was frozen when the money was held.
     """
     session = await _open_session(connection, request_id)
     if session is None:
         raise Conflict(f"{request_id} has ended already", request_id=request_id)
-    await sessions.change(connection, request_id, status=Status.ACTIVE.value, fee_bps=fee_bps)
+    if fee_bps != session.fee_bps:
+        raise FeeMismatch(f"the escrow takes {fee_bps} basis points and FAR_FEE_BPS was {session.fee_bps}")
+    await sessions.change(connection, request_id, status=Status.ACTIVE.value)
 
 
 async def close_request(connection: AsyncConnection, request_id: str, work: Work, measured: Measured) -> Outcome:
@@ -69,15 +74,15 @@ async def close_request(connection: AsyncConnection, request_id: str, work: Work
         Conflict: the request has ended already, or was never active.
     """
     session = await _open_session(connection, request_id)
-    if session is None or session.fee_bps is None:
+    if session is None or session.status is not Status.ACTIVE:
         raise Conflict(f"{request_id} is not active", request_id=request_id)
-    divided = division(session, work, session.fee_bps)
+    divided = division(session, work)
     outcome = _outcome(divided, work)
     if divided.paid:
         await _capture(connection, session, divided)
     else:
         await _give_back(connection, session, "no work could be proven")
-    await sessions.add_contributions(connection, session.id, outcome.shares)
+    await sessions.add_contributions(connection, session, outcome.shares)
     await _end(connection, session, Status.COMPLETED, work, outcome, measured)
     return outcome
 
@@ -102,15 +107,12 @@ async def refund_request(connection: AsyncConnection, request_id: str, error_cod
     return True
 
 
-def division(session: NewSession, work: Work, fee_bps: int) -> Settlement[Share]:
+def division(session: NewSession, work: Work) -> Settlement[Share]:
     """How the money of ``session`` is divided for ``work``."""
     return settle(
         session.held_units,
-        work.prompt_tokens,
-        work.completion_tokens,
-        session.prompt_price_units,
-        session.completion_price_units,
-        fee_bps,
+        Tokens(work.prompt_tokens, work.completion_tokens, work.cached_tokens),
+        session.prices,
         [(share, share.token_layers) for share in work.shares] if work.completion_tokens else [],
         work.expected_token_layers,
     )
@@ -131,9 +133,11 @@ async def _open_session(connection: AsyncConnection, request_id: str) -> Session
 
 async def _capture(connection: AsyncConnection, session: Session, divided: Settlement[Share]) -> None:
     wallets = by_wallet(divided)
-    await ledger.capture(connection, session.user_wallet, session.request_id, wallets)
+    request_id = session.request_id
+    await ledger.capture(connection, session.user_wallet, request_id, wallets)
+    await ledger.payout_sent(connection, request_id, dict(wallets.amounts), wallets.fee, request_id)
     amounts = {"amounts": [list(amount) for amount in wallets.amounts]}
-    await outbox.add(connection, Kind.RELEASE, session.request_id, session.user_wallet, amounts)
+    await outbox.add(connection, Kind.RELEASE, request_id, session.user_wallet, amounts)
 
 
 async def _give_back(connection: AsyncConnection, session: Session, reason: str) -> None:
@@ -157,6 +161,7 @@ async def _end(
         status=status.value,
         completed_at=now(),
         prompt_tokens=work.prompt_tokens,
+        cached_tokens=min(work.cached_tokens, work.prompt_tokens),
         token_count=work.completion_tokens,
         total_cost_units=outcome.cost_units,
         fee_units=outcome.fee_units,

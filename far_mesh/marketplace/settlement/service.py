@@ -287,6 +287,8 @@ class Settler:
         async with self._database.writing() as connection:
             if not await repository.mark_failed(connection, row, code, error):
                 return
+            if row.kind is Kind.RELEASE:
+                await ledger.payout_returned(connection, row.request_id, error)
         log.error("settlement_failed", kind=row.kind, request_id=row.request_id, reason=code, tx_hash=row.tx_hash)
         self._room.finished_rows.ring()
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from discovery.protocol.announcement import SignedAnnouncement
 from discovery.protocol.errors import FarError
@@ -45,11 +46,19 @@ class Node:
         first, end = self.blocks
         return signed_announcement(self.name, first_block=first, end_block=end, quantization=self.quantization)
 
-    def proof(self, positions: int) -> Contribution:
+    def proof(self, positions: int, cached: int = 0) -> Contribution:
         """A receipted contribution."""
         first, end = self.blocks
         layers = positions * (end - first)
-        body = receipt(self.name, first_block=first, end_block=end, positions=positions, token_layers=layers)
+        known = min(cached, positions)
+        body = receipt(
+            self.name,
+            first_block=first,
+            end_block=end,
+            positions=positions,
+            token_layers=layers,
+            cached_positions=known,
+        )
         signed: SignedReceipt = sign_receipt(body, key_of(self.name))
         return Contribution(self.peer_id, self.wallet, self.blocks, self.quantization, positions, layers, signed)
 
@@ -89,6 +98,7 @@ class MeshDouble:
     story: Sequence[str] = STORY
     serving: tuple[Node, ...] = NODES
     unproven: tuple[str, ...] = ()
+    cached: tuple[int, ...] = ()
     checkpoint_every: int = 4
     refuse_to_open: FarError | None = None
     break_at: int | None = None
@@ -182,7 +192,9 @@ class GenerationDouble:
     def _proven(self) -> Proven:
         positions = self._prompt_tokens + self._done - 1 if self._done else 0
         proofs = tuple(
-            node.proof(positions) for node in self._mesh.serving if node.name not in self._mesh.unproven and positions
+            node.proof(positions, cached)
+            for node, cached in zip_longest(self._mesh.serving, self._mesh.cached, fillvalue=0)
+            if isinstance(node, Node) and node.name not in self._mesh.unproven and positions
         )
         return Proven(self._prompt_tokens, self._done, proofs, positions * BLOCKS)
 

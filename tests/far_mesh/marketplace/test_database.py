@@ -98,4 +98,4 @@ async def test_a_database_that_is_not_there_is_a_clear_error() -> None:
 
 
 def test_the_books_are_what_is_append_only() -> None:
-    assert APPEND_ONLY == ("postings", "entries")
+    assert APPEND_ONLY == ("accounts", "postings", "entries")

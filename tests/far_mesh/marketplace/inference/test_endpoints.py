@@ -13,6 +13,8 @@ import pytest
 from discovery.protocol.errors import PeerUnavailable
 from far_mesh.errors import NoRoute
 from far_mesh.marketplace.ledger.schemas import Account, Book
+from far_mesh.marketplace.pricing import repository as prices
+from far_mesh.marketplace.pricing.schemas import ListPrice
 from tests.far_mesh.marketplace.conftest import OpenHouse
 from tests.far_mesh.marketplace.doubles import CONTEXT, MODEL, NODES, STORY, MeshDouble, Node
 from tests.far_mesh.marketplace.house import COMPLETION_PRICE, PROMPT_PRICE, House, User
@@ -226,7 +228,7 @@ def test_an_empty_wallet_is_told_what_it_needs(open_house: OpenHouse) -> None:
     error = error_of(user.generate(), 402)
     assert error["code"] == "insufficient_balance"
     assert str(PRICE) in error["message"]
-    assert user.house.books().get(Account(Book.USER_HELD, user.wallet), 0) == 0
+    assert user.house.books().get(Account(Book.USER_HOLD, user.wallet), 0) == 0
 
 
 def test_a_user_who_has_not_consented_on_chain_is_told_how(open_house: OpenHouse) -> None:
@@ -405,3 +407,119 @@ def test_a_request_is_nobody_elses_business(open_house: OpenHouse) -> None:
     assert owner.request(request_id)["status"] == "completed"
     for request in (request_id, "req_unknown"):
         assert error_of(stranger.http.get(f"/api/inference/requests/{request}"), 404)["code"] == "request_not_found"
+
+
+# ---- prices
+
+
+def quote(user: User, **changes: Any) -> httpx.Response:
+    """Ask what a request would cost."""
+    body = {"model_id": MODEL, "prompt": "Tell me a story", "max_tokens": 12}
+    body = {name: value for name, value in (body | changes).items() if value is not None}
+    return user.http.post("/api/inference/quote", json=body)
+
+
+def set_price(house: House, prompt: int, completion: int) -> None:
+    async def put() -> None:
+        async with house.rooms.database.writing() as connection:
+            await prices.put(connection, MODEL, "standard", ListPrice(prompt, completion))
+
+    house.loop.do(put())
+
+
+def test_a_quote_tells_the_most_that_a_request_can_cost_and_is_kept(open_house: OpenHouse) -> None:
+    user = open_house().user()
+    quoted = quote(user).json()
+    assert (quoted["prompt_tokens"], quoted["max_tokens"]) == (PROMPT_TOKENS, 12)
+    assert (quoted["prompt_price_units"], quoted["completion_price_units"]) == (PROMPT_PRICE, COMPLETION_PRICE)
+    assert quoted["max_cost_units"] == PRICE
+    assert (quoted["fee_bps"], quoted["price_multiplier"], quoted["utilisation"]) == (2_000, 1.0, 0.0)
+    assert quote(user, prompt=None, prompt_tokens=5).json()["max_cost_units"] == PRICE
+    set_price(user.house, 2 * PROMPT_PRICE, 2 * COMPLETION_PRICE)
+    assert user.generate(quote_id=quoted["quote_id"]).json()["held_units"] == PRICE
+    assert user.generate().json()["held_units"] == 2 * PRICE
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Tell me a story"}], "max_tokens": 12}
+    answer = user.http.post("/v1/chat/completions", json=body | {"quote_id": quoted["quote_id"]})
+    assert answer.json()["far"]["held_units"] == PRICE
+
+
+def test_a_quote_is_for_one_wallet(open_house: OpenHouse) -> None:
+    user = open_house().user()
+    other = user.house.user()
+    assert error_of(other.generate(quote_id=quote(user).json()["quote_id"]), 400)["code"] == "quote_invalid"
+    assert nothing_moved(other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"model_id": "gpt-9"}, 404, "model_not_found"),
+        ({"tier": "premium"}, 400, "unsupported_parameter"),
+        ({"prompt_tokens": 5}, 400, "invalid_argument"),
+        ({"prompt": None}, 400, "invalid_argument"),
+        ({"prompt": None, "prompt_tokens": 0}, 400, "invalid_argument"),
+        ({"prompt": None, "prompt_tokens": 10**30}, 400, "context_length_exceeded"),
+        ({"max_tokens": 0}, 400, "invalid_argument"),
+        ({"max_tokens": -1}, 400, "invalid_argument"),
+        ({"max_tokens": 10**30}, 400, "invalid_argument"),
+        ({"wallet": "0x"}, 400, "unsupported_parameter"),
+    ],
+)
+def test_what_cannot_be_quoted_is_refused(refusing: User, changes: dict[str, Any], status: int, code: str) -> None:
+    assert error_of(quote(refusing, **changes), status)["code"] == code
+
+
+def test_without_a_token_there_is_no_quote(refusing: User) -> None:
+    answer = httpx.post(refusing.house.url + "/api/inference/quote", json={"model_id": MODEL, "prompt": "x"})
+    assert error_of(answer, 401)["code"] == "unauthorized"
+
+
+@pytest.mark.parametrize("quote_id", ["", "nonsense", "a.b.c", "x" * 2049])
+def test_an_invented_quote_moves_no_money(refusing: User, quote_id: str) -> None:
+    assert refusing.generate(quote_id=quote_id).status_code == 400
+    assert nothing_moved(refusing)
+
+
+def test_tokens_that_all_nodes_knew_from_before_cost_less(open_house: OpenHouse) -> None:
+    user = open_house(MeshDouble(cached=(3, 4, 3))).user()
+    before = credits_of(user.house)
+    answer = user.generate().json()
+    assert answer["cached_tokens"] == 3
+    assert answer["held_units"] == PRICE
+    assert 0 <= PRICE - 3 * PROMPT_PRICE // 2 - answer["cost_units"] <= 1
+    check_paid_to_the_unit(user, answer, before)
+    assert user.request(answer["request_id"])["cached_tokens"] == 3
+
+
+def test_a_fee_that_the_escrow_does_not_take_is_never_charged(open_house: OpenHouse) -> None:
+    user = open_house(fee_bps=1_000).user()
+    answer = user.generate()
+    assert error_of(answer, 503)["code"] == "fee_mismatch"
+    user.settled(answer.headers["x-request-id"])
+    assert nothing_moved(user)
+
+
+# ---- once
+
+
+def test_many_requests_with_one_idempotency_key_are_charged_once(open_house: OpenHouse) -> None:
+    user = open_house().user()
+    before = credits_of(user.house)
+    body = {"model_id": MODEL, "prompt": "Tell me a story", "max_tokens": 12, "stream": False}
+
+    async def ask() -> list[httpx.Response]:
+        async with httpx.AsyncClient(base_url=user.house.url, headers=user.http.headers, timeout=60) as http:
+            headers = {"idempotency-key": "my order 17"}
+            asked = [http.post("/api/inference/distributed/generate", json=body, headers=headers) for _ in range(40)]
+            return await asyncio.gather(*asked)
+
+    answers = asyncio.run(ask())
+    served = [answer for answer in answers if answer.status_code == 200]
+    assert len(served) == 1
+    assert {error_of(answer, 409)["code"] for answer in answers if answer is not served[0]} == {"conflict"}
+    assert len({answer.headers["x-request-id"] for answer in answers}) == 1
+    check_paid_to_the_unit(user, served[0].json(), before)
+    assert user.house.user().http.post(
+        "/api/inference/distributed/generate", json=body, headers={"idempotency-key": "my order 17"}
+    ).status_code == 200  # another user's key is another request  # fmt: skip
+    assert error_of(user.http.post("/v1/chat/completions", headers={"idempotency-key": "x" * 256}, json={}), 400)

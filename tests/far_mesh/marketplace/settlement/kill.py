@@ -102,7 +102,7 @@ async def _act(job: Job) -> None:
     async with open_rooms(Settings.read(**job.settings), meshes_of(mesh)) as rooms:  # type: ignore[arg-type]
         run = await rooms.inference.start(job.wallet, job.request_id, wish(job.streamed))  # type: ignore[arg-type]
         async for _token in run:
-            await asyncio.sleep(0)
+            pass  # takes all that is there at once, so a checkpoint has all that was generated
         await run.answer()
         await everything_settled(rooms)
 

@@ -80,12 +80,12 @@ class Case:
         books = await ledger_of(self.database)
         wallet, providers = self.job.wallet, {node.wallet for node in self.job.nodes}
         assert sum(books.values()) == 0
-        assert books.get(Account(Book.USER_HELD, wallet), 0) == 0
-        assert books.get(Account(Book.FEES_OWED, PLATFORM), 0) == 0
-        assert all(books.get(Account(Book.PROVIDER_OWED, provider), 0) == 0 for provider in providers)
-        available = books[Account(Book.USER_AVAILABLE, wallet)]
-        credited = {provider: books.get(Account(Book.PROVIDER_CREDITED, provider), 0) for provider in providers}
-        fees = books.get(Account(Book.FEES_CREDITED, PLATFORM), 0)
+        assert books.get(Account(Book.USER_HOLD, wallet), 0) == 0
+        assert books.get(Account(Book.PLATFORM_FEE, PLATFORM), 0) == 0
+        assert all(books.get(Account(Book.PROVIDER_EARNED, provider), 0) == 0 for provider in providers)
+        available = books[Account(Book.USER_DEPOSIT, wallet)]
+        credited = {provider: books.get(Account(Book.PROVIDER_PAID, provider), 0) for provider in providers}
+        fees = books.get(Account(Book.PLATFORM_PAID, PLATFORM), 0)
         assert await self.chain.deposit_of(wallet) == await self.chain.spending_allowance(wallet) == available
         for provider, units in credited.items():
             assert await self.chain.credit_of_wei(provider) == units * 10**9

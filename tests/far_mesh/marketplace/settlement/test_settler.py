@@ -48,7 +48,7 @@ class Bench:
         return Settler(self.database, self.chain, SETTLER, gateway, self.room, confirmations)
 
     async def open(self, request_id: str, held: int = HELD) -> None:
-        session = NewSession(request_id, request_id, self.user, "tiny", "standard", 10, 0, 10, held)
+        session = NewSession(request_id, request_id, self.user, "tiny", "standard", 10, 0, 10, 0, 2_000, held)
         async with self.database.writing() as connection:
             await open_request(connection, session, GATEWAY, 1800)
 
@@ -106,8 +106,8 @@ async def test_a_request_is_locked_and_released(bench_of_each: Bench) -> None:
     assert await bench.escrow("a1") is EscrowStatus.RELEASED
     assert await bench.chain.credit_of_wei(provider) - before == 400 * 10**9
     books = await ledger_of(bench.database)
-    assert books[Account(Book.PROVIDER_CREDITED, provider)] == 400
-    assert await bench.chain.deposit_of(bench.user) == books[Account(Book.USER_AVAILABLE, bench.user)] == 9_500
+    assert books[Account(Book.PROVIDER_PAID, provider)] == 400
+    assert await bench.chain.deposit_of(bench.user) == books[Account(Book.USER_DEPOSIT, bench.user)] == 9_500
 
 
 async def test_a_request_that_ends_before_its_lock_is_signed_never_reaches_the_chain(bench: Bench) -> None:
@@ -260,7 +260,7 @@ async def test_a_release_that_the_escrow_refuses_is_visible_and_the_money_stays_
     async with bench.database.reading() as connection:
         assert [one.request_id for one in await repository.failed_releases(connection)] == ["k1"]
     books = await ledger_of(bench.database)
-    assert books[Account(Book.PROVIDER_OWED, "0x0000000000000000000000000000000000000000")] == 400
+    assert books[Account(Book.PROVIDER_EARNED, "0x0000000000000000000000000000000000000000")] == 400
     assert sum(books.values()) == 0
 
 
@@ -306,7 +306,7 @@ async def test_only_the_requests_of_dead_gateways_are_recovered(bench_of_each: B
         await sessions.beat(connection, GATEWAY, timedelta(seconds=-1))
     assert await recover(bench.database) == 1
     assert await recover(bench.database) == 0
-    assert (await ledger_of(bench.database))[Account(Book.USER_AVAILABLE, bench.user)] == 10 * HELD
+    assert (await ledger_of(bench.database))[Account(Book.USER_DEPOSIT, bench.user)] == 10 * HELD
 
 
 async def test_a_gateway_that_leaves_politely_is_followed_at_once(bench: Bench) -> None:

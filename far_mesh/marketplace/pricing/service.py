@@ -1,0 +1,70 @@
+"""The price of a token: of the database or else of the settings, times what demand asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from discovery.protocol.announcement import Announcement
+from far_mesh.marketplace.database import Database
+from far_mesh.marketplace.errors import UnsupportedParameter
+from far_mesh.marketplace.ledger.split import BPS, Prices
+from far_mesh.marketplace.pricing import repository
+from far_mesh.marketplace.pricing.schemas import ListPrice, PriceNow
+from far_mesh.marketplace.pricing.surge import multiplier_bps, next_level, raised, utilisation_of
+from far_mesh.marketplace.settings import STANDARD, ModelOffer
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What holds for all prices. ``requests_per_node`` 0: prices do not follow demand."""
+
+    fee_bps: int
+    cached_discount_bps: int
+    requests_per_node: int
+
+
+class Pricing:
+    """Owner of how far each model's price has gone up."""
+
+    def __init__(self, database: Database, terms: Terms) -> None:
+        self._database = database
+        self._terms = terms
+        self._levels: dict[str, int] = {}
+
+    async def now(self, offer: ModelOffer, tier: str, nodes: Sequence[Announcement], block_count: int) -> PriceNow:
+        """What a token of ``offer`` costs while ``nodes`` serve it.
+
+        Raises:
+            UnsupportedParameter: this tier of the model has no price.
+        """
+        async with self._database.reading() as connection:
+            listed = await repository.find(connection, offer.model_id, tier) or list_price(offer, tier)
+            waiting = await repository.open_requests(connection, offer.model_id) if self._terms.requests_per_node else 0
+        if listed is None:
+            raise UnsupportedParameter(f"{offer.model_id} has no price in the tier {tier!r}", param="tier")
+        utilisation = 0.0
+        if self._terms.requests_per_node:
+            utilisation = utilisation_of(waiting, nodes, block_count, self._terms.requests_per_node)
+        level = self._levels[offer.model_id] = next_level(self._levels.get(offer.model_id, 0), utilisation)
+        return price_now(listed, utilisation, multiplier_bps(level), self._terms)
+
+
+def list_price(offer: ModelOffer, tier: str) -> ListPrice | None:
+    """What the settings say of a tier."""
+    if tier == STANDARD:
+        return ListPrice(offer.prompt_price_units, offer.completion_price_units)
+    special = offer.tiers.get(tier)
+    return None if special is None else ListPrice(special.prompt_price_units, special.completion_price_units)
+
+
+def price_now(listed: ListPrice, utilisation: float, multiplier: int, terms: Terms) -> PriceNow:
+    """The parts put together."""
+    prompt = raised(listed.prompt, multiplier)
+    prices = Prices(
+        prompt=prompt,
+        completion=raised(listed.completion, multiplier),
+        cached=prompt * (BPS - terms.cached_discount_bps) // BPS,
+        fee_bps=terms.fee_bps,
+    )
+    return PriceNow(prices, utilisation, multiplier)
