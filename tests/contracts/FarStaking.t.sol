@@ -46,14 +46,15 @@ contract StakingHandler {
         uint256 active = _staking.stakeOf(provider).active;
         if (active == 0) return;
         vm.prank(provider);
-        _staking.requestUnstake(bound(amount, 1, active));
+        _staking.requestUnstake(amount % 2 == 0 ? active : bound(amount, 1, active));
     }
 
-    function finishUnstake(uint256 who) external {
+    function finishUnstake(uint256 who, uint256 seed) external {
         address provider = _provider(who);
         IFarStaking.Stake memory before = _staking.stakeOf(provider);
-        uint256 pending = _staking.pendingSlashOf(provider);
         uint256 balance = _token.balanceOf(provider);
+        if (before.unbonding != 0 && seed % 2 == 0 && block.timestamp < before.readyAt) vm.warp(before.readyAt);
+        uint256 pending = _staking.pendingSlashOf(provider);
         bool ready = before.unbonding != 0 && block.timestamp >= before.readyAt;
         bool held = uint256(before.active) + before.unbonding == pending;
         vm.prank(provider);
