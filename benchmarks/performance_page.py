@@ -111,7 +111,7 @@ def failover() -> str:
         f"{found['texts']} texts: {found['finished_with_the_same_text']} came out as undisturbed, {found['wrong']} "
         f"came out otherwise, and {refused} ended with a typed error because no node was left for some blocks. A "
         f"pause took {found['pause_s']['median']:g} s (95th percentile {found['pause_s']['p95']:g} s), of which up to "
-        f"{found['detection_deadline_s']:g} s are waiting before a silent node counts as lost.\n"
+        f"{found['silent_host_found_after_s']:g} s are waiting before a host that says nothing counts as lost.\n"
     )
     return _section("When nodes are lost", facts, text)
 
