@@ -119,7 +119,8 @@ class History:
         if before is not None:
             same = before.kind == act.kind and _nonzero(before.lines) == _nonzero(act.lines)
             return "again" if same else "conflict"
-        if any(self._balances[account] + act.lines.get(account, 0) < 0 for account in act.spends):
+        taken = {account: act.lines.get(account, 0) for account in act.spends}
+        if any(units and self._balances[account] + units < 0 for account, units in taken.items()):
             return "too little"
         return "done"
 
@@ -160,7 +161,7 @@ class History:
         return self._act(f"vanish {event}", lambda c: service.deposit_vanished(c, account.owner, units, event), lines)
 
     def _hold(self) -> Act:
-        user, request, units = self._dice.choice(self._users), self._new("req"), self._units() // 2
+        user, request, units = self._dice.choice(self._users), self._new("req"), self._units() // 2 + 1
         deposit = Account(Book.USER_DEPOSIT, user)
         lines = {deposit: -units, Account(Book.USER_HOLD, user): units}
         act = self._act(f"hold {request}", lambda c: service.hold(c, user, request, units), lines, deposit)
@@ -193,7 +194,7 @@ class History:
         )
 
     def _release(self) -> Act | None:
-        if (request := self._open()) is None or request in self._captured or not self._held[request][1]:
+        if (request := self._open()) is None or request in self._captured:
             return None
         user, held = self._held[request]
         lines = {Account(Book.USER_HOLD, user): -held, Account(Book.USER_DEPOSIT, user): held}
