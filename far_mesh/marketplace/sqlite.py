@@ -1,9 +1,9 @@
 """What makes SQLite quick enough for money, without giving up that a commit is on the disk when it returns.
 
 :func:`direct_connection`
-    The driver speaks with a thread of its own three or four times for each statement, which costs ten times what the
-    statement takes, and far more where others want the processor too. Here statements run where they are asked for;
-    what may wait (opening, taking the write lock, committing) is left to the thread.
+    The driver speaks with a thread of its own three or four times for each statement, which costs more than the
+    statement, and far more where others want the processor too. Here statements run where they are asked for; what may
+    wait (opening, taking the write lock, committing) is left to the thread.
 :class:`SharedCommit`
     SQLite has one writer, and waits for the disk at each commit. Writers that wait for their turn anyway share one
     transaction: each has a savepoint, and none returns before all of it is committed.
