@@ -38,7 +38,7 @@ log = structlog.get_logger(__name__)
 FindOthers = Callable[[Sequence[RouteHop], str | None, str | None, Collection[str]], Awaitable[tuple[RouteHop, ...]]]
 """A chain in the place of lost hops, between two peers (None: the client), without these."""
 
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS, _MOST_LOOK_SECONDS = 0.1, 1.0
 _TRY_AGAIN_SECONDS = 0.5
 _TELL_SECONDS = 2.0
 _FAREWELL_SECONDS = 1.0  # for the last receipt of one that was replaced and may still be there
@@ -321,16 +321,20 @@ class MeshSession:
 
     async def _supervise(self) -> None:
         """Replace who is lost; when an answer takes long, find out who that is."""
+        pause = _LOOK_SECONDS
         try:
             while self._error is None:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_LOOK_SECONDS):
+                    async with asyncio.timeout(pause):
                         await self._trouble.wait()
                 self._trouble.clear()
                 if self._lost:
                     await self._mend()
-                elif self._is_overdue():
+                elif not self._is_overdue():
+                    pause = _LOOK_SECONDS
+                else:
                     await self._look_around()
+                    pause = min(2 * pause, _MOST_LOOK_SECONDS)  # they are there, and slow
         except FarError as error:
             self._fail(error)
         except Exception as bug:
