@@ -125,18 +125,18 @@ class Hop:
         assert isinstance(answer, Pong)
         return answer
 
-    async def follow(self, previous: str, link: int) -> int:
+    async def follow(self, previous: str, link: int) -> Rerouted:
         """Have it take its steps from another, over a new link.
 
         Returns:
-            The index after the last step it took from the old one.
+            How far it has come.
 
         Raises:
             FarError: it cannot be reached.
         """
         answer = await self._ask(lambda number: _Question(Reroute(number, previous=PeerId(previous)), link))
         assert isinstance(answer, Rerouted)
-        return answer.taken
+        return answer
 
     async def lead(self, following: PeerAddress, link: int) -> None:
         """Have it hand its results to another, over a new link: those from before as well.

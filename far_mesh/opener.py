@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +30,8 @@ from far_node.errors import Busy, Leaving, OutOfCache
 log = structlog.get_logger(__name__)
 
 OnMended = Callable[[Mended], None]
-_MOST_ASKED, _ANSWER_SECONDS = 8, 3.0
+_MOST_ASKED, _ANSWER_SECONDS, _ASK_AGAIN_SECONDS = 8, 3.0, 3.0
+_TRY_AGAIN_SECONDS = 0.5
 _REFUSALS = (Busy, Leaving, OutOfCache)
 """Who says so is full or on its way out, and not unreliable."""
 
@@ -106,7 +108,7 @@ class SessionOpener:
     def __init__(self, swarm: Swarm, model: ModelFacts) -> None:
         self._swarm, self._model = swarm, model
         self._view = SwarmView(swarm.peer.board, model.digest, swarm.config.view_age)
-        self._asked: set[str] = set()
+        self._asked_at: dict[str, float] = {}
 
     async def nodes(self) -> list[SignedAnnouncement]:
         """Live announcements of the nodes that serve the model."""
@@ -148,7 +150,7 @@ class SessionOpener:
         """
         config, excluded = self._swarm.config, set[str]()
         failure: FarError | None = None
-        looked_again = False
+        looked_again, started = False, time.monotonic()
         for _ in range(config.open_attempts):
             try:
                 route = await self._plan(excluded, price_units or None, fresh=looked_again)
@@ -169,7 +171,10 @@ class SessionOpener:
                 failure = failure or error  # a refusal says more than the gap it leaves
                 if isinstance(error, NoRoute):  # of those known; to look again takes seconds where peers are lost
                     if looked_again:
-                        break
+                        if not excluded or time.monotonic() - started > config.open_timeout:
+                            break
+                        excluded.clear()  # who could not be reached a moment ago may be back
+                        await asyncio.sleep(_TRY_AGAIN_SECONDS)
                     looked_again = True
                     continue
                 failed = error.facts.get("failed") or [str(error.facts.get("peer_id"))]
@@ -201,22 +206,25 @@ class SessionOpener:
     async def _look(self, *, fresh: bool, patience: float = PATIENCE_SECONDS) -> list[Announcement]:
         """Who is there, and how far away those are that could be first or last."""
         nodes = [signed.announcement for signed in await self._view.nodes(fresh=fresh)]
-        for node in self._view.absent()[: _MOST_ASKED - len(self._asked)]:
-            if node.peer_id not in self._asked:
-                self._swarm.run_errand(self._ask_whether_back(node))
+        self._ask_who_is_back()
         await self._swarm.measured.look(nodes, self._model.span, patience)
         return nodes
 
+    def _ask_who_is_back(self) -> None:
+        now = time.monotonic()
+        self._asked_at = {peer_id: at for peer_id, at in self._asked_at.items() if now - at < _ASK_AGAIN_SECONDS}
+        for node in self._view.absent()[:_MOST_ASKED]:
+            if node.peer_id not in self._asked_at:
+                self._asked_at[node.peer_id] = now
+                self._swarm.run_errand(self._ask_whether_back(node))
+
     async def _ask_whether_back(self, node: Announcement) -> None:
-        self._asked.add(node.peer_id)
         address = PeerAddress(PeerId(node.peer_id), node.maddrs)
         try:
             await round_trip(self._swarm.peer.transport, address, node.model_digest, _ANSWER_SECONDS)
             self._view.back([node.peer_id])
         except FarError as error:
             log.debug("still_gone", peer=node.peer_id, code=error.code)
-        finally:
-            self._asked.discard(node.peer_id)
 
     async def _look_again(self) -> None:
         try:

@@ -442,16 +442,17 @@ class MeshSession:
         route = await self._find_others([hop.route for hop in gone], *ends, excluded)
         links = range(self._links, self._links + len(route) + 1)
         self._links = links.stop
-        taken = self._results
+        taken, needs_replay = self._results, False
         if after is not None:
-            taken = await self._asking(after, after.follow(route[-1].node.peer_id, links[-1]))
+            told = await self._asking(after, after.follow(route[-1].node.peer_id, links[-1]))
+            taken, needs_replay = told.taken, told.needs_replay
             if not self._results <= taken < len(self._positions):
                 nonsense = ProtocolViolation(f"{after.peer_id} says that it took {taken} steps", peer_id=after.peer_id)
                 self._suspect(after, nonsense)
                 raise nonsense
         hops = [self._hop(hop, (links[index], links[index + 1]), taken) for index, hop in enumerate(route)]
         try:
-            await self._open_instead(hops, (before, after), taken)
+            await self._open_instead(hops, (before, after), taken, needs_replay)
             if before is not None:
                 await self._asking(before, before.lead(hops[0].address, links[0]), blamed=hops[0])
         except BaseException:
@@ -491,14 +492,24 @@ class MeshSession:
         except FarError as error:
             self._suspect(hop, error)
 
-    async def _open_instead(self, hops: Sequence[Hop], ends: tuple[Hop | None, Hop | None], taken: int) -> None:
+    async def _open_instead(
+        self, hops: Sequence[Hop], ends: tuple[Hop | None, Hop | None], taken: int, needs_replay: bool
+    ) -> None:
+        """``needs_replay``: the node after them has not got all that was before ``taken`` either."""
         assert self._transport is not None
         openings = [
-            self._opening(index, hops, ends, Resumption(taken, self._positions[taken], index + 1 < len(hops)))
+            self._opening(
+                index,
+                hops,
+                ends,
+                Resumption(taken, self._positions[taken], feeds_new=needs_replay or index + 1 < len(hops)),
+            )
             for index in range(len(hops))
         ]
+        patience = _MENDING_SHARE * self._config.open_timeout
+        opening = asyncio.create_task(_open_all(self._transport, hops, openings, patience))
         try:
-            await _open_all(self._transport, hops, openings, _MENDING_SHARE * self._config.open_timeout)
+            await self._while_they_stay(ends, opening)
         except FarError as error:
             for peer_id in error.facts["failed"]:
                 staying = next((hop for hop in ends if hop is not None and hop.peer_id == peer_id), None)
@@ -509,6 +520,30 @@ class MeshSession:
                     if isinstance(error, (PeerUnavailable, DeadlineExceeded)):
                         self._tried.append(peer_id)
             raise
+
+    async def _while_they_stay(self, ends: tuple[Hop | None, Hop | None], work: asyncio.Task[None]) -> None:
+        """Do what cannot be done without the nodes at its ends, until one of them is lost.
+
+        Raises:
+            FarError: what went wrong, or that one of them is lost.
+        """
+        assert self._transport is not None
+        for hop in ends:
+            if hop is not None:
+                self._transport.doubt(hop.address.peer_id)
+        try:
+            while not work.done():
+                self._trouble.clear()
+                lost = next((hop for hop in ends if hop in self._lost), None)
+                if lost is not None:
+                    raise PeerUnavailable(f"{lost.peer_id} was lost meanwhile", peer_id=lost.peer_id, failed=[])
+                trouble = asyncio.create_task(self._trouble.wait())
+                await asyncio.wait((work, trouble), return_when=asyncio.FIRST_COMPLETED)
+                trouble.cancel()
+            await work
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
 
     async def _asking(self, hop: Hop, question: Awaitable[T], blamed: Hop | None = None) -> T:
         """Wait for a node that stays, which is lost if it is silent. ``blamed`` is shunned when it is at fault."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from discovery.dht.board import Board
-from discovery.protocol.announcement import Announcement, SignedAnnouncement
+from discovery.protocol.announcement import MAX_LIFETIME_SECONDS, Announcement, SignedAnnouncement
 
 
 class SwarmView:
@@ -18,7 +18,8 @@ class SwarmView:
         self._nodes: list[SignedAnnouncement] = []
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
-        self._gone: dict[str, int] = {}
+        self._gone: dict[str, tuple[int, float]] = {}
+        """What they had announced by then, and when that was."""
 
     async def nodes(self, *, fresh: bool = False) -> list[SignedAnnouncement]:
         """Live announcements of the model's nodes; ``fresh`` looks again whatever the age."""
@@ -36,9 +37,10 @@ class SwarmView:
 
     def gone(self, peer_ids: Iterable[str]) -> None:
         """They could not be reached, or broke off: what they have announced up to now counts for little."""
+        now = time.monotonic()
         issued = {node.announcement.peer_id: node.announcement.issued_at for node in self.known()}
-        still = {peer_id: issued_at for peer_id, issued_at in self._gone.items() if peer_id in issued}
-        self._gone = still | {peer_id: issued[peer_id] for peer_id in peer_ids if peer_id in issued}
+        still = {peer_id: at for peer_id, at in self._gone.items() if now - at[1] < MAX_LIFETIME_SECONDS}
+        self._gone = still | {peer_id: (issued[peer_id], now) for peer_id in peer_ids if peer_id in issued}
 
     def absent(self) -> list[Announcement]:
         """Those who are gone, and are still announced."""
@@ -53,4 +55,6 @@ class SwarmView:
 
     def present(self, nodes: Sequence[Announcement]) -> list[Announcement]:
         """Those who are not gone, or have announced themselves since."""
-        return [node for node in nodes if node.issued_at > self._gone.get(node.peer_id, -1)]
+        return [
+            node for node in nodes if node.peer_id not in self._gone or node.issued_at > self._gone[node.peer_id][0]
+        ]

@@ -144,7 +144,7 @@ class NodeSession:
             if old is not None:
                 await old.close()
             self._replayed = 0
-        answer = Rerouted(message.number, self._taken)
+        answer = Rerouted(message.number, self._taken, self.opening.resumption is not None and not self._has_begun)
         if message.next is None:
             await self._tell(answer)
         else:

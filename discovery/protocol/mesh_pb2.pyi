@@ -143,12 +143,14 @@ class Reroute(_message.Message):
     def __init__(self, number: _Optional[int] = ..., previous: _Optional[str] = ..., next: _Optional[_Union[PeerAddress, _Mapping]] = ...) -> None: ...
 
 class Rerouted(_message.Message):
-    __slots__ = ("number", "taken")
+    __slots__ = ("number", "taken", "needs_replay")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     TAKEN_FIELD_NUMBER: _ClassVar[int]
+    NEEDS_REPLAY_FIELD_NUMBER: _ClassVar[int]
     number: int
     taken: int
-    def __init__(self, number: _Optional[int] = ..., taken: _Optional[int] = ...) -> None: ...
+    needs_replay: bool
+    def __init__(self, number: _Optional[int] = ..., taken: _Optional[int] = ..., needs_replay: _Optional[bool] = ...) -> None: ...
 
 class Ping(_message.Message):
     __slots__ = ("number",)

@@ -158,10 +158,16 @@ class Reroute:
 
 @dataclass(frozen=True, slots=True)
 class Rerouted:
-    """Done. ``taken``: index after the last step that came from the previous neighbour."""
+    """Done.
+
+    Attributes:
+        taken: index after the last step that came from the previous neighbour.
+        needs_replay: it took a lost node's place, and has not been sent all that came before.
+    """
 
     number: int
     taken: int
+    needs_replay: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +314,9 @@ def encode(message: Message) -> bytes:
             reroute = pb.Reroute(number=message.number, previous=message.previous or "", next=_to_wire(message.next))
             envelope = pb.Envelope(reroute=reroute)
         case Rerouted():
-            envelope = pb.Envelope(rerouted=pb.Rerouted(number=message.number, taken=message.taken))
+            envelope = pb.Envelope(
+                rerouted=pb.Rerouted(number=message.number, taken=message.taken, needs_replay=message.needs_replay)
+            )
         case Ping():
             envelope = pb.Envelope(ping=pb.Ping(number=message.number))
         case Pong():
@@ -360,7 +368,8 @@ def decode(data: bytes) -> Message:
             return _reroute_from_wire(envelope.reroute)
         case "rerouted":
             _require_step(envelope.rerouted.taken)
-            return Rerouted(envelope.rerouted.number, envelope.rerouted.taken)
+            rerouted = envelope.rerouted
+            return Rerouted(rerouted.number, rerouted.taken, rerouted.needs_replay)
         case "ping":
             return Ping(envelope.ping.number)
         case "pong":

@@ -177,7 +177,7 @@ class TestLinks:
     async def test_what_was_taken_over_the_old_link_stays_with_it(self, ring: Ring) -> None:
         ear = Ear()
         hop = await opened(ring, ear, previous=ring.client.peer_id)
-        assert await hop.follow(peer_of("another"), 9) == 0
+        assert (await hop.follow(peer_of("another"), 9)).taken == 0
         assert [one.input_link for one in hop.receipts] == [0]
         assert (hop.input_link, hop.output_link) == (9, 1)
         await hop.finish(5.0)

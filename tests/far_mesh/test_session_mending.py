@@ -300,6 +300,34 @@ class TestAStalledConnection:
             await talk.finish()
 
 
+class TestLossesThatFollowEachOther:
+    """Who takes a place is not there yet when its neighbours are lost."""
+
+    async def test_the_predecessor_is_lost_before_it_has_sent_all_again(self, ring: Ring) -> None:
+        talk = await Talk.open(ring)
+        await talk.say(30)
+        lost, fresh = ring.nodes[1], ring.nodes[4]
+        ring.network.freeze(ring.nodes[0].transport.peer_id, fresh.transport.peer_id)
+        ring.network.cut(lost.transport.peer_id)
+        while not talk.told:
+            await asyncio.sleep(0.01)
+        ring.network.cut(ring.nodes[0].transport.peer_id)
+        await talk.say(2)
+        assert peers(talk) == [3, 4, 2]
+        await talk.say(1)
+        await talk.finish()
+
+    @pytest.mark.parametrize("also", [0, 2])
+    async def test_a_neighbour_is_stopped_while_the_place_is_taken(self, ring: Ring, also: int) -> None:
+        talk = await Talk.open(ring)
+        await talk.say(5)
+        ring.network.cut(ring.nodes[1].transport.peer_id)
+        ring.network.freeze(ring.nodes[also].transport.peer_id)
+        await talk.say(1)
+        assert also not in peers(talk)
+        await talk.finish()
+
+
 class TestRowsAndRollbacks:
     """What is sent again is the text as it stands."""
 

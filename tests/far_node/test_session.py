@@ -278,7 +278,10 @@ class TestSuccessor:
                 while not isinstance(message := await control.receive(), Rerouted):
                     assert isinstance(message, ReceiptIssued | Failure)
                 assert (message.number, message.taken) == (number, len(chunks))
-        steps = await peers[-1].until(5)
+        async with asyncio.timeout(SOON):
+            while not (steps := peers[-1].steps) or steps[-1].index < 5:
+                await asyncio.sleep(0.002)
+        assert sum(step.hidden.shape[1] for step in steps) == 6 * 40, "nothing twice, nothing left out"
         assert [(step.index, step.is_replay) for step in steps[-3:]] == [(3, False), (4, False), (5, False)]
         assert await pong(control) == (len(chunks), len(chunks))
         await control.close()
