@@ -72,7 +72,7 @@ def quiet_libraries(level: int = logging.WARNING) -> None:
             structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
             structlog.processors.JSONRenderer(),
         ],
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # who runs a command in a process of his own may set up the logs again
     )
 
 

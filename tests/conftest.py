@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadFileScheduling
 
@@ -86,6 +87,14 @@ def far_cache(homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     directory.mkdir(parents=True)
     monkeypatch.setenv("FAR_CACHE_DIR", str(directory))
     return directory
+
+
+@pytest.fixture(autouse=True)
+def logs_stay() -> Iterator[None]:
+    """A command sets up the logs of its process, which here is that of all tests."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(autouse=True)

@@ -19,12 +19,6 @@ from tests.support.models import make_model
 from tests.support.swarm import Process
 
 
-@pytest.fixture(autouse=True)
-def logs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command sets up the logs of its process, which here is that of all tests."""
-    monkeypatch.setattr(discovery.cli, "quiet_libraries", lambda: None)
-
-
 def refused(tmp_path: Path, code: str, words: str, *more: str) -> None:
     arguments = ["bootstrap", *more]
     for option, value in (("--identity", str(tmp_path / "identity")), ("--host-maddr", "/ip4/127.0.0.1/tcp/0")):

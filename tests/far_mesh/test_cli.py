@@ -18,13 +18,6 @@ from tests.support.swarm import run_python
 NOBODY = f"/ip4/127.0.0.1/tcp/9/p2p/{peer_of('nobody')}"
 
 
-@pytest.fixture(autouse=True)
-def logs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command sets up the logs of its process, which here is that of all tests."""
-    for module in (far_mesh.cli, far_mesh.bench.cli, far_mesh.embed_cli, far_mesh.route_cli):
-        monkeypatch.setattr(module, "quiet_libraries", lambda: None)
-
-
 def refused(code: str, words: str, **changes: str) -> None:
     options = {"model": "far-demo", "prompt": "hello", "initial-peers": NOBODY} | changes
     arguments = ["generate", *(word for name, value in options.items() for word in (f"--{name}", value))]

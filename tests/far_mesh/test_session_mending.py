@@ -28,7 +28,7 @@ from tests.support.ring import FAST, Ring, RingNode, a_ring, blocks_of
 SPANS = ((0, 1), (1, 4), (4, 6))
 LONGEST = 256
 QUICK = dataclasses.replace(
-    FAST, suspect_after=0.2, ping_timeout=0.4, mend_timeout=3.0, shun_seconds=0.5, open_timeout=2.0, close_timeout=0.5
+    FAST, suspect_after=0.2, ping_timeout=0.4, mend_timeout=3.0, shun_seconds=0.5, open_timeout=2.0, close_timeout=2.0
 )
 SOON = 20
 

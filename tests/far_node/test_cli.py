@@ -22,12 +22,6 @@ WALLET = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
 NOBODY = f"/ip4/127.0.0.1/tcp/9/p2p/{peer_of('nobody')}"
 
 
-@pytest.fixture(autouse=True)
-def logs_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command sets up the logs of its process, which here is that of all tests."""
-    monkeypatch.setattr(far_node.cli, "quiet_libraries", lambda: None)
-
-
 def start(tiny: Path, tmp_path: Path, *more: str, **changes: str) -> list[str]:
     """Arguments of a start that would work but for the bootstrap peer, with some replaced or added."""
     options = {
