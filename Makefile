@@ -23,7 +23,7 @@ demo: $(VENV)/demo node_modules/.demo ## swarm, chain, gateway and a paid story 
 test: test-contracts test-python ## everything
 
 test-python: $(VENV)/dev node_modules/.all ## Python: units, swarm with real peers, money (ARGS="-k …")
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
 test-contracts: $(VENV)/dev node_modules/.all ## Solidity and JavaScript, by Hardhat
 	npm test --silent
