@@ -5,7 +5,8 @@
 Six nodes (three ranges of blocks of the bundled model, two of each), a bootstrap peer and a client are processes of
 their own on hosts of an emulated wide-area network. Texts are generated one after the other; in each, at a random
 token, one or two random nodes of the route are killed (SIGKILL), stopped (SIGSTOP) or cut off the network, now and then
-also the one that took their place. What was lost is started again, or goes on, before the next text. Every text is
+also the one that took their place. What was lost is started again, or goes on, and gets six seconds before the next
+text: for five of them libp2p dials no address at which it has just failed. Every text is
 compared with the undisturbed one. The pause is the longest time between two tokens, less the median of that text.
 
 The command fails if a text comes out otherwise than it should, or is refused though each range had a node left, or
@@ -44,6 +45,7 @@ SPANS = ((0, 3), (3, 6), (6, 8))
 REPLICAS = 2
 PROMPT = "Once upon a time there was a little dog who wanted to see the sea. " * 3
 KINDS = ("kill", "stop", "cut")
+SETTLE_SECONDS = 6.0
 
 
 @dataclass
@@ -183,6 +185,7 @@ async def course(town: WanTown, given: argparse.Namespace) -> dict[str, Any]:
             told.append(one)
             print(json.dumps(vars(one)), flush=True)
             await asyncio.to_thread(saboteur.mend)
+            await asyncio.sleep(SETTLE_SECONDS)
     finished = [one for one in told if not one.error]
     pauses = [one.pause for one in finished]
     return {

@@ -30,7 +30,9 @@ from far_node.errors import Busy, Leaving, OutOfCache
 log = structlog.get_logger(__name__)
 
 OnMended = Callable[[Mended], None]
-_MOST_ASKED, _ANSWER_SECONDS, _ASK_AGAIN_SECONDS = 8, 3.0, 3.0
+_MOST_ASKED, _ANSWER_SECONDS = 8, 3.0
+_ASK_AGAIN_SECONDS = 6.0
+"""At first, then ever later: libp2p does not dial an address again for 5 s after it failed, and longer each time."""
 _TRY_AGAIN_SECONDS = 0.5
 _REFUSALS = (Busy, Leaving, OutOfCache)
 """Who says so is full or on its way out, and not unreliable."""
@@ -102,13 +104,21 @@ class ModelFacts:
         return first, self.block_count - last
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """How often somebody who is gone has been asked again, and when that is due (steady clock, seconds)."""
+
+    times: int
+    again_at: float
+
+
 class SessionOpener:
     """Opens sessions of one model on a swarm."""
 
     def __init__(self, swarm: Swarm, model: ModelFacts) -> None:
         self._swarm, self._model = swarm, model
         self._view = SwarmView(swarm.peer.board, model.digest, swarm.config.view_age)
-        self._asked_at: dict[str, float] = {}
+        self._asked: dict[str, _Asked] = {}
 
     async def nodes(self) -> list[SignedAnnouncement]:
         """Live announcements of the nodes that serve the model."""
@@ -211,12 +221,14 @@ class SessionOpener:
         return nodes
 
     def _ask_who_is_back(self) -> None:
-        now = time.monotonic()
-        self._asked_at = {peer_id: at for peer_id, at in self._asked_at.items() if now - at < _ASK_AGAIN_SECONDS}
-        for node in self._view.absent()[:_MOST_ASKED]:
-            if node.peer_id not in self._asked_at:
-                self._asked_at[node.peer_id] = now
-                self._swarm.run_errand(self._ask_whether_back(node))
+        now, absent = time.monotonic(), self._view.absent()
+        there = {node.peer_id for node in absent}
+        self._asked = {peer_id: asked for peer_id, asked in self._asked.items() if peer_id in there}
+        due = [node for node in absent if node.peer_id not in self._asked or self._asked[node.peer_id].again_at <= now]
+        for node in due[:_MOST_ASKED]:
+            times = self._asked[node.peer_id].times + 1 if node.peer_id in self._asked else 0
+            self._asked[node.peer_id] = _Asked(times, now + _ASK_AGAIN_SECONDS * 2**times)
+            self._swarm.run_errand(self._ask_whether_back(node))
 
     async def _ask_whether_back(self, node: Announcement) -> None:
         address = PeerAddress(PeerId(node.peer_id), node.maddrs)
