@@ -187,23 +187,24 @@ class P2PTransport:
         return self._traffic.setdefault(peer_id, _Traffic())  # lives as long as a stream to the peer
 
     async def _check(self, peer_id: PeerId) -> bool:
-        remote, traffic, started = PeerID.from_base58(peer_id), self._traffic_of(peer_id), time.monotonic()
-        try:
-            if not await self._is_connected(remote):
-                return True
-            async with asyncio.timeout(traffic.patience(started)):
-                await self._ping(remote)
+        remote, traffic, started = PeerID.from_base58(peer_id), self._traffic_of(peer_id), 0.0
+        while traffic.heard_at >= started:  # at first, and when something came that is no answer: it may be the last
+            started = time.monotonic()
+            try:
+                if not await self._is_connected(remote):
+                    return True
+                async with asyncio.timeout(traffic.patience(started)):
+                    await self._ping(remote)
+            except (*CANNOT_OPEN, ValueError):
+                continue
             traffic.answered(time.monotonic() - started)
-        except (*CANNOT_OPEN, ValueError):
-            if traffic.heard_at > started:
-                return True
-            self._connected.discard(peer_id)
-            with contextlib.suppress(*CANNOT_OPEN):
-                async with asyncio.timeout(CHECK_SECONDS):
-                    await self._p2p._client.disconnect(remote)
-            log.info("connection_closed", peer=peer_id, reason="the peer does not answer on it")
-            return False
-        return True
+            return True
+        self._connected.discard(peer_id)
+        with contextlib.suppress(*CANNOT_OPEN):
+            async with asyncio.timeout(CHECK_SECONDS):
+                await self._p2p._client.disconnect(remote)
+        log.info("connection_closed", peer=peer_id, reason="the peer does not answer on it")
+        return False
 
     async def _is_connected(self, remote: PeerID) -> bool:
         return any(peer.peer_id == remote for peer in await self._p2p._client.list_peers())
