@@ -40,6 +40,7 @@ FindOthers = Callable[[Sequence[RouteHop], str | None, str | None, Collection[st
 
 _LOOK_SECONDS, _MOST_LOOK_SECONDS = 0.1, 1.0
 _TRY_AGAIN_SECONDS = 0.5
+_DOUBT_SECONDS = 0.5
 _TELL_SECONDS = 2.0
 _FAREWELL_SECONDS = 1.0  # for the last receipt of one that was replaced and may still be there
 _MENDING_SHARE = 0.5  # of the time for opening: a text stands still meanwhile
@@ -528,17 +529,17 @@ class MeshSession:
             FarError: what went wrong, or that one of them is lost.
         """
         assert self._transport is not None
-        for hop in ends:
-            if hop is not None:
-                self._transport.doubt(hop.address.peer_id)
         try:
             while not work.done():
+                for hop in ends:
+                    if hop is not None:
+                        self._transport.doubt(hop.address.peer_id)
                 self._trouble.clear()
                 lost = next((hop for hop in ends if hop in self._lost), None)
                 if lost is not None:
                     raise PeerUnavailable(f"{lost.peer_id} was lost meanwhile", peer_id=lost.peer_id, failed=[])
                 trouble = asyncio.create_task(self._trouble.wait())
-                await asyncio.wait((work, trouble), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((work, trouble), timeout=_DOUBT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 trouble.cancel()
             await work
         finally:
