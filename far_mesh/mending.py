@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from discovery.dht.transport import SLOW_BYTES_PER_SECOND
 from discovery.protocol.errors import FarError, ProtocolViolation, RemoteError
 from discovery.protocol.messages import Pong
 from far_node.errors import ComputeFailed, SessionUnknown
@@ -16,8 +17,6 @@ from far_node.errors import ComputeFailed, SessionUnknown
 _MENDED_ALTHOUGH_FINAL = (ComputeFailed, RemoteError, SessionUnknown)
 _SMOOTHING = 0.2
 _PACE_FACTOR = 4.0
-_BYTES_PER_SECOND = 2_000_000
-"""A link that is slower than this with a long prompt may be taken for a lost one."""
 
 
 def can_mend(error: FarError, *, is_own_finding: bool) -> bool:
@@ -62,7 +61,7 @@ class Pace:
 
 def transfer_seconds(bytes_in_flight: int) -> float:
     """What steps in flight may take on slow links, in which pings wait behind them."""
-    return bytes_in_flight / _BYTES_PER_SECOND
+    return bytes_in_flight / SLOW_BYTES_PER_SECOND
 
 
 class StandStill:
@@ -96,6 +95,11 @@ class Shunned:
         failures = self._failures[peer_id] = self._failures.get(peer_id, 0) + 1
         longest = self.seconds * 2 ** (failures - 1)
         self._until[peer_id] = now + (longest if retry_after is None else min(retry_after, longest))
+
+    def forget_others(self, peer_ids: Collection[str]) -> None:
+        """Of all but these it does not matter any more how often they failed."""
+        self._until = {peer_id: until for peer_id, until in self._until.items() if peer_id in peer_ids}
+        self._failures = {peer_id: count for peer_id, count in self._failures.items() if peer_id in peer_ids}
 
     def at(self, now: float) -> set[str]:
         """Who is shunned."""

@@ -22,6 +22,7 @@ from discovery.protocol.messages import PeerAddress
 from far_mesh.config import MeshConfig, Treatment
 from far_mesh.errors import NoRoute
 from far_mesh.measure import PATIENCE_SECONDS, Measured
+from far_mesh.mending import Shunned
 from far_mesh.route import Explanation, RouteHop, explain, plan_route
 from far_mesh.session import Mended, MeshSession, SessionRequest
 from far_mesh.swarm_view import SwarmView
@@ -104,21 +105,13 @@ class ModelFacts:
         return first, self.block_count - last
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """How often somebody who is gone has been asked again, and when that is due (steady clock, seconds)."""
-
-    times: int
-    again_at: float
-
-
 class SessionOpener:
     """Opens sessions of one model on a swarm."""
 
     def __init__(self, swarm: Swarm, model: ModelFacts) -> None:
         self._swarm, self._model = swarm, model
         self._view = SwarmView(swarm.peer.board, model.digest, swarm.config.view_age)
-        self._asked: dict[str, _Asked] = {}
+        self._asked = Shunned(_ASK_AGAIN_SECONDS)
 
     async def nodes(self) -> list[SignedAnnouncement]:
         """Live announcements of the nodes that serve the model."""
@@ -222,12 +215,11 @@ class SessionOpener:
 
     def _ask_who_is_back(self) -> None:
         now, absent = time.monotonic(), self._view.absent()
-        there = {node.peer_id for node in absent}
-        self._asked = {peer_id: asked for peer_id, asked in self._asked.items() if peer_id in there}
-        due = [node for node in absent if node.peer_id not in self._asked or self._asked[node.peer_id].again_at <= now]
+        self._asked.forget_others({node.peer_id for node in absent})
+        not_yet = self._asked.at(now)
+        due = [node for node in absent if node.peer_id not in not_yet]
         for node in due[:_MOST_ASKED]:
-            times = self._asked[node.peer_id].times + 1 if node.peer_id in self._asked else 0
-            self._asked[node.peer_id] = _Asked(times, now + _ASK_AGAIN_SECONDS * 2**times)
+            self._asked.add(node.peer_id, now)
             self._swarm.run_errand(self._ask_whether_back(node))
 
     async def _ask_whether_back(self, node: Announcement) -> None:

@@ -22,7 +22,7 @@ from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure, DispatchFailure
 from hivemind.utils.multiaddr import Multiaddr
 
-from discovery.dht.transport import Stream, StreamHandler
+from discovery.dht.transport import SLOW_BYTES_PER_SECOND, Stream, StreamHandler
 from discovery.protocol.errors import FarError, PeerUnavailable, ProtocolViolation
 from discovery.protocol.ids import PeerId, check_peer_id
 from discovery.protocol.messages import MAX_FRAME_BYTES, PeerAddress
@@ -32,8 +32,6 @@ log = structlog.get_logger(__name__)
 OPEN_TIMEOUT_SECONDS = 10.0
 CHECK_SECONDS = 1.0
 """How long a peer has to answer a ping of libp2p, which its daemon answers whatever the process behind it does."""
-SLOW_BYTES_PER_SECOND = 2_000_000
-"""Connections are thought to carry that much at least: a ping waits behind what was sent before it."""
 LINGER_SECONDS = 5.0
 """How long what was sent before a close may take to be read. asyncio by itself would wait for ever."""
 _LENGTH = struct.Struct(">I")

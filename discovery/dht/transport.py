@@ -13,6 +13,10 @@ from discovery.protocol.errors import ProtocolViolation
 from discovery.protocol.ids import PeerId
 from discovery.protocol.messages import MAX_FRAME_BYTES, Failure, Message, PeerAddress, decode, encode
 
+SLOW_BYTES_PER_SECOND = 2_000_000
+"""A connection is thought to carry that much at least: what is asked waits behind what was sent before it. One that is
+slower, with a long prompt on it, may be taken for a lost one."""
+
 M = TypeVar("M")
 
 

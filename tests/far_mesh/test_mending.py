@@ -132,6 +132,15 @@ class TestShunned:
         assert shunned.at(15.1) == {"b"}
         assert shunned.at(17.1) == set()
 
+    def test_of_those_who_do_not_matter_any_more_no_failure_is_kept(self) -> None:
+        shunned = Shunned(5.0)
+        for name in ("a", "a", "b", "b"):
+            shunned.add(name, 0.0)
+        shunned.forget_others({"a"})
+        assert shunned.at(9.9) == {"a"}
+        shunned.add("b", 0.0)
+        assert shunned.at(5.1) == {"a"}, "its first failure, as far as we know"
+
     def test_who_says_when_to_come_back_is_taken_at_its_word_within_bounds(self) -> None:
         shunned = Shunned(5.0)
         shunned.add("soon", 0.0, 1.0)
