@@ -153,6 +153,10 @@ inference_sessions = Table(
     Column("completion_price_units", BigInteger, nullable=False),
     Column("cached_price_units", BigInteger, nullable=False, server_default="0"),
     Column("fee_bps", Integer),
+    Column("payment", String(16), nullable=False, server_default="escrow"),
+    Column("channel_id", String(66)),
+    # In which batch it is settled; what has none yet is found by the index, request by request and user by user.
+    Column("batch_number", BigInteger),
     Column("held_units", BigInteger, nullable=False),
     Column("total_cost_units", BigInteger),
     Column("fee_units", BigInteger),
@@ -163,6 +167,7 @@ inference_sessions = Table(
     Column("time_to_first_token_ms", Integer),
     Column("checkpoint", JSON),
     CheckConstraint("status IN ('pending', 'active', 'completed', 'failed')", name="status"),
+    Index(None, "batch_number", "payment", "user_wallet"),
 )
 
 node_contributions = Table(
@@ -207,7 +212,7 @@ chain_outbox = Table(
     Column("id", RowId, primary_key=True, autoincrement=True),
     Column("idempotency_key", String(200), nullable=False, unique=True),
     Column("kind", String(16), nullable=False),
-    Column("request_id", String(64), nullable=False, index=True),
+    Column("request_id", String(64), nullable=False, index=True),  # or whatever else it is about, such as a batch
     Column("wallet_address", String(42), nullable=False, index=True),
     Column("payload", JSON, nullable=False),
     Column("status", String(16), nullable=False, index=True),
@@ -215,13 +220,54 @@ chain_outbox = Table(
     Column("nonce", BigInteger),
     Column("raw_tx", Text),
     Column("tx_hash", String(66)),
+    # Where it was found when it was confirmed, and how often it vanished from there.
+    Column("block_number", BigInteger, index=True),
+    Column("block_hash", String(66)),
+    Column("vanished", Integer, nullable=False, server_default="0"),
     Column("error_code", String(64)),
     Column("error", String(500)),
     Column("created_at", UtcDateTime, nullable=False),
     Column("sent_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
-    CheckConstraint("kind IN ('lock', 'release', 'cancel')", name="kind"),
+    CheckConstraint("kind IN ('lock', 'release', 'cancel', 'redeem', 'settle', 'commit')", name="kind"),
     CheckConstraint("status IN ('pending', 'sent', 'confirmed', 'failed')", name="status"),
+)
+
+# Everything that was ever signed for a row of the outbox: what was sent first may be mined after a dearer one was sent.
+chain_attempts = Table(
+    "chain_attempts",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("outbox_id", ForeignKey("chain_outbox.id"), nullable=False, index=True),
+    Column("nonce", BigInteger, nullable=False, index=True),
+    Column("tx_hash", String(66), nullable=False, unique=True),
+    Column("raw_tx", Text, nullable=False),
+    Column("signed_at", UtcDateTime, nullable=False),
+)
+
+# Many requests, settled together. What was charged to whom and what went to whom is what the chain announces.
+settlement_batches = Table(
+    "settlement_batches",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(16), nullable=False),
+    Column("detail_root", String(66), nullable=False),
+    Column("requests", Integer, nullable=False),
+    Column("total_units", BigInteger, nullable=False),
+    Column("fee_units", BigInteger, nullable=False),
+    Column("charges", JSON, nullable=False),
+    Column("payouts", JSON, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    CheckConstraint("kind IN ('batch', 'root', 'transfer')", name="kind"),
+)
+
+# The leaves of payout roots, from which providers claim: all that each was ever given by roots, in units.
+payout_leaves = Table(
+    "payout_leaves",
+    metadata,
+    Column("number", ForeignKey("settlement_batches.number"), primary_key=True),
+    Column("wallet_address", String(42), primary_key=True, index=True),
+    Column("cumulative_units", BigInteger, nullable=False),
 )
 
 chain_events = Table(
@@ -235,7 +281,18 @@ chain_events = Table(
     Column("wallet_address", String(42), nullable=False, index=True),
     Column("amount_wei", String(80), nullable=False),
     Column("seen_at", UtcDateTime, nullable=False),
-    UniqueConstraint("tx_hash", "log_index"),
+    Column("block_hash", String(66)),
+    Column("booked_as", String(200)),
+    Column("vanished_at", UtcDateTime),
+)
+# An event counts once at a time; after it vanished it may come back in another block.
+Index(
+    "uq_chain_events_tx_hash",
+    chain_events.c.tx_hash,
+    chain_events.c.log_index,
+    unique=True,
+    sqlite_where=chain_events.c.vanished_at.is_(None),
+    postgresql_where=chain_events.c.vanished_at.is_(None),
 )
 
 chain_cursors = Table(
@@ -246,6 +303,7 @@ chain_cursors = Table(
     Column("genesis_hash", String(66), nullable=False),
     Column("escrow_address", String(42), nullable=False),
     Column("next_block", BigInteger, nullable=False),
+    Column("last_hash", String(66)),
 )
 
 # ---- several gateways
@@ -265,6 +323,8 @@ leases = Table(
     Column("gateway", String(255), nullable=False),
     Column("incarnation", String(36), nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
+    # Counts the holders: what an earlier holder writes is refused, however late it wakes up.
+    Column("token", BigInteger, nullable=False, server_default="0"),
 )
 
 APPEND_ONLY = ("accounts", "postings", "entries")

@@ -11,12 +11,14 @@ class Book(StrEnum):
     """Kinds of accounts.
 
     ``CHAIN`` is the other side of what a wallet pays in and takes out, so its sum is minus what was paid in, net.
+    ``USER_CHANNEL`` is what a user has put into payment channels and has not spent over them.
     ``IN_FLIGHT`` is what the chain has been asked to pay and has not confirmed, by who gets it. ``ROUNDING`` takes up
     the units by which the chain rounds otherwise than we do.
     """
 
     CHAIN = "chain"
     USER_DEPOSIT = "user_deposit"
+    USER_CHANNEL = "user_channel"
     USER_HOLD = "user_hold"
     PROVIDER_EARNED = "provider_earned"
     PROVIDER_PAID = "provider_paid"
@@ -57,8 +59,10 @@ class Posting:
 
 @dataclass(frozen=True)
 class Balance:
-    """A user's money in units: what can be spent, what is held for requests under way, what was paid in net."""
+    """A user's money in units: what can be spent, what is held for requests under way, what was paid in net, and what
+    lies in payment channels and is not spent."""
 
     available: int
     held: int
     deposited: int
+    in_channels: int = 0

@@ -3,12 +3,15 @@
     deposit_seen        chain    → deposit               the chain says that the user paid in
     deposit_vanished    deposit  → chain                 the chain takes that back: another block came in its place
     withdrawal_seen     deposit  → chain                 the chain says that the user took out
-    hold                deposit  → hold                  the most that a request can cost
-    capture             hold     → earned, fee, deposit  what it did cost
+    channel_funded      deposit  → channel               the chain says that the user put a part into a channel
+    channel_closed      channel  → deposit               the chain says that what was left of it came back
+    hold                deposit  → hold                  the most that a request can cost; or out of a channel
+    capture             hold     → earned, fee, deposit  what it did cost; the rest goes back to where it was held from
     release_hold        hold     → deposit               it cost nothing
     refund              earned, fee → deposit            what it did cost is given back afterwards
     payout_sent         earned, fee → in flight          the chain is asked to pay
     payout_confirmed    in flight → paid                 the chain has paid
+    payout_vanished     paid → in flight                 the block in which it had paid is no part of the chain any more
     payout_returned     in flight → earned, fee          the chain will not pay this
     slash               earned   → deposit, fee          a provider loses what it got for work that was none
     adjustment          any      → any                   a person sets something right, and says why
@@ -17,7 +20,8 @@ An act that is done again with the same content changes nothing and returns Fals
 :class:`Conflict`. What takes from an account that others take from too locks it, and raises before it goes below zero.
 
 ``capture`` and ``release_hold`` share the key ``close:<request>``, ``payout_confirmed`` and ``payout_returned`` the key
-``payout:<payout>:end``: each ends in one of the two, once.
+``payout:<payout>:end``: each ends in one of the two, once. After it vanished for the n-th time, it ends once more, as
+``payout:<payout>:end:<n>``.
 """
 
 from __future__ import annotations
@@ -39,7 +43,12 @@ ROUNDING = Account(Book.ROUNDING, PLATFORM)
 async def balance_of(connection: AsyncConnection, wallet: str) -> Balance:
     """The money of ``wallet`` as a user."""
     found = await repository.balances_of(connection, wallet)
-    return Balance(found.get(Book.USER_DEPOSIT, 0), found.get(Book.USER_HOLD, 0), -found.get(Book.CHAIN, 0))
+    return Balance(
+        available=found.get(Book.USER_DEPOSIT, 0),
+        held=found.get(Book.USER_HOLD, 0),
+        deposited=-found.get(Book.CHAIN, 0),
+        in_channels=found.get(Book.USER_CHANNEL, 0),
+    )
 
 
 # ---- what the chain tells of a user's deposit
@@ -74,18 +83,36 @@ async def withdrawal_seen(connection: AsyncConnection, wallet: str, units: int, 
     return await _post(connection, posting, spends=[Account(Book.USER_DEPOSIT, wallet)], has_happened=True)
 
 
+async def channel_funded(connection: AsyncConnection, wallet: str, units: int, event: str) -> bool:
+    """Book what a user has put into a payment channel, even when it leaves less than nothing: it has happened."""
+    _check_amounts(units)
+    lines = {Account(Book.USER_DEPOSIT, wallet): -units, Account(Book.USER_CHANNEL, wallet): units}
+    posting = Posting(f"channel_funded:{event}", "channel_funded", "put into a channel on chain", lines)
+    return await _post(connection, posting, spends=[Account(Book.USER_DEPOSIT, wallet)], has_happened=True)
+
+
+async def channel_closed(connection: AsyncConnection, wallet: str, units: int, event: str) -> bool:
+    """Book what has come back from a payment channel, even when it leaves less than nothing: it has happened."""
+    _check_amounts(units)
+    lines = {Account(Book.USER_CHANNEL, wallet): -units, Account(Book.USER_DEPOSIT, wallet): units}
+    posting = Posting(f"channel_closed:{event}", "channel_closed", "left in a channel that was closed", lines)
+    return await _post(connection, posting, spends=[Account(Book.USER_CHANNEL, wallet)], has_happened=True)
+
+
 # ---- a request
 
 
-async def hold(connection: AsyncConnection, wallet: str, request_id: str, units: int) -> bool:
-    """Set ``units`` aside for a request. False: that was done before.
+async def hold(
+    connection: AsyncConnection, wallet: str, request_id: str, units: int, source: Book = Book.USER_DEPOSIT
+) -> bool:
+    """Set ``units`` of the user's deposit, or of its channels, aside for a request. False: that was done before.
 
     Raises:
         InsufficientBalance: less than that is available.
         Conflict: something else is held under this name.
     """
     _check_amounts(units)
-    available = Account(Book.USER_DEPOSIT, wallet)
+    available = Account(source, wallet)
     lines = {available: -units, Account(Book.USER_HOLD, wallet): units}
     posting = Posting(f"hold:{request_id}", "hold", "the most that the request can cost", lines, request_id)
     try:
@@ -102,8 +129,14 @@ async def hold(connection: AsyncConnection, wallet: str, request_id: str, units:
 
 async def held_for(connection: AsyncConnection, wallet: str, request_id: str) -> int:
     """The units that were set aside for a request when it began; 0 when there was no such request."""
+    return (await _held(connection, wallet, request_id))[1]
+
+
+async def _held(connection: AsyncConnection, wallet: str, request_id: str) -> tuple[Account, int]:
+    """Where it was held from, and how much."""
     lines = await repository.lines_of(connection, f"hold:{request_id}")
-    return lines.get(Account(Book.USER_HOLD, wallet), 0)
+    units = lines.pop(Account(Book.USER_HOLD, wallet), 0)
+    return next(iter(lines), Account(Book.USER_DEPOSIT, wallet)), units
 
 
 async def capture(connection: AsyncConnection, wallet: str, request_id: str, settlement: Settlement[str]) -> bool:
@@ -112,14 +145,15 @@ async def capture(connection: AsyncConnection, wallet: str, request_id: str, set
     Raises:
         Conflict: the request was released instead, or divided otherwise, or the settlement is not about what is held.
     """
-    if await held_for(connection, wallet, request_id) != settlement.held:
+    source, held = await _held(connection, wallet, request_id)
+    if held != settlement.held:
         raise Conflict(f"{request_id} does not hold {settlement.held} units", request_id=request_id)
     lines: dict[Account, int] = defaultdict(int)
     lines[Account(Book.USER_HOLD, wallet)] -= settlement.held
     for provider, units in settlement.amounts:
         lines[Account(Book.PROVIDER_EARNED, provider)] += units
     lines[FEE] += settlement.fee
-    lines[Account(Book.USER_DEPOSIT, wallet)] += settlement.refund
+    lines[source] += settlement.refund
     return await _post(connection, Posting(f"close:{request_id}", "capture", "work done and proven", lines, request_id))
 
 
@@ -129,10 +163,10 @@ async def release_hold(connection: AsyncConnection, wallet: str, request_id: str
     Raises:
         Conflict: the request was captured, or nothing was ever held for it.
     """
-    held = await held_for(connection, wallet, request_id)
+    source, held = await _held(connection, wallet, request_id)
     if not held:
         raise Conflict(f"nothing is held for {request_id}", request_id=request_id)
-    lines = {Account(Book.USER_HOLD, wallet): -held, Account(Book.USER_DEPOSIT, wallet): held}
+    lines = {Account(Book.USER_HOLD, wallet): -held, source: held}
     return await _post(connection, Posting(f"close:{request_id}", "release_hold", reason, lines, request_id))
 
 
@@ -180,8 +214,11 @@ async def payout_sent(
     return await _post(connection, posting, spends=spends)
 
 
-async def payout_confirmed(connection: AsyncConnection, payout_id: str, rounding: int = 0) -> bool:
-    """The chain has paid. ``rounding``: units by which its fee is more than ours.
+async def payout_confirmed(
+    connection: AsyncConnection, payout_id: str, rounding: int = 0, *, vanished: int = 0
+) -> bool:
+    """The chain has paid. ``rounding``: units by which its fee is more than ours. ``vanished``: how often this payout
+    has vanished before.
 
     Raises:
         Conflict: it was never sent, or was returned.
@@ -189,14 +226,27 @@ async def payout_confirmed(connection: AsyncConnection, payout_id: str, rounding
     lines: dict[Account, int] = defaultdict(int)
     sent = await _in_flight(connection, payout_id)
     for owner, units in sent.items():
-        paid = Book.PLATFORM_PAID if owner == PLATFORM else Book.PROVIDER_PAID
-        _move(lines, Account(Book.IN_FLIGHT, owner), Account(paid, owner), units)
-    _move(lines, ROUNDING, Account(Book.PLATFORM_PAID, PLATFORM), rounding)
-    return await _post(connection, Posting(f"payout:{payout_id}:end", "payout_confirmed", "paid on chain", lines))
+        _move(lines, Account(Book.IN_FLIGHT, owner), _paid(owner), units)
+    _move(lines, ROUNDING, _paid(PLATFORM), rounding)
+    return await _post(connection, Posting(_end(payout_id, vanished), "payout_confirmed", "paid on chain", lines))
 
 
-async def payout_returned(connection: AsyncConnection, payout_id: str, reason: str) -> bool:
-    """The chain will never pay this: it is owed again.
+async def payout_vanished(connection: AsyncConnection, payout_id: str, vanished: int) -> bool:
+    """The chain has given up the block in which it had paid, for the ``vanished``-th time: it is in flight again.
+
+    Raises:
+        Conflict: it had not been paid.
+    """
+    key = f"payout:{payout_id}:vanished:{vanished}"
+    before = await repository.posted(connection, _end(payout_id, vanished - 1))
+    if before is None or before.kind != "payout_confirmed":
+        raise Conflict(f"the payout {payout_id} was not paid", payout_id=payout_id)
+    lines = {account: -units for account, units in before.lines.items()}
+    return await _post(connection, Posting(key, "payout_vanished", "not on chain any more", lines))
+
+
+async def payout_returned(connection: AsyncConnection, payout_id: str, reason: str, *, vanished: int = 0) -> bool:
+    """The chain will never pay this: it is owed again. ``vanished`` as in :func:`payout_confirmed`.
 
     Raises:
         Conflict: it was never sent, or has been paid.
@@ -205,7 +255,15 @@ async def payout_returned(connection: AsyncConnection, payout_id: str, reason: s
     for owner, units in (await _in_flight(connection, payout_id)).items():
         owed = FEE if owner == PLATFORM else Account(Book.PROVIDER_EARNED, owner)
         _move(lines, Account(Book.IN_FLIGHT, owner), owed, units)
-    return await _post(connection, Posting(f"payout:{payout_id}:end", "payout_returned", reason, lines))
+    return await _post(connection, Posting(_end(payout_id, vanished), "payout_returned", reason, lines))
+
+
+def _end(payout_id: str, vanished: int) -> str:
+    return f"payout:{payout_id}:end:{vanished}" if vanished else f"payout:{payout_id}:end"
+
+
+def _paid(owner: str) -> Account:
+    return Account(Book.PLATFORM_PAID if owner == PLATFORM else Book.PROVIDER_PAID, owner)
 
 
 async def _in_flight(connection: AsyncConnection, payout_id: str) -> dict[str, int]:

@@ -20,6 +20,9 @@ from far_mesh.marketplace.tables import (
     postings,
 )
 
+BY_CHAIN = ("withdrawal_seen", "deposit_vanished", "channel_funded", "channel_closed")
+"""Kinds of postings that tell what a user has done on chain: they are booked whatever is left."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -80,15 +83,16 @@ async def _postings_balance(connection: AsyncConnection) -> AsyncIterator[Findin
 async def _accounts_are_not_negative(connection: AsyncConnection) -> AsyncIterator[Finding]:
     total = func.sum(entries.c.amount_units)
     # What the chain took from a deposit has happened, whatever was in it.
-    by_chain = case((postings.c.kind.in_(["withdrawal_seen", "deposit_vanished"]), entries.c.amount_units), else_=0)
-    is_deposit = accounts.c.kind == Book.USER_DEPOSIT.value
+    taken = postings.c.kind.in_(BY_CHAIN) & (entries.c.amount_units < 0)
+    by_chain = case((taken, entries.c.amount_units), else_=0)
+    is_users = accounts.c.kind.in_([Book.USER_DEPOSIT.value, Book.USER_CHANNEL.value])
     query = (
         select(accounts.c.kind, accounts.c.owner, total)
         .join(entries, entries.c.account_id == accounts.c.id)
         .join(postings, postings.c.id == entries.c.posting_id)
         .where(accounts.c.kind.not_in([book.value for book in MAY_BE_NEGATIVE]))
         .group_by(accounts.c.id, accounts.c.kind, accounts.c.owner)
-        .having(and_(total < 0, or_(~is_deposit, total < func.sum(by_chain))))
+        .having(and_(total < 0, or_(~is_users, total < func.sum(by_chain))))
     )
     for kind, owner, units in await connection.execute(query):
         yield Finding("negative_account", f"{kind} of {owner}", f"there are {units} units in it")
@@ -122,15 +126,15 @@ async def _every_end_has_a_beginning(connection: AsyncConnection) -> AsyncIterat
     """What is held and in flight is exactly what was not ended."""
     begun = postings.alias("begun")
     ended = postings.alias("ended")
-    for book, beginning, ends in (
-        (Book.USER_HOLD, "hold", ("capture", "release_hold")),
-        (Book.IN_FLIGHT, "payout_sent", ("payout_confirmed", "payout_returned")),
+    for book, beginnings, ends in (
+        (Book.USER_HOLD, ("hold",), ("capture", "release_hold")),
+        (Book.IN_FLIGHT, ("payout_sent", "payout_vanished"), ("payout_confirmed", "payout_returned")),
     ):
         # the keys of an end are those of its beginning with another word in the place of the last or the first one
         is_its_end = ended.c.idempotency_key == (
             func.replace(begun.c.idempotency_key, "hold:", "close:")
             if book is Book.USER_HOLD
-            else func.replace(begun.c.idempotency_key, ":sent", ":end")
+            else func.replace(func.replace(begun.c.idempotency_key, ":sent", ":end"), ":vanished:", ":end:")
         )
         open_units = (
             select(accounts.c.id, _sum(entries.c.amount_units).label("units"))
@@ -138,7 +142,7 @@ async def _every_end_has_a_beginning(connection: AsyncConnection) -> AsyncIterat
             .outerjoin(ended, and_(is_its_end, ended.c.kind.in_(ends)))
             .join(entries, entries.c.posting_id == begun.c.id)
             .join(accounts, accounts.c.id == entries.c.account_id)
-            .where(begun.c.kind == beginning, ended.c.id.is_(None), accounts.c.kind == book.value)
+            .where(begun.c.kind.in_(beginnings), ended.c.id.is_(None), accounts.c.kind == book.value)
             .group_by(accounts.c.id)
             .subquery()
         )
@@ -168,7 +172,7 @@ async def _sessions_are_what_was_booked(connection: AsyncConnection) -> AsyncIte
         select(
             postings.c.request_id,
             (-_closing(Book.USER_HOLD)).label("held"),
-            _closing(Book.USER_DEPOSIT).label("refund"),
+            (_closing(Book.USER_DEPOSIT) + _closing(Book.USER_CHANNEL)).label("refund"),
             _closing(Book.PLATFORM_FEE).label("fee"),
             _closing(Book.PROVIDER_EARNED).label("paid"),
         )

@@ -19,6 +19,10 @@ payment_channels = Table(
     Column("promised_units", BigInteger, nullable=False),
     Column("earned_units", BigInteger, nullable=False),
     Column("redeemed_units", BigInteger, nullable=False),
+    # What requests that have ended did cost, and what of it is in a batch: the first is what may be redeemed, and what
+    # was redeemed pays the second.
+    Column("captured_units", BigInteger, nullable=False, server_default="0"),
+    Column("netted_units", BigInteger, nullable=False, server_default="0"),
     Column("signature", String(132)),
     Column("closes_at", UtcDateTime),
     Column("opened_at", UtcDateTime, nullable=False),

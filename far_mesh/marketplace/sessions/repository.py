@@ -12,7 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import insert_if_absent
-from far_mesh.marketplace.sessions.schemas import OPEN, Gateway, NewSession, PaidShare, Session, Share, Status, Work
+from far_mesh.marketplace.sessions.schemas import (
+    OPEN,
+    Gateway,
+    NewSession,
+    PaidShare,
+    Payment,
+    Session,
+    Share,
+    Status,
+    Work,
+)
 from far_mesh.marketplace.tables import gateways, inference_sessions, node_contributions, node_registry
 
 _COLUMNS = [inference_sessions.c[field.name] for field in fields(Session)]
@@ -36,7 +46,9 @@ async def find(connection: AsyncConnection, request_id: str, *, lock: bool = Fal
     """The request with this id. ``lock``: nobody else changes it until this transaction ends."""
     query = select(*_COLUMNS).where(inference_sessions.c.request_id == request_id)
     row = (await connection.execute(query.with_for_update() if lock else query)).one_or_none()
-    return None if row is None else Session(**{**row._asdict(), "status": Status(row.status)})
+    if row is None:
+        return None
+    return Session(**{**row._asdict(), "status": Status(row.status), "payment": Payment(row.payment)})
 
 
 async def change(connection: AsyncConnection, request_id: str, **values: Any) -> None:

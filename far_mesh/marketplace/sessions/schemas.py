@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -22,6 +22,15 @@ class Status(StrEnum):
 OPEN = (Status.PENDING, Status.ACTIVE)
 
 
+class Payment(StrEnum):
+    """How a request is paid on chain. ESCROW: its money is locked before it begins, and released for it alone.
+    NETTED: charged to the user's deposit afterwards, together with many others. CHANNEL: covered by vouchers."""
+
+    ESCROW = "escrow"
+    NETTED = "netted"
+    CHANNEL = "channel"
+
+
 @dataclass(frozen=True)
 class Gateway:
     """A process that serves requests. The name outlives a restart, the incarnation does not."""
@@ -32,7 +41,8 @@ class Gateway:
 
 @dataclass(frozen=True)
 class NewSession:
-    """A request that begins. Prices (units per token) and fee are frozen; ``held_units`` is the most it can cost."""
+    """A request that begins. Prices (units per token) and fee are frozen; ``held_units`` is the most it can cost.
+    ``channel_id`` is there when vouchers of a channel pay it."""
 
     id: str
     request_id: str
@@ -45,6 +55,8 @@ class NewSession:
     cached_price_units: int
     fee_bps: int
     held_units: int
+    payment: Payment = field(default=Payment.ESCROW, kw_only=True)
+    channel_id: str | None = field(default=None, kw_only=True)
 
     @property
     def prices(self) -> Prices:
@@ -55,7 +67,7 @@ class NewSession:
 @dataclass(frozen=True)
 class Session(NewSession):
     """A request at any time. Amounts are units, None until they are known. ``cached_tokens`` are tokens of the prompt
-    that the nodes knew from before."""
+    that the nodes knew from before. ``batch_number`` is that of the batch in which it is settled, if it is."""
 
     status: Status
     started_at: datetime
@@ -70,6 +82,7 @@ class Session(NewSession):
     latency_ms: int | None
     time_to_first_token_ms: int | None
     checkpoint: dict[str, Any] | None
+    batch_number: int | None
 
 
 @dataclass(frozen=True, order=True)

@@ -1,6 +1,7 @@
 """The money of one request: opened, activated, closed or refunded, each act in one database transaction.
 
-What the books say and what the chain is asked for are written together, so a crash leaves both or neither.
+What the books say and what the chain is asked for are written together, so a crash leaves both or neither. Only a
+request with an escrow of its own asks the chain for anything here: the others are settled in batches (:mod:`.batches`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.errors import Conflict, FeeMismatch
 from far_mesh.marketplace.ledger import service as ledger
+from far_mesh.marketplace.ledger.schemas import Book
 from far_mesh.marketplace.ledger.split import Settlement, Tokens, settle
 from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.sessions.schemas import (
@@ -20,6 +22,7 @@ from far_mesh.marketplace.sessions.schemas import (
     NewSession,
     Outcome,
     PaidShare,
+    Payment,
     Session,
     Share,
     Status,
@@ -39,21 +42,24 @@ class Measured:
 
 
 async def open_request(connection: AsyncConnection, session: NewSession, gateway: Gateway, lock_seconds: int) -> None:
-    """Hold the most that a request can cost, and ask the chain to lock it.
+    """Hold the most that a request can cost, and ask the chain to lock it if it is to have an escrow of its own.
 
     Raises:
         InsufficientBalance: that much is not available.
         Conflict: there is a request of this name already.
     """
-    if not await ledger.hold(connection, session.user_wallet, session.request_id, session.held_units):
+    source = Book.USER_CHANNEL if session.payment is Payment.CHANNEL else Book.USER_DEPOSIT
+    if not await ledger.hold(connection, session.user_wallet, session.request_id, session.held_units, source):
         raise Conflict(f"{session.request_id} was asked for before: GET /api/inference/requests/{session.request_id}")
     await sessions.add(connection, session, gateway)
+    if session.payment is not Payment.ESCROW:
+        return
     wanted = {"units": session.held_units, "lock_seconds": lock_seconds}
     await outbox.add(connection, Kind.LOCK, session.request_id, session.user_wallet, wanted)
 
 
 async def activate_request(connection: AsyncConnection, request_id: str, fee_bps: int) -> None:
-    """The chain has locked the money, with this fee.
+    """The request can be paid, with this fee: the chain has locked its money, or will not have to.
 
     Raises:
         Conflict: somebody has ended the request meanwhile.
@@ -135,6 +141,8 @@ async def _capture(connection: AsyncConnection, session: Session, divided: Settl
     wallets = by_wallet(divided)
     request_id = session.request_id
     await ledger.capture(connection, session.user_wallet, request_id, wallets)
+    if session.payment is not Payment.ESCROW:
+        return
     await ledger.payout_sent(connection, request_id, dict(wallets.amounts), wallets.fee, request_id)
     amounts = {"amounts": [list(amount) for amount in wallets.amounts]}
     await outbox.add(connection, Kind.RELEASE, request_id, session.user_wallet, amounts)
@@ -142,6 +150,8 @@ async def _capture(connection: AsyncConnection, session: Session, divided: Settl
 
 async def _give_back(connection: AsyncConnection, session: Session, reason: str) -> None:
     await ledger.release_hold(connection, session.user_wallet, session.request_id, reason)
+    if session.payment is not Payment.ESCROW:
+        return
     if not await outbox.abandon_lock(connection, session.request_id):
         await outbox.add(connection, Kind.CANCEL, session.request_id, session.user_wallet, {})
 

@@ -1,0 +1,112 @@
+"""Batches, every attempt of a transaction, blocks that are given up, fencing tokens, how a request is paid."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0011"
+down_revision = "0010"
+
+ROW_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+TIME = sa.DateTime(timezone=True)
+
+
+def upgrade() -> None:
+    sessions()
+    outbox()
+    events()
+    op.add_column("leases", sa.Column("token", sa.BigInteger(), nullable=False, server_default="0"))
+    for name in ("captured_units", "netted_units"):
+        op.add_column("payment_channels", sa.Column(name, sa.BigInteger(), nullable=False, server_default="0"))
+    attempts()
+    batches()
+
+
+def sessions() -> None:
+    op.add_column(
+        "inference_sessions", sa.Column("payment", sa.String(length=16), nullable=False, server_default="escrow")
+    )
+    op.add_column("inference_sessions", sa.Column("channel_id", sa.String(length=66), nullable=True))
+    op.add_column("inference_sessions", sa.Column("batch_number", sa.BigInteger(), nullable=True))
+    op.create_index(
+        op.f("ix_inference_sessions_batch_number_payment_user_wallet"),
+        "inference_sessions",
+        ["batch_number", "payment", "user_wallet"],
+    )
+
+
+def outbox() -> None:
+    with op.batch_alter_table("chain_outbox") as table:
+        table.drop_constraint(op.f("ck_chain_outbox_kind"), type_="check")
+        table.create_check_constraint(
+            op.f("ck_chain_outbox_kind"), "kind IN ('lock', 'release', 'cancel', 'redeem', 'settle', 'commit')"
+        )
+        table.add_column(sa.Column("block_number", sa.BigInteger(), nullable=True))
+        table.add_column(sa.Column("block_hash", sa.String(length=66), nullable=True))
+        table.add_column(sa.Column("vanished", sa.Integer(), nullable=False, server_default="0"))
+    op.create_index(op.f("ix_chain_outbox_block_number"), "chain_outbox", ["block_number"])
+
+
+def events() -> None:
+    with op.batch_alter_table("chain_events") as table:
+        table.drop_constraint(op.f("uq_chain_events_tx_hash_log_index"), type_="unique")
+        table.add_column(sa.Column("block_hash", sa.String(length=66), nullable=True))
+        table.add_column(sa.Column("booked_as", sa.String(length=200), nullable=True))
+        table.add_column(sa.Column("vanished_at", TIME, nullable=True))
+    op.create_index(
+        "uq_chain_events_tx_hash",
+        "chain_events",
+        ["tx_hash", "log_index"],
+        unique=True,
+        sqlite_where=sa.text("vanished_at IS NULL"),
+        postgresql_where=sa.text("vanished_at IS NULL"),
+    )
+    op.add_column("chain_cursors", sa.Column("last_hash", sa.String(length=66), nullable=True))
+
+
+def attempts() -> None:
+    op.create_table(
+        "chain_attempts",
+        sa.Column("id", ROW_ID, autoincrement=True, nullable=False),
+        sa.Column("outbox_id", ROW_ID, nullable=False),
+        sa.Column("nonce", sa.BigInteger(), nullable=False),
+        sa.Column("tx_hash", sa.String(length=66), nullable=False),
+        sa.Column("raw_tx", sa.Text(), nullable=False),
+        sa.Column("signed_at", TIME, nullable=False),
+        sa.ForeignKeyConstraint(["outbox_id"], ["chain_outbox.id"], name=op.f("fk_chain_attempts_outbox_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_chain_attempts")),
+        sa.UniqueConstraint("tx_hash", name=op.f("uq_chain_attempts_tx_hash")),
+    )
+    for column in ("outbox_id", "nonce"):
+        op.create_index(op.f(f"ix_chain_attempts_{column}"), "chain_attempts", [column])
+    op.execute(
+        "INSERT INTO chain_attempts (outbox_id, nonce, tx_hash, raw_tx, signed_at) "
+        "SELECT id, nonce, tx_hash, raw_tx, sent_at FROM chain_outbox WHERE tx_hash IS NOT NULL"
+    )
+
+
+def batches() -> None:
+    op.create_table(
+        "settlement_batches",
+        sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("detail_root", sa.String(length=66), nullable=False),
+        sa.Column("requests", sa.Integer(), nullable=False),
+        sa.Column("total_units", sa.BigInteger(), nullable=False),
+        sa.Column("fee_units", sa.BigInteger(), nullable=False),
+        sa.Column("charges", sa.JSON(), nullable=False),
+        sa.Column("payouts", sa.JSON(), nullable=False),
+        sa.Column("created_at", TIME, nullable=False),
+        sa.CheckConstraint("kind IN ('batch', 'root', 'transfer')", name=op.f("ck_settlement_batches_kind")),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_settlement_batches")),
+    )
+    op.create_table(
+        "payout_leaves",
+        sa.Column("number", sa.BigInteger(), nullable=False),
+        sa.Column("wallet_address", sa.String(length=42), nullable=False),
+        sa.Column("cumulative_units", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["number"], ["settlement_batches.number"], name=op.f("fk_payout_leaves_number")),
+        sa.PrimaryKeyConstraint("number", "wallet_address", name=op.f("pk_payout_leaves")),
+    )
+    op.create_index(op.f("ix_payout_leaves_wallet_address"), "payout_leaves", ["wallet_address"])
