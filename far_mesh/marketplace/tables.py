@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
@@ -157,6 +158,8 @@ inference_sessions = Table(
     Column("channel_id", String(66)),
     # In which batch it is settled; what has none yet is found by the index, request by request and user by user.
     Column("batch_number", BigInteger),
+    # What was counted on its channel so far: after a crash, what was counted and not captured is given back.
+    Column("counted_units", BigInteger, nullable=False, server_default="0"),
     Column("held_units", BigInteger, nullable=False),
     Column("total_cost_units", BigInteger),
     Column("fee_units", BigInteger),
@@ -169,6 +172,14 @@ inference_sessions = Table(
     CheckConstraint("status IN ('pending', 'active', 'completed', 'failed')", name="status"),
     Index(None, "batch_number", "payment", "user_wallet"),
 )
+UNSETTLED = text("batch_number IS NULL AND payment = 'netted' AND (total_cost_units IS NULL OR total_cost_units > 0)")
+"""What a user owes or may come to owe, and no batch has charged: few rows, however long the user has been here."""
+Index(
+    "ix_inference_sessions_unsettled",
+    inference_sessions.c.user_wallet,
+    sqlite_where=UNSETTLED,
+    postgresql_where=UNSETTLED,
+)
 
 node_contributions = Table(
     "node_contributions",
@@ -176,7 +187,7 @@ node_contributions = Table(
     Column("id", RowId, primary_key=True, autoincrement=True),
     Column("session_id", ForeignKey("inference_sessions.id"), nullable=False, index=True),
     Column("node_id", String(255), nullable=False),
-    Column("wallet_address", String(42), nullable=False, index=True),
+    Column("wallet_address", String(42), nullable=False),
     Column("first_block", Integer, nullable=False),
     Column("end_block", Integer, nullable=False),
     Column("quantization", String(16), nullable=False),
@@ -184,7 +195,10 @@ node_contributions = Table(
     Column("token_layers", BigInteger, nullable=False),
     Column("payment_units", BigInteger, nullable=False),
     Column("receipt", Text, nullable=False),
+    Column("earned_at", UtcDateTime, nullable=False),
     Column("paid_at", UtcDateTime),
+    # What a provider sees of its work, newest first and day by day, is read along this index.
+    Index(None, "wallet_address", "earned_at", "id"),
 )
 
 node_registry = Table(

@@ -67,7 +67,7 @@ async def keep_checkpoint(connection: AsyncConnection, request_id: str, work: Wo
 
 async def add_contributions(connection: AsyncConnection, session: NewSession, paid: Iterable[PaidShare]) -> None:
     """Who did the work and what it earned; the same in the registry of nodes."""
-    paid = tuple(paid)
+    paid, earned_at = tuple(paid), now()
     rows = [
         {
             "session_id": session.id,
@@ -80,6 +80,7 @@ async def add_contributions(connection: AsyncConnection, session: NewSession, pa
             "token_layers": one.share.token_layers,
             "payment_units": one.paid_units,
             "receipt": one.share.receipt,
+            "earned_at": earned_at,
         }
         for one in paid
     ]

@@ -63,6 +63,11 @@ def first_version(connection: Connection) -> None:
         "started_at, prompt_tokens, token_count, prompt_price_units, completion_price_units, held_units) VALUES "
         f"('s1', 'open', '0xUser', 'tiny', 'standard', 'pending', 'g', 'i', '{now}', 3, 0, 7, 9, 40)"
     )
+    run(
+        "INSERT INTO node_contributions (session_id, node_id, wallet_address, first_block, end_block, quantization, "
+        "tokens_contributed, token_layers, payment_units, receipt) "
+        "VALUES ('s1', 'n', '0xAnn', 0, 8, 'none', 0, 0, 0, '')"
+    )
     if connection.dialect.name != "sqlite":
         for table, last in (("accounts", len(ACCOUNTS)), ("postings", len(POSTINGS)), ("entries", entry)):
             run(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), {last})")
@@ -100,6 +105,8 @@ async def test_a_database_of_the_first_version_keeps_its_money(empty_url: str) -
         async with database.writing() as connection:
             assert await service.payout_confirmed(connection, "waiting")
             assert (await connection.execute(text("SELECT fee_bps FROM inference_sessions"))).scalar_one() == 2_000
+            earned_at = (await connection.execute(text("SELECT earned_at FROM node_contributions"))).scalar_one()
+            assert str(earned_at).startswith("2026-01-01 00:00:00")
         async with database.snapshot() as connection:
             assert (await verify(connection)).findings == ()
     finally:

@@ -14,6 +14,7 @@ TIME = sa.DateTime(timezone=True)
 
 def upgrade() -> None:
     sessions()
+    contributions()
     outbox()
     events()
     op.add_column("leases", sa.Column("token", sa.BigInteger(), nullable=False, server_default="0"))
@@ -29,11 +30,38 @@ def sessions() -> None:
     )
     op.add_column("inference_sessions", sa.Column("channel_id", sa.String(length=66), nullable=True))
     op.add_column("inference_sessions", sa.Column("batch_number", sa.BigInteger(), nullable=True))
+    op.add_column(
+        "inference_sessions", sa.Column("counted_units", sa.BigInteger(), nullable=False, server_default="0")
+    )
     op.create_index(
         op.f("ix_inference_sessions_batch_number_payment_user_wallet"),
         "inference_sessions",
         ["batch_number", "payment", "user_wallet"],
     )
+    unsettled = sa.text(
+        "batch_number IS NULL AND payment = 'netted' AND (total_cost_units IS NULL OR total_cost_units > 0)"
+    )
+    op.create_index(
+        "ix_inference_sessions_unsettled",
+        "inference_sessions",
+        ["user_wallet"],
+        sqlite_where=unsettled,
+        postgresql_where=unsettled,
+    )
+
+
+def contributions() -> None:
+    op.add_column("node_contributions", sa.Column("earned_at", TIME, nullable=True))
+    op.execute(
+        "UPDATE node_contributions SET earned_at = (SELECT coalesce(completed_at, started_at) "
+        "FROM inference_sessions WHERE inference_sessions.id = node_contributions.session_id)"
+    )
+    with op.batch_alter_table("node_contributions") as table:
+        table.alter_column("earned_at", existing_type=TIME, nullable=False)
+        table.drop_index(op.f("ix_node_contributions_wallet_address"))
+        table.create_index(
+            op.f("ix_node_contributions_wallet_address_earned_at_id"), ["wallet_address", "earned_at", "id"]
+        )
 
 
 def outbox() -> None:
