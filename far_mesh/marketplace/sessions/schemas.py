@@ -67,7 +67,8 @@ class NewSession:
 @dataclass(frozen=True)
 class Session(NewSession):
     """A request at any time. Amounts are units, None until they are known. ``cached_tokens`` are tokens of the prompt
-    that the nodes knew from before. ``batch_number`` is that of the batch in which it is settled, if it is."""
+    that the nodes knew from before. ``batch_number`` is that of the batch in which it is settled, if it is.
+    ``counted_units`` is what was counted on its channel before it was served."""
 
     status: Status
     started_at: datetime
@@ -83,6 +84,7 @@ class Session(NewSession):
     time_to_first_token_ms: int | None
     checkpoint: dict[str, Any] | None
     batch_number: int | None
+    counted_units: int
 
 
 @dataclass(frozen=True, order=True)
