@@ -231,6 +231,8 @@ chain_outbox = Table(
     Column("payload", JSON, nullable=False),
     Column("status", String(16), nullable=False, index=True),
     Column("attempts", Integer, nullable=False),
+    # Of a lock: the escrow that it makes, so that its events are known as ours.
+    Column("escrow_id", String(66), index=True),
     Column("nonce", BigInteger),
     Column("raw_tx", Text),
     Column("tx_hash", String(66)),
@@ -284,11 +286,13 @@ payout_leaves = Table(
     Column("cumulative_units", BigInteger, nullable=False),
 )
 
+# What the chain has told of users' money and was booked. ``amount_wei`` is by how much a user's deposit changed, in the
+# smallest part of the coin; ``about`` is the channel or the escrow; ``detail`` is what else its kind tells.
 chain_events = Table(
     "chain_events",
     metadata,
     Column("id", RowId, primary_key=True, autoincrement=True),
-    Column("tx_hash", String(66), nullable=False),
+    Column("tx_hash", String(200), nullable=False),
     Column("log_index", Integer, nullable=False),
     Column("block_number", BigInteger, nullable=False),
     Column("kind", String(32), nullable=False),
@@ -298,6 +302,9 @@ chain_events = Table(
     Column("block_hash", String(66)),
     Column("booked_as", String(200)),
     Column("vanished_at", UtcDateTime),
+    Column("about", String(66), index=True),
+    Column("detail", JSON),
+    Index(None, "block_number"),
 )
 # An event counts once at a time; after it vanished it may come back in another block.
 Index(
@@ -315,7 +322,7 @@ chain_cursors = Table(
     Column("name", String(32), primary_key=True),
     Column("chain_id", BigInteger, nullable=False),
     Column("genesis_hash", String(66), nullable=False),
-    Column("escrow_address", String(42), nullable=False),
+    Column("escrow_address", String(100), nullable=False),  # or what else deposits go through
     Column("next_block", BigInteger, nullable=False),
     Column("last_hash", String(66)),
 )

@@ -25,6 +25,7 @@ payment_channels = Table(
     Column("netted_units", BigInteger, nullable=False, server_default="0"),
     Column("signature", String(132)),
     Column("closes_at", UtcDateTime),
+    Column("closed_at", UtcDateTime),
     Column("opened_at", UtcDateTime, nullable=False),
     Column("changed_at", UtcDateTime, nullable=False),
     CheckConstraint("promised_units <= deposit_units AND earned_units <= deposit_units", name="within_deposit"),

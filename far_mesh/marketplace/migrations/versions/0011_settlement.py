@@ -20,6 +20,7 @@ def upgrade() -> None:
     op.add_column("leases", sa.Column("token", sa.BigInteger(), nullable=False, server_default="0"))
     for name in ("captured_units", "netted_units"):
         op.add_column("payment_channels", sa.Column(name, sa.BigInteger(), nullable=False, server_default="0"))
+    op.add_column("payment_channels", sa.Column("closed_at", TIME, nullable=True))
     attempts()
     batches()
 
@@ -73,7 +74,9 @@ def outbox() -> None:
         table.add_column(sa.Column("block_number", sa.BigInteger(), nullable=True))
         table.add_column(sa.Column("block_hash", sa.String(length=66), nullable=True))
         table.add_column(sa.Column("vanished", sa.Integer(), nullable=False, server_default="0"))
-    op.create_index(op.f("ix_chain_outbox_block_number"), "chain_outbox", ["block_number"])
+        table.add_column(sa.Column("escrow_id", sa.String(length=66), nullable=True))
+    for column in ("block_number", "escrow_id"):
+        op.create_index(op.f(f"ix_chain_outbox_{column}"), "chain_outbox", [column])
 
 
 def events() -> None:
@@ -82,6 +85,12 @@ def events() -> None:
         table.add_column(sa.Column("block_hash", sa.String(length=66), nullable=True))
         table.add_column(sa.Column("booked_as", sa.String(length=200), nullable=True))
         table.add_column(sa.Column("vanished_at", TIME, nullable=True))
+        table.add_column(sa.Column("about", sa.String(length=66), nullable=True))
+        table.add_column(sa.Column("detail", sa.JSON(), nullable=True))
+        table.alter_column("tx_hash", existing_type=sa.String(length=66), type_=sa.String(length=200))
+    op.execute("UPDATE chain_events SET booked_as = tx_hash || ':' || log_index")
+    for column in ("about", "block_number"):
+        op.create_index(op.f(f"ix_chain_events_{column}"), "chain_events", [column])
     op.create_index(
         "uq_chain_events_tx_hash",
         "chain_events",
@@ -90,7 +99,9 @@ def events() -> None:
         sqlite_where=sa.text("vanished_at IS NULL"),
         postgresql_where=sa.text("vanished_at IS NULL"),
     )
-    op.add_column("chain_cursors", sa.Column("last_hash", sa.String(length=66), nullable=True))
+    with op.batch_alter_table("chain_cursors") as table:
+        table.add_column(sa.Column("last_hash", sa.String(length=66), nullable=True))
+        table.alter_column("escrow_address", existing_type=sa.String(length=42), type_=sa.String(length=100))
 
 
 def attempts() -> None:
