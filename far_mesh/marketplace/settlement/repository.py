@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from far_mesh.marketplace.chain.client import SignedCall
+from far_mesh.marketplace.chain.client import SignedCall, escrow_id_of
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import insert_if_absent
 from far_mesh.marketplace.sessions.schemas import Gateway
@@ -35,6 +35,7 @@ async def add(
             status=RowStatus.PENDING.value,
             attempts=0,
             created_at=now(),
+            escrow_id="0x" + escrow_id_of(wallet, request_id).hex() if kind is Kind.LOCK else None,
         )
     )
 
