@@ -6,7 +6,7 @@ Nothing here decides what should happen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
@@ -17,12 +17,15 @@ from web3.contract import AsyncContract
 from web3.logs import DISCARD
 
 from far_mesh.marketplace.chain.abi import artifact
-from far_mesh.marketplace.chain.amounts import units_to_wei, wei_to_units
+from far_mesh.marketplace.chain.amounts import units_to_wei, wei_to_units, wei_to_units_up
 from far_mesh.marketplace.chain.node import Call as Call
-from far_mesh.marketplace.chain.node import Node, reachable
+from far_mesh.marketplace.chain.node import Node, call_data, reachable
 from far_mesh.marketplace.chain.node import SignedCall as SignedCall
 from far_mesh.marketplace.chain.node import address_of as address_of
 from far_mesh.marketplace.errors import ChainMismatch, TransactionReverted
+
+LOG_BLOCKS = 5_000
+"""How many blocks are asked for events at once; public nodes refuse many more."""
 
 
 class EscrowStatus(IntEnum):
@@ -65,6 +68,54 @@ class Release:
     refund_wei: int
 
 
+class ChannelStatus(IntEnum):
+    """As in IPaymentChannels.sol."""
+
+    NONE = 0
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3
+
+
+@dataclass(frozen=True)
+class ChannelState:
+    """A payment channel on chain. ``closes_at`` is unix seconds: until then vouchers are redeemed once closing has
+    started, before that 0."""
+
+    status: ChannelStatus
+    amount_units: int
+    redeemed_units: int
+    closes_at: int
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A voucher that is redeemed: what it promises, how much of it was earned, and its signature. Both are all that
+    ever was."""
+
+    channel_id: str
+    promised_units: int
+    claimed_units: int
+    signature: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class PayoutRoot:
+    """A payout root on chain. ``claimable_at`` is unix seconds; 0 when it was revoked or never there."""
+
+    root: bytes
+    total_units: int
+    claimable_at: int
+
+
+@dataclass(frozen=True)
+class ReleaseCap:
+    """How much the escrow lets go out in a day, in units, and what went out today (UTC)."""
+
+    per_day_units: int
+    today_units: int
+
+
 def request_key(request_id: str) -> bytes:
     """The 32 bytes by which the escrow knows a request."""
     return keccak(text=request_id)
@@ -73,6 +124,17 @@ def request_key(request_id: str) -> bytes:
 def escrow_id_of(wallet: str, request_id: str) -> bytes:
     """The escrow's name for the money of a request: ``escrowIdOf`` of the contract, without asking it."""
     return keccak(encode(["address", "bytes32"], [wallet, request_key(request_id)]))
+
+
+SETTLE_BATCH = "settleBatch(uint256,bytes32,(address[],uint256[]),address[],uint256[],uint256)"
+
+
+def settle_batch_data(
+    number: int, details: bytes, charges: Mapping[str, int], payouts: Mapping[str, int], fee: int
+) -> str:
+    """The call data of ``settleBatch``. Amounts are the smallest part of whatever the escrow holds."""
+    charged = ([*charges], [*charges.values()])
+    return call_data(SETTLE_BATCH, number, details, charged, [*payouts], [*payouts.values()], fee)
 
 
 class Chain(Node):
@@ -132,6 +194,46 @@ class Chain(Node):
         _user, amount, deadline, fee_bps, status, _epoch = await self._read(self.escrow, "escrowOf", escrow_id)
         return Escrow(EscrowStatus(status), wei_to_units(amount), fee_bps, deadline)
 
+    async def release_cap(self) -> ReleaseCap:
+        """How much may go out of the escrow in a day, and went out today."""
+        cap, today = await self._read(self.escrow, "releaseCapPerDay"), await self._read(self.escrow, "releasedToday")
+        return ReleaseCap(wei_to_units(cap), wei_to_units_up(today))
+
+    async def channel_of(self, channel_id: str) -> ChannelState:
+        """A payment channel; its status is NONE when there is none."""
+        found = await self._read(self.escrow, "channelOf", bytes.fromhex(channel_id[2:]))
+        _user, _signer, amount, redeemed, _delay, closes_at, status = found
+        return ChannelState(ChannelStatus(status), wei_to_units(amount), wei_to_units(redeemed), closes_at)
+
+    async def is_batch_settled(self, number: int) -> bool:
+        """Whether the escrow has done a batch of this number, whoever made it."""
+        return bool(await self._read(self.escrow, "isBatchSettled", number))
+
+    async def details_of_batch(self, number: int, first_block: int) -> bytes | None:
+        """The detail root that was announced when the batch of this number was settled, or None when none was in
+        ``first_block`` or later. Looks from the newest block backwards, in pieces that public nodes answer."""
+        event = self.escrow.events.BatchSettled()
+        topics = ["0x" + event_abi_to_log_topic(event.abi).hex(), "0x" + number.to_bytes(32).hex()]
+        last = await self.block_number()
+        while last >= first_block:
+            first = max(first_block, last - LOG_BLOCKS + 1)
+            question = {"address": self.escrow_address, "fromBlock": first, "toBlock": last, "topics": topics}
+            async with reachable():
+                logs = await self._web3.eth.get_logs(question)  # type: ignore[arg-type]
+            if logs:
+                return bytes(logs[0]["topics"][2])
+            last = first - 1
+        return None
+
+    async def payout_root_of(self, epoch: int) -> PayoutRoot:
+        """The payout root of an epoch; its root is 32 zeros when there is none."""
+        root, total, claimable_at = await self._read(self.escrow, "payoutRootOf", epoch)
+        return PayoutRoot(bytes(root), wei_to_units(total), claimable_at)
+
+    async def claimed_of(self, wallet: str) -> int:
+        """What a provider has claimed of all payout roots together, in units."""
+        return wei_to_units(await self._read(self.escrow, "claimedOf", wallet))
+
     async def deposit_events(self, first_block: int, last_block: int) -> list[DepositEvent]:
         """What users paid in and took out in these blocks, both included, in the order of the chain."""
         deposited, withdrawn = self.escrow.events.Deposited(), self.escrow.events.DepositWithdrawn()
@@ -189,6 +291,42 @@ class Chain(Node):
         """Give a request's escrow back to the user. Raises as :meth:`lock`."""
         return await self.prepare(self.escrow, "cancel", (escrow_id_of(wallet, request_id),), sender)
 
+    async def redeem_vouchers(self, sender: str, claims: Sequence[Claim]) -> Call:
+        """Bring what was earned over these channels into the pool: all of it, or nothing. Raises as :meth:`lock`."""
+        arguments = [
+            (
+                bytes.fromhex(claim.channel_id[2:]),
+                units_to_wei(claim.promised_units),
+                units_to_wei(claim.claimed_units),
+                bytes.fromhex(claim.signature[2:]),
+            )
+            for claim in claims
+        ]
+        return await self.prepare(self.escrow, "redeemVouchers", (arguments,), sender)
+
+    async def settle_batch(
+        self,
+        sender: str,
+        number: int,
+        details: bytes,
+        charges: Mapping[str, int],
+        payouts: Mapping[str, int],
+        fee_units: int,
+    ) -> Call:
+        """Credit ``payouts`` to providers out of what is charged to users' deposits, and of the pool where that is
+        less. Raises as :meth:`lock`."""
+        data = settle_batch_data(number, details, _in_wei(charges), _in_wei(payouts), units_to_wei(fee_units))
+        return await self.call(sender, self.escrow_address, data)
+
+    async def commit_payout_root(
+        self, sender: str, epoch: int, root: bytes, total_units: int, fee_units: int, charges: Mapping[str, int]
+    ) -> Call:
+        """Set ``total_units`` aside for the providers in the tree of ``root``; money as in :meth:`settle_batch`.
+        Raises as :meth:`lock`."""
+        charged = ([*charges], [*_in_wei(charges).values()])
+        arguments = (epoch, root, units_to_wei(total_units), units_to_wei(fee_units), charged)
+        return await self.prepare(self.escrow, "commitPayoutRoot", arguments, sender)
+
     async def prepare(self, contract: AsyncContract, name: str, arguments: Sequence[Any], sender: str) -> Call:
         """A call with enough gas.
 
@@ -196,6 +334,10 @@ class Chain(Node):
             TransactionReverted: the contract would refuse it now.
         """
         return await self.call(sender, str(contract.address), str(contract.encode_abi(name, args=list(arguments))))
+
+
+def _in_wei(units: Mapping[str, int]) -> dict[str, int]:
+    return {wallet: units_to_wei(amount) for wallet, amount in units.items()}
 
 
 def _deposit_event(event: Any) -> DepositEvent:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from far_mesh.marketplace.chain.amounts import units_to_wei
 from far_mesh.marketplace.chain.client import Chain, address_of
 
@@ -34,6 +36,11 @@ class ChainWallet:
     async def withdraw_earnings(self, to: str | None = None) -> str:
         """A provider takes what was earned."""
         return await self._send(self._chain.escrow, "withdraw", to or self.address)
+
+    async def claim_payout(self, epoch: int, provider: str, cumulative_units: int, proof: Sequence[bytes]) -> str:
+        """Credit ``provider`` with what a payout root promises. Anybody may ask for it."""
+        wei = units_to_wei(cumulative_units)
+        return await self._send(self._chain.escrow, "claimPayout", epoch, provider, wei, list(proof))
 
     async def _send(self, contract: object, name: str, *arguments: object) -> str:
         call = await self._chain.prepare(contract, name, arguments, self.address)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ from eth_utils.crypto import keccak
 
 from discovery.protocol.errors import InvalidArgument, InvalidWallet
 from discovery.protocol.ids import check_wallet
+from far_mesh.marketplace.chain.client import settle_batch_data
 from far_mesh.marketplace.chain.node import Call, Log, MinedTransaction, Node, SignedCall, address_of, call_data
 from far_mesh.marketplace.errors import ChainMismatch, InvalidSetting, TransactionReverted
 from far_mesh.marketplace.payments.errors import (
@@ -42,7 +43,6 @@ from far_mesh.marketplace.settings import Settings
 
 TRANSFER = "0x" + keccak(text="Transfer(address,address,uint256)").hex()
 DEPOSITED = "0x" + keccak(text="Deposited(address,address,uint256)").hex()
-SETTLE_BATCH = "settleBatch(uint256,bytes32,(address[],uint256[]),address[],uint256[],uint256)"
 NATIVE_DECIMALS = 18
 ZERO_ADDRESS = "0x" + "00" * 20
 POLL_SECONDS = 2.0
@@ -321,12 +321,13 @@ class EvmPayments(PaymentProvider):
         return await self._node.call(self.payer, wallets[0], value=atoms[0])
 
     def _settlement(self, batch: Batch, wallets: list[str], atoms: list[int], coin: Coin) -> str:
-        charged = [coin.atoms_of(units) for units in batch.charges.values()]
-        if batch.number < 0 or batch.fee_units < 0 or len(batch.details) != 32 or any(one <= 0 for one in charged):
+        charges = {_payable_wallet(user): coin.atoms_of(units) for user, units in batch.charges.items()}
+        payouts = dict(zip(wallets, atoms, strict=True))
+        if len(charges) < len(batch.charges) or len(payouts) < len(wallets):
+            raise PayoutInvalid("two lines of a batch are about one address: add them up first")
+        if batch.number < 0 or batch.fee_units < 0 or len(batch.details) != 32 or min(charges.values(), default=1) <= 0:
             raise PayoutInvalid("a batch has a number, charges above nothing, a fee and 32 bytes of details")
-        users = [_payable_wallet(user) for user in batch.charges]
-        fee = coin.atoms_of(batch.fee_units)
-        return call_data(SETTLE_BATCH, batch.number, batch.details, (users, charged), wallets, atoms, fee)
+        return settle_batch_data(batch.number, batch.details, charges, payouts, coin.atoms_of(batch.fee_units))
 
     async def _check_agrees(self, token: str, transfer: str) -> None:
         """A token may refuse by answering false. Some answer nothing when they agree."""
