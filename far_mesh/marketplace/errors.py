@@ -2,6 +2,7 @@
 
 FarError
 ├─ MissingSetting · InvalidSetting · AddressInUse · AnvilMissing · ChainMismatch · DatabaseUnavailable    at start
+├─ LeaseLost                                                                              between processes
 ├─ Unauthorized ─ NonceUnknown · NonceUsed · NonceExpired · SignInMismatch · BadSignature                   401
 ├─ PaymentRequired ─ InsufficientBalance · AllowanceTooLow                                                  402
 ├─ ModelUnknown · RequestUnknown · NotFound · MethodNotAllowed                                              404 405
@@ -49,6 +50,14 @@ class DatabaseUnavailable(FarError):
     """The database does not answer, or is too busy."""
 
     code = "database_unavailable"
+    retry = True
+    status = 503
+
+
+class LeaseLost(FarError):
+    """Somebody else does now what this process was about to write down: it is too late for that."""
+
+    code = "lease_lost"
     retry = True
     status = 503
 

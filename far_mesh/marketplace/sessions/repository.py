@@ -161,6 +161,14 @@ async def mark_paid(connection: AsyncConnection, request_id: str) -> None:
     )
 
 
+async def mark_unpaid(connection: AsyncConnection, request_id: str) -> None:
+    """The chain has taken back what it had credited for a request."""
+    of_request = select(inference_sessions.c.id).where(inference_sessions.c.request_id == request_id)
+    await connection.execute(
+        update(node_contributions).where(node_contributions.c.session_id.in_(of_request)).values(paid_at=None)
+    )
+
+
 # ---- gateways
 
 

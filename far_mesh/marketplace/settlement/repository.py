@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, DateTime, Interval, case, func, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.chain.client import SignedCall, escrow_id_of
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import insert_if_absent
+from far_mesh.marketplace.errors import LeaseLost
 from far_mesh.marketplace.sessions.schemas import Gateway
-from far_mesh.marketplace.settlement.schemas import Kind, Row, RowStatus
-from far_mesh.marketplace.tables import chain_outbox, leases
+from far_mesh.marketplace.settlement.schemas import Fence, Kind, Row, RowStatus
+from far_mesh.marketplace.tables import UtcDateTime, chain_outbox, leases
 
 _COLUMNS = [chain_outbox.c[field.name] for field in fields(Row)]
 _UNFINISHED = (RowStatus.PENDING.value, RowStatus.SENT.value)
@@ -157,30 +158,72 @@ def _row(row: Any) -> Row:
 
 
 # ---- leases
+#
+# It is the database's clock that says when a lease ends, not that of the process which holds it: their holders' clocks
+# need not agree. SQLite has none of its own; its file belongs to one machine, and so do all processes that share it.
 
 
-async def take_lease(connection: AsyncConnection, name: str, gateway: Gateway, lifetime: timedelta) -> bool:
-    """Get or keep a lease. It is free when it has expired, or when its holder was an earlier life of this gateway."""
-    values = {"gateway": gateway.name, "incarnation": gateway.incarnation, "expires_at": now() + lifetime}
-    free = or_(leases.c.gateway == gateway.name, leases.c.expires_at < now())
-    await connection.execute(insert_if_absent(connection, leases).values(name=name, **values))
-    return (await connection.execute(update(leases).where(leases.c.name == name, free).values(**values))).rowcount == 1
+async def take_lease(connection: AsyncConnection, name: str, gateway: Gateway, lifetime: timedelta) -> Fence | None:
+    """Get or keep a lease; None when somebody else has it. It is free when it has expired, or when its holder was an
+    earlier life of this gateway. Each new holder has a higher token than all before."""
+    mine = {"gateway": gateway.name, "incarnation": gateway.incarnation}
+    absent = insert_if_absent(connection, leases).values(name=name, **mine, token=0, expires_at=_in(connection))
+    await connection.execute(absent)
+    is_kept = leases.c.incarnation == gateway.incarnation
+    free = or_(is_kept, leases.c.gateway == gateway.name, leases.c.expires_at < _in(connection))
+    taken = (
+        update(leases)
+        .where(leases.c.name == name, free)
+        .values(
+            **mine,
+            expires_at=_in(connection, lifetime),
+            token=case((is_kept, leases.c.token), else_=leases.c.token + 1),
+        )
+        .returning(leases.c.token)
+    )
+    token = (await connection.execute(taken)).scalar_one_or_none()
+    return None if token is None else Fence(name, token)
 
 
-async def lease_left(connection: AsyncConnection, name: str, gateway: Gateway) -> timedelta:
-    """For how long this life of this gateway holds the lease; nothing when somebody else does."""
-    mine = (leases.c.name == name) & (leases.c.incarnation == gateway.incarnation)
-    expires = (await connection.execute(select(leases.c.expires_at).where(mine))).scalar_one_or_none()
-    return timedelta(0) if expires is None else expires - now()
+async def lease_left(connection: AsyncConnection, fence: Fence) -> timedelta:
+    """For how long a lease is still held; nothing when somebody else holds it."""
+    query = select(leases.c.expires_at, _in(connection).label("at")).where(_is_of(fence))
+    found = (await connection.execute(query)).one_or_none()
+    return timedelta(0) if found is None else found.expires_at - found.at
 
 
-async def holds_lease(connection: AsyncConnection, name: str, gateway: Gateway) -> bool:
-    """Whether this life of this gateway holds the lease now."""
-    mine = (leases.c.name == name) & (leases.c.incarnation == gateway.incarnation) & (leases.c.expires_at > now())
-    return (await connection.execute(select(leases.c.name).where(mine).with_for_update())).first() is not None
+async def hold_fence(connection: AsyncConnection, fence: Fence) -> None:
+    """Until this transaction ends, nobody else can take the lease. Belongs first into whatever only its holder may
+    write: a process that slept past its lease does nothing.
+
+    Raises:
+        LeaseLost: somebody else has taken it, or could have.
+    """
+    held = select(leases.c.name).where(_is_of(fence), leases.c.expires_at > _in(connection)).with_for_update()
+    if (await connection.execute(held)).first() is None:
+        raise LeaseLost(f"the lease {fence.name} is somebody else's, or nobody's", lease=fence.name)
+
+
+async def holder(connection: AsyncConnection, name: str) -> str | None:
+    """The gateway that holds a lease now."""
+    query = select(leases.c.gateway).where(leases.c.name == name, leases.c.expires_at > _in(connection))
+    found: str | None = (await connection.execute(query)).scalar_one_or_none()
+    return found
 
 
 async def drop_leases(connection: AsyncConnection, gateway: Gateway) -> None:
     """A gateway that ends politely lets the next one begin at once."""
     mine = leases.c.incarnation == gateway.incarnation
-    await connection.execute(update(leases).where(mine).values(expires_at=now() - timedelta(seconds=1)))
+    await connection.execute(update(leases).where(mine).values(expires_at=_in(connection, timedelta(seconds=-1))))
+
+
+def _is_of(fence: Fence) -> ColumnElement[bool]:
+    return (leases.c.name == fence.name) & (leases.c.token == fence.token)
+
+
+def _in(connection: AsyncConnection, after: timedelta = timedelta(0)) -> ColumnElement[datetime]:
+    """The present by the database's clock, or ``after`` later."""
+    if connection.dialect.name == "sqlite":
+        return literal(now() + after, UtcDateTime)
+    # The moment of asking, not that in which the transaction began: it may have waited for a lock since.
+    return func.clock_timestamp(type_=DateTime(timezone=True)) + literal(after, Interval)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from far_mesh.marketplace.chain.client import EscrowStatus
-
 
 class Kind(StrEnum):
-    """What a row asks of the chain."""
+    """What a row asks of the chain. The first three are about the escrow of one request, the others about batches."""
 
     LOCK = "lock"
     RELEASE = "release"
     CANCEL = "cancel"
+    REDEEM = "redeem"
+    SETTLE = "settle"
+    COMMIT = "commit"
 
 
 class RowStatus(StrEnum):
-    """PENDING: to be signed. SENT: signed and written down; the chain may have it. The other two are for ever."""
+    """PENDING: to be signed. SENT: signed and written down; the chain may have it. FAILED is for ever; CONFIRMED is
+    SENT again when the chain gives up the block."""
 
     PENDING = "pending"
     SENT = "sent"
@@ -26,17 +29,13 @@ class RowStatus(StrEnum):
     FAILED = "failed"
 
 
-EFFECT = {
-    Kind.LOCK: EscrowStatus.OPEN,
-    Kind.RELEASE: EscrowStatus.RELEASED,
-    Kind.CANCEL: EscrowStatus.CANCELLED,
-}
-"""In which state a request's escrow is once a row has done its work."""
-
-
 @dataclass(frozen=True)
 class Row:
-    """One act that the chain is asked for. ``wallet_address`` is the user's."""
+    """One act that the chain is asked for. ``wallet_address`` is whose money it moves.
+
+    ``nonce``, ``raw_tx`` and ``tx_hash`` are those of the newest attempt, signed at ``sent_at``, or of the one that was
+    mined. ``block_number`` and ``block_hash`` are where it was confirmed; None when the chain was never asked.
+    """
 
     id: int
     kind: Kind
@@ -48,10 +47,32 @@ class Row:
     nonce: int | None
     raw_tx: str | None
     tx_hash: str | None
+    sent_at: datetime | None
+    block_number: int | None
+    block_hash: str | None
+    vanished: int
     error_code: str | None
     error: str | None
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing will become of it any more."""
+        """Whether it has ended, as far as anybody can tell now."""
         return self.status in (RowStatus.CONFIRMED, RowStatus.FAILED)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A signed transaction for a row. Of those with one nonce at most one can be mined."""
+
+    nonce: int
+    tx_hash: str
+    raw_tx: str
+    signed_at: datetime
+
+
+@dataclass(frozen=True)
+class Fence:
+    """What proves that its owner still holds the lease ``name``: who takes the lease over gets another ``token``."""
+
+    name: str
+    token: int

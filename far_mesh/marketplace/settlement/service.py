@@ -27,9 +27,10 @@ from far_mesh.marketplace.ledger import service as ledger
 from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settlement import repository
+from far_mesh.marketplace.settlement.acts import EFFECT
 from far_mesh.marketplace.settlement.bell import Bell, either
 from far_mesh.marketplace.settlement.recovery import recover
-from far_mesh.marketplace.settlement.schemas import EFFECT, Kind, Row, RowStatus
+from far_mesh.marketplace.settlement.schemas import Fence, Kind, Row, RowStatus
 
 ZERO_ADDRESS = "0x" + "00" * 20
 LEASE = "settler"
@@ -108,6 +109,7 @@ class Settler:
         self._room = room
         self._confirmations = confirmations
         self._rounds = 0
+        self._fence: Fence | None = None
         self._one_at_a_time = asyncio.Lock()  # two rounds at once would give one nonce to two rows
 
     def __repr__(self) -> str:
@@ -137,11 +139,13 @@ class Settler:
 
     async def _leads(self) -> bool:
         """Whether this gateway holds the lease. It is renewed when half of it is over: most rounds write nothing."""
-        async with self._database.reading() as connection:
-            if await repository.lease_left(connection, LEASE, self._gateway) > LEASE_LIFETIME / 2:
-                return True
+        if self._fence is not None:
+            async with self._database.reading() as connection:
+                if await repository.lease_left(connection, self._fence) > LEASE_LIFETIME / 2:
+                    return True
         async with self._database.writing() as connection:
-            return await repository.take_lease(connection, LEASE, self._gateway, LEASE_LIFETIME)
+            self._fence = await repository.take_lease(connection, LEASE, self._gateway, LEASE_LIFETIME)
+        return self._fence is not None
 
     async def drain(self) -> None:
         """Settle until nothing is waiting that this process could settle."""
@@ -228,8 +232,8 @@ class Settler:
             return
         signed = await self._chain.sign(call, await self._next_nonce(), self._key)
         async with self._database.writing() as connection:
-            if not await repository.holds_lease(connection, LEASE, self._gateway):
-                return
+            assert self._fence is not None
+            await repository.hold_fence(connection, self._fence)
             if not await repository.mark_sent(connection, row, signed):
                 return
         await self._offer(await self._again(row))

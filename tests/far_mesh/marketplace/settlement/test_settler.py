@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -283,16 +282,6 @@ async def test_of_two_gateways_one_settles(bench_of_each: Bench) -> None:
 async def test_a_gateway_that_starts_again_takes_its_own_lease_at_once(bench: Bench) -> None:
     assert await bench.settler_of(Gateway("a", "1")).settle()
     assert await bench.settler_of(Gateway("a", "2")).settle()
-
-
-async def test_who_has_lost_the_lease_sends_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def elsewhere(*_: Any) -> bool:
-        return False
-
-    monkeypatch.setattr(repository, "holds_lease", elsewhere)
-    await bench.open("m1")
-    await bench.settler.settle()
-    assert (await bench.row(Kind.LOCK, "m1")).status is RowStatus.PENDING
 
 
 async def test_only_the_requests_of_dead_gateways_are_recovered(bench_of_each: Bench) -> None:
