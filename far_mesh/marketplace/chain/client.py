@@ -176,6 +176,10 @@ class Chain(Node):
         """How much may still be locked for the user without asking, in units."""
         return wei_to_units(await self._read(self.escrow, "spendingAllowance", wallet))
 
+    async def is_nonce_used(self, wallet: str, nonce: int) -> bool:
+        """Whether an intent of a user with this nonce was used or cancelled."""
+        return bool(await self._read(self.escrow, "isNonceUsed", wallet, nonce))
+
     async def credit_of_wei(self, wallet: str) -> int:
         """What a provider has earned and not withdrawn, in wei."""
         return int(await self._read(self.escrow, "creditOf", wallet))
@@ -279,6 +283,10 @@ class Chain(Node):
         """
         arguments = (wallet, request_key(request_id), units_to_wei(units), lock_seconds)
         return await self.prepare(self.escrow, "createEscrowWithAllowance", arguments, sender)
+
+    async def lock_by_intent(self, sender: str, intent: Sequence[Any], signature: bytes) -> Call:
+        """Lock what a user has signed an ``EscrowIntent`` for, the struct as a sequence. Raises as :meth:`lock`."""
+        return await self.prepare(self.escrow, "createEscrowFor", (tuple(intent), signature), sender)
 
     async def release(self, sender: str, wallet: str, request_id: str, amounts: Sequence[tuple[str, int]]) -> Call:
         """Credit ``amounts`` (provider, units net of the fee) out of a request's escrow. Raises as :meth:`lock`."""

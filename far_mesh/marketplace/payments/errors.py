@@ -5,7 +5,8 @@ FarError
 ├─ PaymentsOff                                                                                503
 ├─ DepositUnknown · DepositPending · DepositRefused                                           404 409 400
 ├─ PayoutInvalid · PayoutFundsShort · PayoutInFlight                                          400 503 409
-└─ PaymentRequired ─ VoucherRefused ─ VoucherMalformed · VoucherForged · VoucherStale         402
+└─ PaymentRequired ─ UnsettledLimit · IntentRefused                                          402
+                   ─ VoucherRefused ─ VoucherMalformed · VoucherForged · VoucherStale         402
                                     · VoucherTooHigh · ChannelUnknown · ChannelClosing · VoucherNeeded
 """
 
@@ -82,6 +83,18 @@ class PayoutInFlight(FarError):
     code = "payout_in_flight"
     retry = True
     status = 409
+
+
+class UnsettledLimit(PaymentRequired):
+    """More than the limit would be owed and not charged yet: lock this request's money, or wait for the next batch."""
+
+    code = "unsettled_limit"
+
+
+class IntentRefused(PaymentRequired):
+    """A signed escrow intent that does not pay for this request."""
+
+    code = "intent_refused"
 
 
 class VoucherRefused(PaymentRequired):

@@ -141,15 +141,23 @@ def signer_of(domain: Domain, voucher: Voucher) -> str:
     """The wallet whose key made the signature, in EIP-55 form.
 
     Raises:
+        VoucherForged: see :func:`recover`.
+    """
+    return recover(digest(domain, voucher.channel_id, voucher.units), voucher.signature)
+
+
+def recover(signed: bytes, signature: str) -> str:
+    """The wallet whose key signed these 32 bytes, in EIP-55 form.
+
+    Raises:
         VoucherForged: it is no signature, or one that the escrow would not accept: each signature has a twin with a
             high s, and of the two only one counts; v is 27 or 28.
     """
-    raw = bytes.fromhex(voucher.signature[2:])
+    raw = bytes.fromhex(signature[2:])
     if len(raw) != 65 or raw[64] not in (27, 28) or int.from_bytes(raw[32:64]) > _HALF_CURVE_ORDER:
         raise VoucherForged("the signature is malleable: its s is too high, or its v is not 27 or 28")
     try:
-        signature = Signature(raw[:64] + bytes([raw[64] - 27]))
-        key = signature.recover_public_key_from_msg_hash(digest(domain, voucher.channel_id, voucher.units))
+        key = Signature(raw[:64] + bytes([raw[64] - 27])).recover_public_key_from_msg_hash(signed)
     except (BadKeySignature, KeyValidationError, ValueError):
         raise VoucherForged("the signature is not one of any key") from None
     return str(key.to_checksum_address())

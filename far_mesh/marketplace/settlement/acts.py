@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from far_mesh.marketplace.chain.client import Call, Chain, EscrowStatus
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.ledger import service as ledger
+from far_mesh.marketplace.payments.intents import parse
 from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.sessions.schemas import Payment
 from far_mesh.marketplace.settlement import repository as outbox
@@ -97,7 +98,10 @@ class LockAct:
         return Ready.YES
 
     async def prepare(self, row: Row) -> Call:
-        """``createEscrowWithAllowance``."""
+        """``createEscrowWithAllowance``, or ``createEscrowFor`` where the user has signed for this one."""
+        if "intent" in row.payload:
+            intent = parse(row.payload["intent"])
+            return await self._chain.lock_by_intent(self._settler, intent.values(), bytes.fromhex(intent.signature[2:]))
         units, seconds = row.payload["units"], row.payload["lock_seconds"]
         return await self._chain.lock(self._settler, row.wallet_address, row.request_id, units, seconds)
 
