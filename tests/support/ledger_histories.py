@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.errors import Conflict, InsufficientBalance, InsufficientFunds
 from far_mesh.marketplace.ledger import repository, service
-from far_mesh.marketplace.ledger.schemas import PLATFORM, Account, Book
+from far_mesh.marketplace.ledger.schemas import PLATFORM, Account, Book, Told
 from far_mesh.marketplace.ledger.split import Prices, Settlement, Tokens, settle
 from far_mesh.marketplace.tables import entries
 
@@ -155,10 +155,10 @@ class History:
             return None
         deposit = self._dice.choice(deposits)
         event = deposit.key.removeprefix(f"{self._name}/deposit ")
-        (account, units), *_ = [(one, units) for one, units in deposit.lines.items() if units > 0]
+        (account,) = [one for one, units in deposit.lines.items() if units > 0]
         self._overdrawn.add(account)
         lines = {one: -amount for one, amount in deposit.lines.items()}
-        return self._act(f"vanish {event}", lambda c: service.deposit_vanished(c, account.owner, units, event), lines)
+        return self._act(f"vanish {event}", lambda c: service.event_vanished(c, Told.DEPOSIT, event), lines)
 
     def _hold(self) -> Act:
         user, request, units = self._dice.choice(self._users), self._new("req"), self._units() // 2 + 1

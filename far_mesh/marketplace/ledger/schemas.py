@@ -35,6 +35,22 @@ PLATFORM = "platform"
 """Owner of the platform's accounts."""
 
 
+class Told(StrEnum):
+    """What a chain tells of a user's money: the first word of the keys under which it is booked."""
+
+    DEPOSIT = "deposit"
+    WITHDRAWAL = "withdrawal"
+    CHANNEL_FUNDED = "channel_funded"
+    CHANNEL_CLOSED = "channel_closed"
+    ESCROW_LOCKED = "escrow_locked"
+    ESCROW_RETURNED = "escrow_returned"
+
+    @property
+    def vanished(self) -> str:
+        """The kind of posting that takes it back."""
+        return f"{self}_vanished"
+
+
 @dataclass(frozen=True, order=True)
 class Account:
     """An account by its name. ``owner`` is a wallet in EIP-55 form, or :data:`PLATFORM`."""

@@ -1,10 +1,12 @@
 """The acts of business, each one balanced posting under one idempotency key, in the caller's transaction.
 
     deposit_seen        chain    → deposit               the chain says that the user paid in
-    deposit_vanished    deposit  → chain                 the chain takes that back: another block came in its place
     withdrawal_seen     deposit  → chain                 the chain says that the user took out
     channel_funded      deposit  → channel               the chain says that the user put a part into a channel
     channel_closed      channel  → deposit               the chain says that what was left of it came back
+    escrow_locked       deposit  → chain                 the chain says that the user locked a part without us
+    escrow_returned     chain    → deposit               the chain says that some of it came back
+    …_vanished          the other way                    the chain takes one of these back: another block came instead
     hold                deposit  → hold                  the most that a request can cost; or out of a channel
     capture             hold     → earned, fee, deposit  what it did cost; the rest goes back to where it was held from
     release_hold        hold     → deposit               it cost nothing
@@ -33,7 +35,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.errors import Conflict, InsufficientBalance, InsufficientFunds
 from far_mesh.marketplace.ledger import repository
-from far_mesh.marketplace.ledger.schemas import MAY_BE_NEGATIVE, PLATFORM, Account, Balance, Book, Posting
+from far_mesh.marketplace.ledger.schemas import MAY_BE_NEGATIVE, PLATFORM, Account, Balance, Book, Posting, Told
 from far_mesh.marketplace.ledger.split import Settlement
 
 FEE = Account(Book.PLATFORM_FEE, PLATFORM)
@@ -61,20 +63,6 @@ async def deposit_seen(connection: AsyncConnection, wallet: str, units: int, eve
     return await _post(connection, Posting(f"deposit:{event}", "deposit_seen", "deposited on chain", lines))
 
 
-async def deposit_vanished(connection: AsyncConnection, wallet: str, units: int, event: str) -> bool:
-    """Take back a deposit that was seen as ``event`` and is no part of the chain any more, even below zero.
-
-    Raises:
-        Conflict: no such deposit was booked.
-    """
-    lines = {Account(Book.USER_DEPOSIT, wallet): -units, Account(Book.CHAIN, wallet): units}
-    booked = await repository.lines_of(connection, f"deposit:{event}")
-    if booked != {account: -amount for account, amount in lines.items() if amount}:
-        raise Conflict(f"a deposit {event} of {units} units was never booked", event=event)
-    posting = Posting(f"deposit_vanished:{event}", "deposit_vanished", "not on chain any more", lines)
-    return await _post(connection, posting, spends=[Account(Book.USER_DEPOSIT, wallet)], has_happened=True)
-
-
 async def withdrawal_seen(connection: AsyncConnection, wallet: str, units: int, event: str) -> bool:
     """Book a withdrawal that the chain has seen, even when it leaves less than nothing: it has happened."""
     _check_amounts(units)
@@ -97,6 +85,37 @@ async def channel_closed(connection: AsyncConnection, wallet: str, units: int, e
     lines = {Account(Book.USER_CHANNEL, wallet): -units, Account(Book.USER_DEPOSIT, wallet): units}
     posting = Posting(f"channel_closed:{event}", "channel_closed", "left in a channel that was closed", lines)
     return await _post(connection, posting, spends=[Account(Book.USER_CHANNEL, wallet)], has_happened=True)
+
+
+async def escrow_locked(connection: AsyncConnection, wallet: str, units: int, event: str) -> bool:
+    """Book what a user has locked in an escrow that is none of ours, even when it leaves less than nothing."""
+    _check_amounts(units)
+    lines = {Account(Book.USER_DEPOSIT, wallet): -units, Account(Book.CHAIN, wallet): units}
+    posting = Posting(f"escrow_locked:{event}", "escrow_locked", "locked on chain without us", lines)
+    return await _post(connection, posting, spends=[Account(Book.USER_DEPOSIT, wallet)], has_happened=True)
+
+
+async def escrow_returned(connection: AsyncConnection, wallet: str, units: int, event: str) -> bool:
+    """Book what has come back from such an escrow."""
+    _check_amounts(units)
+    lines = {Account(Book.CHAIN, wallet): -units, Account(Book.USER_DEPOSIT, wallet): units}
+    posting = Posting(f"escrow_returned:{event}", "escrow_returned", "came back from an escrow without us", lines)
+    return await _post(connection, posting)
+
+
+async def event_vanished(connection: AsyncConnection, told: Told, event: str) -> bool:
+    """Take back what was booked of ``event``, which is no part of the chain any more, even below zero.
+
+    Raises:
+        Conflict: no such thing was booked.
+    """
+    before = await repository.posted(connection, f"{told}:{event}")
+    if before is None:
+        raise Conflict(f"{told}:{event} was never booked", event=event)
+    lines = {account: -units for account, units in before.lines.items()}
+    posting = Posting(f"{told.vanished}:{event}", told.vanished, "not on chain any more", lines)
+    spends = [account for account, units in lines.items() if units < 0 and account.kind not in MAY_BE_NEGATIVE]
+    return await _post(connection, posting, spends=spends, has_happened=True)
 
 
 # ---- a request

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from sqlalchemy import BigInteger, ColumnElement, Table, and_, case, cast, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from far_mesh.marketplace.ledger.schemas import MAY_BE_NEGATIVE, Book
+from far_mesh.marketplace.ledger.schemas import MAY_BE_NEGATIVE, Book, Told
 from far_mesh.marketplace.sessions.schemas import OPEN, Status
 from far_mesh.marketplace.tables import (
     accounts,
@@ -20,7 +20,10 @@ from far_mesh.marketplace.tables import (
     postings,
 )
 
-BY_CHAIN = ("withdrawal_seen", "deposit_vanished", "channel_funded", "channel_closed")
+BY_CHAIN = (
+    *("withdrawal_seen", "channel_funded", "channel_closed", "escrow_locked"),
+    *(told.vanished for told in Told),
+)
 """Kinds of postings that tell what a user has done on chain: they are booked whatever is left."""
 
 

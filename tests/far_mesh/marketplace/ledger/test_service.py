@@ -16,8 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import Conflict, InsufficientBalance, InsufficientFunds
 from far_mesh.marketplace.ledger import repository, service
-from far_mesh.marketplace.ledger.schemas import PLATFORM, Account, Balance, Book
+from far_mesh.marketplace.ledger.schemas import PLATFORM, Account, Balance, Book, Told
 from far_mesh.marketplace.ledger.split import Settlement
+from far_mesh.marketplace.ledger.verify import verify
 from far_mesh.marketplace.tables import APPEND_ONLY, entries, postings
 from tests.far_mesh.marketplace.house import ledger_of
 
@@ -312,10 +313,35 @@ async def test_a_slash_takes_what_is_left_and_gives_it_to_whom_was_harmed(busy: 
 async def test_a_deposit_that_the_chain_takes_back_is_taken_back_once(busy: Database) -> None:
     async with busy.writing() as connection:
         with pytest.raises(Conflict):
-            await service.deposit_vanished(connection, USER, 999, "0xabc:1")
-        assert await service.deposit_vanished(connection, USER, 1_000, "0xabc:1")
-        assert not await service.deposit_vanished(connection, USER, 1_000, "0xabc:1")
+            await service.event_vanished(connection, Told.DEPOSIT, "0xabc:2")
+        assert await service.event_vanished(connection, Told.DEPOSIT, "0xabc:1")
+        assert not await service.event_vanished(connection, Told.DEPOSIT, "0xabc:1")
     assert await balance(busy) == Balance(available=-270, held=100, deposited=0)
+
+
+@pytest.mark.parametrize(
+    ("act", "told"),
+    [
+        (service.deposit_seen, Told.DEPOSIT),
+        (service.withdrawal_seen, Told.WITHDRAWAL),
+        (service.channel_funded, Told.CHANNEL_FUNDED),
+        (service.channel_closed, Told.CHANNEL_CLOSED),
+        (service.escrow_locked, Told.ESCROW_LOCKED),
+        (service.escrow_returned, Told.ESCROW_RETURNED),
+    ],
+)
+async def test_whatever_the_chain_tells_can_be_taken_back_even_below_zero(
+    database: Database, act: Callable[[AsyncConnection, str, int, str], Awaitable[bool]], told: Told
+) -> None:
+    async with database.writing() as connection:
+        assert await act(connection, USER, 40, "0xabc:1@0xblock")
+        assert await act(connection, USER, 0, "0xabc:2@0xblock")
+        assert await service.event_vanished(connection, told, "0xabc:1@0xblock")
+        assert not await service.event_vanished(connection, told, "0xabc:1@0xblock")
+        assert await service.event_vanished(connection, told, "0xabc:2@0xblock")
+    assert set((await ledger_of(database)).values()) == {0}
+    async with database.snapshot() as connection:
+        assert (await verify(connection)).findings == ()
 
 
 @pytest.mark.parametrize(
