@@ -5,6 +5,7 @@ FarError
 ├─ LeaseLost                                                                              between processes
 ├─ Unauthorized ─ NonceUnknown · NonceUsed · NonceExpired · SignInMismatch · BadSignature                   401
 ├─ PaymentRequired ─ InsufficientBalance · AllowanceTooLow                                                  402
+├─ Forbidden · KeyUnknown · TooManyKeys · KeyLimitReached                                           403 404 409 429
 ├─ ModelUnknown · RequestUnknown · NotFound · MethodNotAllowed                                              404 405
 ├─ Conflict ─ InsufficientFunds · QuoteInvalid · BodyTooLarge · UnsupportedParameter · RateLimited          4xx
 └─ ChainUnavailable ─ SettlementDelayed · TransactionReverted · NotEnoughNodes · ShuttingDown · GenerationFailed ·
@@ -99,6 +100,28 @@ class BadSignature(Unauthorized):
     code = "bad_signature"
 
 
+class Forbidden(FarError):
+    """Whoever asks is known, and may not do this: the role or the scope is missing, or only the wallet itself may."""
+
+    code = "forbidden"
+    status = 403
+
+
+class KeyUnknown(FarError):
+    """No such API key, or it is somebody else's."""
+
+    code = "key_not_found"
+    status = 404
+
+
+class KeyLimitReached(FarError):
+    """What an API key may spend in a day is spent, or held by requests under way."""
+
+    code = "key_limit_reached"
+    retry = True
+    status = 429
+
+
 class PaymentRequired(FarError):
     """The request cannot be paid."""
 
@@ -151,6 +174,12 @@ class Conflict(FarError):
 
     code = "conflict"
     status = 409
+
+
+class TooManyKeys(Conflict):
+    """A wallet has as many API keys as it may have."""
+
+    code = "too_many_keys"
 
 
 class InsufficientFunds(Conflict):

@@ -15,6 +15,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     ForeignKey,
     Index,
@@ -132,6 +133,52 @@ login_nonces = Table(
     Column("used_at", UtcDateTime),
 )
 
+# Bearer tokens that somebody signed out of, until they would have expired.
+revoked_tokens = Table(
+    "revoked_tokens",
+    metadata,
+    Column("token_id", String(64), primary_key=True),
+    Column("wallet_address", String(42), nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False, index=True),
+)
+
+# How often a wallet was signed out everywhere. Tokens name the number of their time; a wallet without a row has 0.
+wallet_generations = Table(
+    "wallet_generations",
+    metadata,
+    Column("wallet_address", String(42), primary_key=True),
+    Column("generation", BigInteger, nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
+)
+
+# A key itself is nowhere: only its SHA-256, and its first characters for people.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("key_hash", String(64), nullable=False, unique=True),
+    Column("prefix", String(16), nullable=False),
+    Column("wallet_address", String(42), nullable=False, index=True),
+    Column("name", String(100), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("units_per_day", BigInteger),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("last_used_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    CheckConstraint("units_per_day > 0", name="limit_is_positive"),
+)
+
+# What was spent with a key on a day (UTC), what requests under way hold included. Only of keys with a limit.
+api_key_days = Table(
+    "api_key_days",
+    metadata,
+    Column("key_id", ForeignKey("api_keys.id", ondelete="CASCADE"), primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("units", BigInteger, nullable=False),
+    CheckConstraint("units >= 0", name="not_negative"),
+)
+
 # ---- what was asked and who did it
 
 inference_sessions = Table(
@@ -156,6 +203,8 @@ inference_sessions = Table(
     Column("fee_bps", Integer),
     Column("payment", String(16), nullable=False, server_default="escrow"),
     Column("channel_id", String(66)),
+    # With which API key it was asked for, if that has a limit.
+    Column("api_key_id", String(36)),
     # In which batch it is settled; what has none yet is found by the index, request by request and user by user.
     Column("batch_number", BigInteger),
     # What was counted on its channel so far: after a crash, what was counted and not captured is given back.
