@@ -230,6 +230,16 @@ Index(
     postgresql_where=UNSETTLED,
 )
 
+TO_SETTLE = text("batch_number IS NULL AND total_cost_units > 0 AND payment <> 'escrow'")
+"""What has ended and waits for its batch, the oldest first."""
+Index(
+    "ix_inference_sessions_to_settle",
+    inference_sessions.c.completed_at,
+    inference_sessions.c.id,
+    sqlite_where=TO_SETTLE,
+    postgresql_where=TO_SETTLE,
+)
+
 node_contributions = Table(
     "node_contributions",
     metadata,
@@ -324,6 +334,15 @@ settlement_batches = Table(
     Column("payouts", JSON, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     CheckConstraint("kind IN ('batch', 'root', 'transfer')", name="kind"),
+)
+
+# Somebody wants everything to be settled that can be, without waiting for its time.
+settle_orders = Table(
+    "settle_orders",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("done_at", UtcDateTime, index=True),
 )
 
 # The leaves of payout roots, from which providers claim: all that each was ever given by roots, in units.

@@ -31,9 +31,7 @@ def sessions() -> None:
     )
     op.add_column("inference_sessions", sa.Column("channel_id", sa.String(length=66), nullable=True))
     op.add_column("inference_sessions", sa.Column("batch_number", sa.BigInteger(), nullable=True))
-    op.add_column(
-        "inference_sessions", sa.Column("counted_units", sa.BigInteger(), nullable=False, server_default="0")
-    )
+    op.add_column("inference_sessions", sa.Column("counted_units", sa.BigInteger(), nullable=False, server_default="0"))
     op.create_index(
         op.f("ix_inference_sessions_batch_number_payment_user_wallet"),
         "inference_sessions",
@@ -48,6 +46,14 @@ def sessions() -> None:
         ["user_wallet"],
         sqlite_where=unsettled,
         postgresql_where=unsettled,
+    )
+    to_settle = sa.text("batch_number IS NULL AND total_cost_units > 0 AND payment <> 'escrow'")
+    op.create_index(
+        "ix_inference_sessions_to_settle",
+        "inference_sessions",
+        ["completed_at", "id"],
+        sqlite_where=to_settle,
+        postgresql_where=to_settle,
     )
 
 
@@ -140,6 +146,14 @@ def batches() -> None:
         sa.CheckConstraint("kind IN ('batch', 'root', 'transfer')", name=op.f("ck_settlement_batches_kind")),
         sa.PrimaryKeyConstraint("number", name=op.f("pk_settlement_batches")),
     )
+    op.create_table(
+        "settle_orders",
+        sa.Column("id", ROW_ID, autoincrement=True, nullable=False),
+        sa.Column("asked_at", TIME, nullable=False),
+        sa.Column("done_at", TIME, nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_settle_orders")),
+    )
+    op.create_index(op.f("ix_settle_orders_done_at"), "settle_orders", ["done_at"])
     op.create_table(
         "payout_leaves",
         sa.Column("number", sa.BigInteger(), nullable=False),
