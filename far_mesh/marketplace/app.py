@@ -40,6 +40,8 @@ from far_mesh.marketplace.migrations import upgrade
 from far_mesh.marketplace.openai_api import endpoints as openai_endpoints
 from far_mesh.marketplace.pricing.quotes import Quotes
 from far_mesh.marketplace.pricing.service import Pricing, Terms
+from far_mesh.marketplace.provider import endpoints as provider_endpoints
+from far_mesh.marketplace.provider.service import ProviderService
 from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settings import Settings
 from far_mesh.marketplace.settlement.service import Caretaker, Settlement, Settler
@@ -61,6 +63,7 @@ class Rooms:
     auth: AuthService
     account: AccountService
     inference: InferenceService
+    provider: ProviderService
     health: HealthService
     opened_at: datetime
 
@@ -90,7 +93,15 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
 
     app = FastAPI(title="Far Mesh", version="0.1.0", lifespan=lifespan, redirect_slashes=False)
     http.install(app, settings.max_body_bytes)
-    for room in (auth_endpoints, account_endpoints, inference_endpoints, openai_endpoints, health_endpoints):
+    rooms = (
+        auth_endpoints,
+        account_endpoints,
+        inference_endpoints,
+        openai_endpoints,
+        provider_endpoints,
+        health_endpoints,
+    )
+    for room in rooms:
         app.include_router(room.router)
     return app
 
@@ -131,6 +142,7 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
             auth=_auth(settings, database),
             account=AccountService(database),
             inference=inference,
+            provider=ProviderService(database, chain, meshes),
             health=HealthService(database, chain, inference),
             opened_at=now(),
         )

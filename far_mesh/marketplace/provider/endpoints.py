@@ -1,0 +1,265 @@
+"""``/api/provider``: what those who lend their machines see of their work and their money. Everybody sees their own."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+
+from far_mesh.marketplace.auth.endpoints import Caller
+from far_mesh.marketplace.chain.amounts import units_to_far, units_to_wei
+from far_mesh.marketplace.chain.client import Chain, request_key
+from far_mesh.marketplace.errors import NotFound
+from far_mesh.marketplace.provider.schemas import (
+    BatchAnswer,
+    BatchLine,
+    Claim,
+    ClaimsAnswer,
+    DatedEarning,
+    DayRewards,
+    Earning,
+    HistoryAnswer,
+    HistoryLine,
+    NodeEarnings,
+    NodeRewards,
+    ProviderStats,
+    RewardsAnswer,
+)
+from far_mesh.marketplace.provider.service import (
+    ClaimOfRoot,
+    Line,
+    ProvenLine,
+    ProviderService,
+    Rewards,
+    first_day,
+)
+from far_mesh.marketplace.settlement.schemas import RowStatus
+
+MAX_DAYS, MAX_LINES, MAX_ROOTS = 366, 200, 20
+
+router = APIRouter(tags=["provider"])
+
+
+def provider_service(request: Request) -> ProviderService:
+    """The room's service, made by the app."""
+    service: ProviderService = request.app.state.rooms.provider
+    return service
+
+
+def chain_of(request: Request) -> Chain:
+    """The chain on which the money is."""
+    chain: Chain = request.app.state.rooms.chain
+    return chain
+
+
+Service = Annotated[ProviderService, Depends(provider_service)]
+OnChain = Annotated[Chain, Depends(chain_of)]
+Days = Annotated[int, Query(ge=1, le=MAX_DAYS)]
+Cursor = Annotated[str | None, Query(max_length=64)]
+Limit = Annotated[int, Query(ge=1, le=MAX_LINES)]
+
+
+@router.get("/api/provider/rewards")
+async def rewards(service: Service, chain: OnChain, wallet: Caller, days: Days = 30) -> RewardsAnswer:
+    """All of the caller's money, and what the last days brought: per node, and per day from the oldest to today."""
+    found = await service.rewards(wallet, days)
+    return RewardsAnswer(
+        wallet_address=wallet,
+        **_sums(found),
+        per_node=[_per_node(row) for row in found.per_node],
+        per_day=_per_day(found.per_day, days),
+        chain_id=chain.chain_id,
+        token_address=chain.token_address,
+        escrow_address=chain.escrow_address,
+    )
+
+
+@router.get("/api/provider/history")
+async def history(
+    service: Service, wallet: Caller, cursor: Cursor = None, limit: Limit = 50, receipts: bool = False
+) -> HistoryAnswer:
+    """What the caller's nodes did for which request, and what became of the money, newest first."""
+    page = await service.history(wallet, cursor, limit)
+    return HistoryAnswer(lines=[_line(line, receipts) for line in page.items], next_cursor=page.next_cursor)
+
+
+@router.get("/api/provider/batches/{number}")
+async def batch(
+    service: Service,
+    wallet: Caller,
+    number: Annotated[int, Path(ge=0, lt=2**63)],
+    cursor: Cursor = None,
+    limit: Limit = 50,
+) -> BatchAnswer:
+    """A batch as the chain announces it, with the caller's lines in it and a Merkle proof for each."""
+    part = await service.batch(wallet, number, cursor, limit)
+    found = part.batch
+    return BatchAnswer(
+        number=found.number,
+        kind=found.kind,
+        detail_root=found.detail_root,
+        requests=found.requests,
+        total_units=found.total_units,
+        fee_units=found.fee_units,
+        created_at=found.created_at,
+        status=part.act.status if part.act else RowStatus.PENDING,
+        tx_hash=part.act.tx_hash if part.act else None,
+        block_number=part.act.block_number if part.act else None,
+        payout_units=part.payout_units,
+        lines=[_proven(line) for line in part.lines.items],
+        next_cursor=part.lines.next_cursor,
+    )
+
+
+@router.get("/api/provider/claims")
+async def claims(
+    service: Service,
+    chain: OnChain,
+    wallet: Caller,
+    cursor: Cursor = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_ROOTS)] = MAX_ROOTS,
+) -> ClaimsAnswer:
+    """The payout roots in which the caller is, with what each promises and its proof, newest first."""
+    claimed, page = await service.claims(wallet, cursor, limit)
+    return ClaimsAnswer(
+        wallet_address=wallet,
+        claimed_units=claimed,
+        claims=[_claim(claim) for claim in page.items],
+        next_cursor=page.next_cursor,
+        chain_id=chain.chain_id,
+        escrow_address=chain.escrow_address,
+    )
+
+
+@router.get("/api/provider/stats")
+async def stats(service: Service, wallet: Caller) -> ProviderStats:
+    """The caller's nodes at a glance."""
+    found = await service.stats(wallet)
+    return ProviderStats(
+        total_tokens_served=found.tokens_served,
+        total_earned_far=units_to_far(found.earned_units),
+        active_requests=found.active_requests,
+        uptime=None,
+        avg_latency_ms=found.average_latency_ms,
+    )
+
+
+@router.get("/api/provider/earnings/history")
+async def earnings_history(service: Service, wallet: Caller, days: Days = 30) -> list[Earning]:
+    """What each of the last days brought the caller, from the oldest to today."""
+    by_day = _per_day(await service.per_day(wallet, days), days)
+    return [Earning(date=day.date, amount=day.earned_far) for day in by_day]
+
+
+@router.get("/api/nodes/earnings/{wallet_address}")
+async def node_earnings(service: Service, wallet: Caller, wallet_address: str, days: Days = 30) -> NodeEarnings:
+    """The caller's own earnings, in the words of section 7.2 of the specification."""
+    if wallet_address.lower() != wallet.lower():
+        raise NotFound("a wallet's earnings are for the wallet alone: sign in with it")
+    found = await service.stats(wallet)
+    by_day = _per_day(await service.per_day(wallet, days), days)
+    return NodeEarnings(
+        wallet_address=wallet,
+        total_earned_far=units_to_far(found.earned_units),
+        total_tokens_served=found.tokens_served,
+        active_nodes=found.active_nodes,
+        avg_uptime_percent=None,
+        pending_payout_far=units_to_far(found.pending_units),
+        earnings_history=[DatedEarning(date=day.date, amount_far=day.earned_far) for day in by_day],
+    )
+
+
+def _sums(found: Rewards) -> dict[str, Any]:
+    there = found.on_chain
+    units = {
+        "earned": found.earned,
+        "waiting": found.waiting,
+        "in_flight": found.in_flight,
+        "paid": found.paid,
+        "credit": there.credit if there else None,
+        "unclaimed": there.unclaimed if there else None,
+        "withdrawn": found.withdrawn,
+    }
+    far = {f"{name}_far": None if value is None else units_to_far(value) for name, value in units.items()}
+    return {f"{name}_units": value for name, value in units.items()} | far
+
+
+def _per_node(row: Any) -> NodeRewards:
+    return NodeRewards(
+        node_id=row.node_id,
+        requests=row.requests,
+        tokens=row.tokens,
+        token_layers=row.token_layers,
+        earned_units=row.units,
+        earned_far=units_to_far(row.units),
+    )
+
+
+def _per_day(found: dict[str, Any], days: int) -> list[DayRewards]:
+    """Every day, with or without work."""
+    first, rewards = first_day(days), []
+    for offset in range(days):
+        date = (first + timedelta(days=offset)).date().isoformat()
+        row = found.get(date)
+        units = row.units if row else 0
+        rewards.append(
+            DayRewards(
+                date=date,
+                requests=row.requests if row else 0,
+                token_layers=row.token_layers if row else 0,
+                earned_units=units,
+                earned_far=units_to_far(units),
+            )
+        )
+    return rewards
+
+
+def _line(line: Line, with_receipt: bool) -> HistoryLine:
+    done = line.done
+    return HistoryLine(
+        request_id=done.request_id,
+        earned_at=done.earned_at,
+        model_id=done.model_id,
+        node_id=done.node_id,
+        blocks=(done.first_block, done.end_block),
+        quantization=done.quantization,
+        tokens=done.tokens,
+        token_layers=done.token_layers,
+        units=done.units,
+        far=units_to_far(done.units),
+        state=line.state,
+        paid_at=done.paid_at,
+        batch_number=done.batch_number,
+        tx_hash=line.act.tx_hash if line.act else None,
+        receipt_id=hashlib.sha256(done.receipt.encode()).hexdigest(),
+        receipt=done.receipt if with_receipt else None,
+    )
+
+
+def _proven(line: ProvenLine) -> BatchLine:
+    return BatchLine(
+        request_id=line.request_id,
+        request_key=_hex(request_key(line.request_id)),
+        units=line.units,
+        wei=str(units_to_wei(line.units)),
+        proof=[_hex(one) for one in line.proof],
+    )
+
+
+def _claim(claim: ClaimOfRoot) -> Claim:
+    return Claim(
+        epoch=claim.epoch,
+        state=claim.state,
+        root=_hex(claim.root),
+        claimable_at=claim.claimable_at,
+        cumulative_units=claim.cumulative_units,
+        cumulative_wei=str(units_to_wei(claim.cumulative_units)),
+        open_units=claim.open_units,
+        proof=[_hex(one) for one in claim.proof],
+    )
+
+
+def _hex(value: bytes) -> str:
+    return "0x" + value.hex()
