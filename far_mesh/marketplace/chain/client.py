@@ -14,7 +14,10 @@ from eth_abi.abi import encode
 from eth_utils.abi import event_abi_to_log_topic
 from eth_utils.crypto import keccak
 from web3.contract import AsyncContract
+from web3.contract.async_contract import AsyncContractEvent
+from web3.exceptions import TransactionNotFound
 from web3.logs import DISCARD
+from web3.types import LogReceipt
 
 from far_mesh.marketplace.chain.abi import artifact
 from far_mesh.marketplace.chain.amounts import units_to_wei, wei_to_units, wei_to_units_up
@@ -48,15 +51,16 @@ class Escrow:
 
 
 @dataclass(frozen=True)
-class DepositEvent:
-    """``Deposited`` (positive) or ``DepositWithdrawn`` (negative) of a user, in wei."""
+class EscrowEvent:
+    """What the escrow has announced. ``name`` and ``fields`` are those of the interfaces under ``contracts/escrow``:
+    amounts in wei, 32 bytes as hexadecimal text, wallets in EIP-55 form. ``log_index`` counts in the block."""
 
-    kind: str
-    wallet: str
-    wei: int
+    name: str
+    fields: Mapping[str, Any]
     tx_hash: str
     log_index: int
     block_number: int
+    block_hash: str
 
 
 @dataclass(frozen=True)
@@ -238,21 +242,35 @@ class Chain(Node):
         """What a provider has claimed of all payout roots together, in units."""
         return wei_to_units(await self._read(self.escrow, "claimedOf", wallet))
 
-    async def deposit_events(self, first_block: int, last_block: int) -> list[DepositEvent]:
-        """What users paid in and took out in these blocks, both included, in the order of the chain."""
-        deposited, withdrawn = self.escrow.events.Deposited(), self.escrow.events.DepositWithdrawn()
-        topics = ["0x" + event_abi_to_log_topic(event.abi).hex() for event in (deposited, withdrawn)]
+    async def escrow_events(self, names: Sequence[str], first_block: int, last_block: int) -> list[EscrowEvent]:
+        """What the escrow announced in these blocks, both included, in the order of the chain."""
+        decoders = self._decoders(names)
         async with reachable():
             logs = await self._web3.eth.get_logs(
                 {
                     "address": self.escrow_address,
                     "fromBlock": first_block,
                     "toBlock": last_block,
-                    "topics": [topics],
+                    "topics": [[*decoders]],
                 }
             )
-        decoders = dict(zip(topics, (deposited, withdrawn), strict=True))
-        return [_deposit_event(decoders[log["topics"][0].to_0x_hex()].process_log(log)) for log in logs]
+        return [_escrow_event(decoders, log) for log in logs]
+
+    async def escrow_events_of(self, names: Sequence[str], tx_hash: str) -> list[EscrowEvent]:
+        """What the escrow announced in one transaction; nothing while it is in no block."""
+        decoders = self._decoders(names)
+        try:
+            async with reachable():
+                receipt = await self._web3.eth.get_transaction_receipt(tx_hash)  # type: ignore[arg-type]
+        except TransactionNotFound:
+            return []
+        ours = [log for log in receipt["logs"] if log["address"] == self.escrow_address]
+        return [_escrow_event(decoders, log) for log in ours if log["topics"][0].to_0x_hex() in decoders]
+
+    def _decoders(self, names: Sequence[str]) -> dict[str, AsyncContractEvent]:
+        """Events of the escrow by their first topic."""
+        events = [self.escrow.events[name]() for name in names]
+        return {"0x" + event_abi_to_log_topic(event.abi).hex(): event for event in events}
 
     async def released(self, tx_hash: str) -> Release:
         """What a mined release transaction paid, from its event.
@@ -348,13 +366,15 @@ def _in_wei(units: Mapping[str, int]) -> dict[str, int]:
     return {wallet: units_to_wei(amount) for wallet, amount in units.items()}
 
 
-def _deposit_event(event: Any) -> DepositEvent:
-    sign = 1 if event["event"] == "Deposited" else -1
-    return DepositEvent(
-        kind=event["event"],
-        wallet=event["args"]["user"],
-        wei=sign * event["args"]["amount"],
+def _escrow_event(decoders: Mapping[str, AsyncContractEvent], log: LogReceipt) -> EscrowEvent:
+    event = decoders[log["topics"][0].to_0x_hex()].process_log(log)
+    return EscrowEvent(
+        name=event["event"],
+        fields={
+            name: "0x" + value.hex() if isinstance(value, bytes) else value for name, value in event["args"].items()
+        },
         tx_hash=event["transactionHash"].to_0x_hex(),
         log_index=event["logIndex"],
         block_number=event["blockNumber"],
+        block_hash=event["blockHash"].to_0x_hex(),
     )

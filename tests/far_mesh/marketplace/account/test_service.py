@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from far_mesh.marketplace.account.service import DepositWatcher
+from far_mesh.marketplace.account.watcher import DepositWatcher
 from far_mesh.marketplace.chain.client import Chain, address_of
 from far_mesh.marketplace.chain.wallet import ChainWallet
 from far_mesh.marketplace.database import Database

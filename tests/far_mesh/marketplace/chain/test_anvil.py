@@ -34,7 +34,10 @@ async def test_a_stopped_chain_goes_on_where_it_was(tmp_path: Path) -> None:
     await chain.check()
     assert await chain.genesis_hash() == genesis
     assert await chain.deposit_of(address_of(dev_key(0))) == 77
-    assert [event.wei for event in await chain.deposit_events(0, await chain.block_number())] == [77 * 10**9]
+    (deposited,) = await chain.escrow_events(["Deposited"], 0, await chain.block_number())
+    assert deposited.fields["amount"] == 77 * 10**9
+    assert await chain.escrow_events_of(["Deposited"], deposited.tx_hash) == [deposited]
+    assert await chain.escrow_events_of(["DepositWithdrawn"], deposited.tx_hash) == []
     await chain.close()
     await anvil.stop()
     with pytest.raises(ChainUnavailable):
