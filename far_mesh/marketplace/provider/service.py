@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from discovery.protocol.ids import Wallet
 from far_mesh.marketplace.chain.amounts import wei_to_units
 from far_mesh.marketplace.chain.client import Chain, PayoutRoot
 from far_mesh.marketplace.clock import now
@@ -163,7 +162,7 @@ class ProviderService:
         self._details: _Kept[tuple[int, str], _Details] = _Kept(TREES_KEPT)
         self._roots: _Kept[int, Tree] = _Kept(TREES_KEPT)
 
-    async def rewards(self, wallet: Wallet, days: int) -> Rewards:
+    async def rewards(self, wallet: str, days: int) -> Rewards:
         """All of a provider's money, and what the last days brought."""
         since = first_day(days)
         async with self._database.snapshot() as connection:
@@ -182,7 +181,7 @@ class ProviderService:
             per_day=per_day,
         )
 
-    async def _on_chain(self, wallet: Wallet, committed: Sequence[Leaf]) -> OnChain | None:
+    async def _on_chain(self, wallet: str, committed: Sequence[Leaf]) -> OnChain | None:
         try:
             credit = wei_to_units(await self._chain.credit_of_wei(wallet))
             claimed = await self._chain.claimed_of(wallet)
@@ -195,7 +194,7 @@ class ProviderService:
         except ChainUnavailable:
             return None
 
-    async def history(self, wallet: Wallet, cursor: str | None, limit: int) -> Page[Line]:
+    async def history(self, wallet: str, cursor: str | None, limit: int) -> Page[Line]:
         """What the provider's nodes did, newest first.
 
         Raises:
@@ -208,7 +207,7 @@ class ProviderService:
         lines = [_line(one, _act(acts, one.outbox_keys)) for one in done[:limit]]
         return Page(lines, str(lines[-1].done.place) if len(done) > limit else None)
 
-    async def batch(self, wallet: Wallet, number: int, cursor: str | None, limit: int) -> BatchPart:
+    async def batch(self, wallet: str, number: int, cursor: str | None, limit: int) -> BatchPart:
         """A batch in which the provider is, with its lines in the order of the requests.
 
         Raises:
@@ -236,7 +235,7 @@ class ProviderService:
             payouts = await repository.payouts_of_batch(connection, number)
         return await asyncio.to_thread(_details_of, fees, payouts)  # thousands of hashes
 
-    async def claims(self, wallet: Wallet, cursor: str | None, limit: int) -> tuple[int, Page[ClaimOfRoot]]:
+    async def claims(self, wallet: str, cursor: str | None, limit: int) -> tuple[int, Page[ClaimOfRoot]]:
         """What was claimed of all payout roots together, in units; and the roots in which the provider is.
 
         Raises:
@@ -251,7 +250,7 @@ class ProviderService:
         claims = [await self._claim(wallet, leaf, _act(acts, _keys(leaf)), claimed) for leaf in leaves[:limit]]
         return claimed, Page(claims, str(claims[-1].epoch) if len(leaves) > limit else None)
 
-    async def _claim(self, wallet: Wallet, leaf: Leaf, act: Act | None, claimed: int) -> ClaimOfRoot:
+    async def _claim(self, wallet: str, leaf: Leaf, act: Act | None, claimed: int) -> ClaimOfRoot:
         tree = await self._roots.get(leaf.number, lambda: self._plant(leaf.number))
         said = await self._chain.payout_root_of(leaf.number)
         state = _state_of_claim(leaf, act, said, claimed)
@@ -270,7 +269,7 @@ class ProviderService:
             leaves = await repository.leaves_of_root(connection, number)
         return await asyncio.to_thread(payout_tree, leaves)
 
-    async def stats(self, wallet: Wallet) -> Stats:
+    async def stats(self, wallet: str) -> Stats:
         """What a dashboard shows at a glance."""
         nodes = [announced for mesh in self._meshes.values() for announced in await mesh.nodes()]
         async with self._database.snapshot() as connection:
@@ -285,7 +284,7 @@ class ProviderService:
                 average_latency_ms=await repository.average_latency_ms(connection, wallet),
             )
 
-    async def per_day(self, wallet: Wallet, days: int) -> dict[str, Any]:
+    async def per_day(self, wallet: str, days: int) -> dict[str, Any]:
         """What each of the last days brought on which there was something, by its date."""
         async with self._database.reading() as connection:
             return await repository.per_day(connection, wallet, first_day(days))
