@@ -19,32 +19,45 @@ import structlog
 from fastapi import FastAPI
 from sqlalchemy.engine import make_url
 
+from discovery.protocol.ids import check_wallet
 from far_mesh.marketplace import http
 from far_mesh.marketplace.account import endpoints as account_endpoints
-from far_mesh.marketplace.account.service import AccountService, DepositWatcher
+from far_mesh.marketplace.account.service import AccountService
+from far_mesh.marketplace.account.watcher import DepositWatcher
 from far_mesh.marketplace.auth import endpoints as auth_endpoints
+from far_mesh.marketplace.auth.contract_wallets import ContractWallets
 from far_mesh.marketplace.auth.service import Audience, AuthService
 from far_mesh.marketplace.auth.tokens import Tokens
-from far_mesh.marketplace.chain.client import Chain
+from far_mesh.marketplace.chain.client import Chain, address_of
+from far_mesh.marketplace.channels import endpoints as channel_endpoints
+from far_mesh.marketplace.channels.service import ChannelService
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.health import endpoints as health_endpoints
 from far_mesh.marketplace.health.service import HealthService
 from far_mesh.marketplace.inference import endpoints as inference_endpoints
 from far_mesh.marketplace.inference.meshes import MeshLike, swarm_meshes
+from far_mesh.marketplace.inference.payment import Terms
 from far_mesh.marketplace.inference.run import Limits
 from far_mesh.marketplace.inference.service import InferenceService
+from far_mesh.marketplace.inference.till import Credit, Till
+from far_mesh.marketplace.keys import endpoints as keys_endpoints
+from far_mesh.marketplace.keys.service import KeyService
 from far_mesh.marketplace.ledger.notes import Notes
 from far_mesh.marketplace.logs import where_it_failed
 from far_mesh.marketplace.migrations import upgrade
 from far_mesh.marketplace.openai_api import endpoints as openai_endpoints
+from far_mesh.marketplace.payments.vouchers import Domain
 from far_mesh.marketplace.pricing.quotes import Quotes
-from far_mesh.marketplace.pricing.service import Pricing, Terms
+from far_mesh.marketplace.pricing.service import Pricing
+from far_mesh.marketplace.pricing.service import Terms as PriceTerms
 from far_mesh.marketplace.provider import endpoints as provider_endpoints
 from far_mesh.marketplace.provider.service import ProviderService
 from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settings import Settings
-from far_mesh.marketplace.settlement.service import Caretaker, Settlement, Settler
+from far_mesh.marketplace.settlement.acts import escrow_acts
+from far_mesh.marketplace.settlement.fees import FeeWatch
+from far_mesh.marketplace.settlement.service import Caretaker, Rules, Settlement, Settler
 
 RESTART_SECONDS = 1.0
 FLUSH_SECONDS = 5.0
@@ -61,7 +74,10 @@ class Rooms:
     database: Database
     chain: Chain
     auth: AuthService
+    keys: KeyService
     account: AccountService
+    channels: ChannelService
+    terms: Terms
     inference: InferenceService
     provider: ProviderService
     health: HealthService
@@ -82,6 +98,7 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
     """
     settings.require("chain_rpc_url", "token_address", "escrow_address", "models")
     settings.jwt_key()
+    settings.jwt_other_keys()
     settings.settler_key()
     sys.setrecursionlimit(_RECURSION_LIMIT)
 
@@ -89,13 +106,16 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_rooms(settings, open_meshes) as rooms:
             app.state.rooms = rooms
+            app.state.accepts = rooms.terms.accepts
             yield
 
     app = FastAPI(title="Far Mesh", version="0.1.0", lifespan=lifespan, redirect_slashes=False)
     http.install(app, settings.max_body_bytes)
     rooms = (
         auth_endpoints,
+        keys_endpoints,
         account_endpoints,
+        channel_endpoints,
         inference_endpoints,
         openai_endpoints,
         provider_endpoints,
@@ -119,9 +139,11 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
         chain = await _open_chain(settings, stack)
         watcher = _watcher(settings, database, chain)
         await watcher.open()
+        fees = FeeWatch(chain, settings.fee_bps)
+        await fees.check()
         meshes = await stack.enter_async_context(open_meshes(settings))
         settlement = Settlement(database, chain, settings.lock_timeout_seconds)
-        settler = Settler(database, chain, settings.settler_key(), gateway, settlement, settings.confirmations)
+        settler = _settler(settings, database, chain, gateway, settlement)
         caretaker = Caretaker(database, gateway, settlement)
         await caretaker.tend()
         stack.push_async_callback(caretaker.leave)
@@ -130,17 +152,26 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
             "deposits": watcher.run,
             "caretaker": caretaker.run,
             "notes": Notes(database).run,
+            "fees": fees.run,
         }
         for name, run in tasks.items():
             stack.push_async_callback(_end, asyncio.create_task(_supervised(name, run), name=name))
-        inference = _inference(settings, database, settlement, gateway, meshes)
+        domain = Domain(chain.chain_id, chain.escrow_address)
+        channels = ChannelService(database, domain, watcher.look, settings.voucher_step_units)
+        credit = Credit(settings.unsettled_limit_units, settings.lock_seconds, settings.voucher_seconds)
+        till = Till(database, chain, channels, fees, credit)
+        inference = _inference(settings, database, settlement, gateway, meshes, till)
+        keys = KeyService(database, settings.auth_cache_seconds)
         stack.push_async_callback(_flush, settler)
         stack.push_async_callback(inference.close)
         yield Rooms(
             database=database,
             chain=chain,
-            auth=_auth(settings, database),
+            auth=_auth(settings, database, keys, chain),
+            keys=keys,
             account=AccountService(database),
+            channels=channels,
+            terms=_terms(settings, chain),
             inference=inference,
             provider=ProviderService(database, chain, meshes),
             health=HealthService(database, chain, inference),
@@ -165,6 +196,13 @@ async def _open_chain(settings: Settings, stack: AsyncExitStack) -> Chain:
     return chain
 
 
+def _settler(settings: Settings, database: Database, chain: Chain, gateway: Gateway, settlement: Settlement) -> Settler:
+    key = settings.settler_key()
+    max_fee_wei = round(settings.max_fee_gwei * 10**9) or None
+    rules = Rules(settings.confirmations, settings.bump_seconds, max_fee_wei, settings.reorg_blocks)
+    return Settler(database, chain, key, gateway, settlement, escrow_acts(database, chain, address_of(key)), rules)
+
+
 def _watcher(settings: Settings, database: Database, chain: Chain) -> DepositWatcher:
     return DepositWatcher(
         database,
@@ -175,17 +213,28 @@ def _watcher(settings: Settings, database: Database, chain: Chain) -> DepositWat
     )
 
 
-def _auth(settings: Settings, database: Database) -> AuthService:
-    tokens = Tokens(settings.jwt_key(), settings.uri, settings.jwt_seconds)
-    audience = Audience(settings.domain, settings.uri, settings.chain_id, settings.nonce_seconds)
-    return AuthService(database, tokens, audience)
+def _auth(settings: Settings, database: Database, keys: KeyService, chain: Chain) -> AuthService:
+    return AuthService(
+        database,
+        Tokens(settings.jwt_key(), settings.uri, settings.jwt_seconds, settings.jwt_other_keys()),
+        Audience(settings.domain, settings.uri, settings.chain_id, settings.nonce_seconds),
+        keys,
+        operators=frozenset(map(check_wallet, settings.operators)),
+        contracts=ContractWallets(chain),
+        recall_seconds=settings.auth_cache_seconds,
+    )
 
 
 def _inference(
-    settings: Settings, database: Database, settlement: Settlement, gateway: Gateway, meshes: Mapping[str, MeshLike]
+    settings: Settings,
+    database: Database,
+    settlement: Settlement,
+    gateway: Gateway,
+    meshes: Mapping[str, MeshLike],
+    till: Till,
 ) -> InferenceService:
     limits = Limits(settings.lock_seconds, settings.generation_seconds)
-    terms = Terms(settings.fee_bps, settings.cached_discount_bps, settings.requests_per_node)
+    terms = PriceTerms(settings.fee_bps, settings.cached_discount_bps, settings.requests_per_node)
     return InferenceService(
         database,
         settlement,
@@ -196,6 +245,18 @@ def _inference(
         settings.default_max_tokens,
         Pricing(database, terms),
         Quotes(settings.jwt_key(), settings.quote_seconds),
+        till,
+    )
+
+
+def _terms(settings: Settings, chain: Chain) -> Terms:
+    return Terms(
+        chain_id=chain.chain_id,
+        token=chain.token_address,
+        escrow=chain.escrow_address,
+        lock_seconds=settings.lock_seconds,
+        fee_bps=settings.fee_bps,
+        step_units=settings.voucher_step_units,
     )
 
 

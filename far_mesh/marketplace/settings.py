@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from discovery.dht.keys import DEFAULT_PREFIX
+from discovery.protocol.errors import InvalidWallet
+from discovery.protocol.ids import check_wallet
 from far_mesh.marketplace.errors import InvalidSetting, MissingSetting
 from far_mesh.marketplace.ledger.split import BPS, MAX_FEE_BPS
 
@@ -58,6 +60,13 @@ class ModelOffer(BaseModel):
         return self.name or self.model_id.rsplit("/", 1)[-1]
 
 
+def _long_enough(secret: SecretStr, variable: str) -> str:
+    text = secret.get_secret_value()
+    if len(text.encode()) < MIN_JWT_SECRET_BYTES:
+        raise InvalidSetting(f"{variable} must be at least 32 bytes of randomness", setting=variable)
+    return text
+
+
 class Settings(BaseSettings):
     """Environment variables are the field names in upper case behind ``FAR_``. Secrets have no default."""
 
@@ -79,10 +88,17 @@ class Settings(BaseSettings):
     escrow_address: str = ""
     settler_private_key: SecretStr | None = None
     confirmations: Annotated[int, Field(ge=0)] = 0
+    reorg_blocks: Annotated[int, Field(ge=0)] = 64
+    bump_seconds: Annotated[float, Field(gt=0)] = 30.0
+    max_fee_gwei: Annotated[float, Field(ge=0)] = 0.0
     chain_start_block: Annotated[int, Field(ge=0)] = 0
     deposit_poll_seconds: Annotated[float, Field(gt=0)] = 0.5
     lock_seconds: Annotated[int, Field(ge=300, le=86_400)] = 1800
     lock_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+
+    unsettled_limit_units: Units = 10**9
+    voucher_step_units: Annotated[Units, Field(ge=1)] = 10_000_000
+    voucher_seconds: Annotated[float, Field(gt=0)] = 30.0
 
     payment_provider: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")] = "evm"
     deposit_address: str = ""
@@ -91,8 +107,11 @@ class Settings(BaseSettings):
     solana_private_key: SecretStr | None = None
 
     jwt_secret: SecretStr | None = None
+    jwt_other_secrets: tuple[SecretStr, ...] = ()
     jwt_seconds: Annotated[int, Field(ge=60)] = 3600
     nonce_seconds: Annotated[int, Field(ge=10)] = 300
+    auth_cache_seconds: Annotated[float, Field(ge=0, le=60)] = 2.0
+    operators: tuple[str, ...] = ()
 
     initial_peers: tuple[str, ...] = ()
     dht_prefix: Annotated[str, Field(min_length=1, max_length=64)] = DEFAULT_PREFIX
@@ -111,6 +130,14 @@ class Settings(BaseSettings):
         if len(set(names)) != len(names):
             raise ValueError("two models have the same id")
         return models
+
+    @field_validator("operators")
+    @classmethod
+    def _operators_are_wallets(cls, operators: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(check_wallet(wallet) for wallet in operators)
+        except InvalidWallet:
+            raise ValueError("one of the wallets is not an EVM address with the right checksum") from None
 
     @classmethod
     def read(cls, **overrides: Any) -> Settings:
@@ -178,10 +205,15 @@ class Settings(BaseSettings):
         """
         self.require("jwt_secret")
         assert self.jwt_secret is not None
-        secret = self.jwt_secret.get_secret_value()
-        if len(secret.encode()) < MIN_JWT_SECRET_BYTES:
-            raise InvalidSetting("FAR_JWT_SECRET must be at least 32 bytes of randomness", setting="FAR_JWT_SECRET")
-        return secret
+        return _long_enough(self.jwt_secret, "FAR_JWT_SECRET")
+
+    def jwt_other_keys(self) -> tuple[str, ...]:
+        """Further secrets whose bearer tokens count, while one takes the place of another.
+
+        Raises:
+            InvalidSetting: one is shorter than 32 bytes.
+        """
+        return tuple(_long_enough(secret, "FAR_JWT_OTHER_SECRETS") for secret in self.jwt_other_secrets)
 
     def settler_key(self) -> str:
         """The private key of the settler, in hexadecimal.

@@ -61,12 +61,25 @@ class SignedCall:
 
 
 @dataclass(frozen=True)
+class BlockId:
+    """A block. The hash tells two blocks of one number apart, of which the chain keeps one."""
+
+    number: int
+    hash: str
+
+
+@dataclass(frozen=True)
 class Mined:
     """What became of a transaction that is in a block."""
 
     ok: bool
     block_number: int
     block_hash: str = ""
+
+    @property
+    def block(self) -> BlockId:
+        """The block that it is in."""
+        return BlockId(self.block_number, self.block_hash)
 
 
 @dataclass(frozen=True)
@@ -142,6 +155,11 @@ def call_of(raw: str) -> tuple[Call, Mapping[str, int]]:
     return call, {name: said[name] for name in ("maxPriorityFeePerGas", "maxFeePerGas")}
 
 
+def max_fee_of(raw: str) -> int:
+    """The most that a signed transaction offers, in wei per gas."""
+    return call_of(raw)[1]["maxFeePerGas"]
+
+
 def _raised(fee: int) -> int:
     return -(-fee * REPLACEMENT_PERCENT // 100)
 
@@ -196,6 +214,12 @@ class Node:
         async with reachable():
             return await self._web3.eth.block_number
 
+    async def head(self) -> BlockId:
+        """The newest block."""
+        async with reachable():
+            block = await self._web3.eth.get_block("latest")
+        return BlockId(block["number"], str(block["hash"].to_0x_hex()))
+
     async def block_hash(self, number: int) -> str | None:
         """The hash of the block that has this number now, or None when there is none."""
         try:
@@ -240,11 +264,15 @@ class Node:
             reason = f"{address} does not answer {signature} with {answers}"
             raise TransactionReverted(reason, reason=reason) from error
 
-    async def simulate(self, to: str, data: str, *, sender: str | None = None, at: int | None = None) -> bytes:
-        """What a call would answer; nothing changes. Raises as :meth:`call`."""
+    async def simulate(
+        self, to: str, data: str, *, sender: str | None = None, at: int | None = None, gas: int | None = None
+    ) -> bytes:
+        """What a call would answer with at most ``gas``; nothing changes. Raises as :meth:`call`."""
         question: TxParams = {"to": self._web3.to_checksum_address(to), "data": data}  # type: ignore[typeddict-item]
         if sender is not None:
             question["from"] = self._web3.to_checksum_address(sender)
+        if gas is not None:
+            question["gas"] = gas
         async with reachable():
             return bytes(await self._web3.eth.call(question, "latest" if at is None else at))
 
@@ -316,9 +344,11 @@ class Node:
             tip = await self._web3.eth.max_priority_fee
         return {"maxPriorityFeePerGas": tip, "maxFeePerGas": 2 * block.get("baseFeePerGas", 0) + tip}
 
-    async def sign(self, call: Call, nonce: int, private_key: str) -> SignedCall:
-        """The transaction for ``call``, not sent."""
-        return self._sign(call, nonce, private_key, await self.fees())
+    async def sign(self, call: Call, nonce: int, private_key: str, max_fee: int | None = None) -> SignedCall:
+        """The transaction for ``call``, not sent. It offers no more than ``max_fee`` wei per gas."""
+        fees = await self.fees()
+        offered = fees if max_fee is None else {name: min(fee, max_fee) for name, fee in fees.items()}
+        return self._sign(call, nonce, private_key, offered)
 
     async def sign_dearer(self, before: SignedCall, private_key: str) -> SignedCall:
         """The same transaction with the same nonce and higher fees, not sent: of the two at most one can be mined."""

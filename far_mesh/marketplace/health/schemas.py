@@ -34,12 +34,17 @@ class FailedRow(BaseModel):
 
 
 class SettlementReadiness(BaseModel):
-    """The outbox: how many rows are in each state."""
+    """The outbox: how many rows are in each state. ``settler`` is the gateway that settles now, ``oldest_seconds`` for
+    how long the row that waits longest has waited, ``at_fee_cap`` how many wait because ``FAR_MAX_FEE_GWEI`` allows
+    no more."""
 
     pending: int
     sent: int
     confirmed: int
     failed: int
+    settler: str | None
+    oldest_seconds: float | None
+    at_fee_cap: int
     failures: list[FailedRow]
 
 

@@ -11,6 +11,7 @@ from far_mesh.marketplace.errors import DatabaseUnavailable
 from far_mesh.marketplace.health.schemas import FailedRow, ModelReadiness, PartState, Readiness, SettlementReadiness
 from far_mesh.marketplace.inference.service import InferenceService, ModelState
 from far_mesh.marketplace.settlement import repository as outbox
+from far_mesh.marketplace.settlement.service import LEASE
 from far_mesh.route import in_words
 
 
@@ -48,11 +49,19 @@ class HealthService:
         try:
             async with self._database.reading() as connection:
                 counts = await outbox.counts(connection)
-                failed = await outbox.failed_releases(connection)
+                failed = await outbox.failures(connection)
+                settler = await outbox.holder(connection, LEASE)
+                oldest = await outbox.oldest_unfinished(connection)
+                capped = await outbox.count_capped(connection)
         except DatabaseUnavailable:
             return None
-        failures = [FailedRow(kind=row.kind, request_id=row.request_id, reason=row.error) for row in failed]
-        return SettlementReadiness(**counts, failures=failures)
+        return SettlementReadiness(
+            **counts,
+            settler=settler,
+            oldest_seconds=None if oldest is None else round(oldest.total_seconds(), 3),
+            at_fee_cap=capped,
+            failures=[FailedRow(kind=row.kind, request_id=row.request_id, reason=row.error) for row in failed],
+        )
 
 
 async def _state_of(check: Awaitable[object]) -> PartState:

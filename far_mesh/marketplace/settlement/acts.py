@@ -59,7 +59,7 @@ class Act(Protocol):
         """Whether the chain has done it, by whatever transaction."""
 
     async def confirmed(self, connection: AsyncConnection, row: Row) -> None:
-        """The chain has done it, in ``row.block_number``. This comes again after it vanished (``row.vanished`` times)."""
+        """The chain has done it, in ``row.block_number``. It comes again after it vanished."""
 
     async def returned(self, connection: AsyncConnection, row: Row, reason: str) -> None:
         """The chain will not do it: the row has failed for good."""
@@ -106,9 +106,9 @@ class LockAct:
         return await self._chain.lock(self._settler, row.wallet_address, row.request_id, units, seconds)
 
     async def has_happened(self, row: Row) -> bool:
-        """There is an escrow of this amount, and if it has ended, we have ended it."""
+        """There is an escrow of this amount or more, and if it has ended, we have ended it."""
         escrow = await self._chain.escrow_of(row.wallet_address, row.request_id)
-        if escrow.amount_units != row.payload["units"]:
+        if escrow.amount_units < row.payload["units"]:
             return False
         async with self._database.reading() as connection:
             asked_for = await outbox.of_request(connection, row.request_id)

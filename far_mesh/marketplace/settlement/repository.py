@@ -10,15 +10,17 @@ from typing import Any
 from sqlalchemy import ColumnElement, DateTime, Interval, case, func, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from far_mesh.marketplace.chain.client import SignedCall, escrow_id_of
+from far_mesh.marketplace.chain.client import escrow_id_of
+from far_mesh.marketplace.chain.node import BlockId, SignedCall
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import insert_if_absent
 from far_mesh.marketplace.errors import LeaseLost
 from far_mesh.marketplace.sessions.schemas import Gateway
-from far_mesh.marketplace.settlement.schemas import Fence, Kind, Row, RowStatus
-from far_mesh.marketplace.tables import UtcDateTime, chain_outbox, leases
+from far_mesh.marketplace.settlement.schemas import Attempt, Fence, Kind, Row, RowStatus
+from far_mesh.marketplace.tables import UtcDateTime, chain_attempts, chain_outbox, leases
 
 _COLUMNS = [chain_outbox.c[field.name] for field in fields(Row)]
+ABANDONED, FEE_CAP = "abandoned", "fee_cap"
 _UNFINISHED = (RowStatus.PENDING.value, RowStatus.SENT.value)
 
 
@@ -64,50 +66,91 @@ async def has_unfinished_before(connection: AsyncConnection, row: Row) -> bool:
     return bool(await _select(connection, earlier & chain_outbox.c.status.in_(_UNFINISHED), 1))
 
 
+async def on_their_way(connection: AsyncConnection, limit: int = 100) -> list[Row]:
+    """Rows that are sent, in the order in which the chain will take them."""
+    query = select(*_COLUMNS).where(chain_outbox.c.status == RowStatus.SENT.value)
+    ordered = query.order_by(chain_outbox.c.nonce, chain_outbox.c.id).limit(limit)
+    return [_row(row) for row in await connection.execute(ordered)]
+
+
+async def has_unfinished(connection: AsyncConnection) -> bool:
+    """Whether anything is to be sent, or on its way."""
+    return bool(await _select(connection, chain_outbox.c.status.in_(_UNFINISHED), 1))
+
+
 async def last_nonce(connection: AsyncConnection) -> int | None:
-    """The highest nonce among rows that are on their way."""
-    query = select(func.max(chain_outbox.c.nonce)).where(chain_outbox.c.status == RowStatus.SENT.value)
+    """The highest nonce that was signed for a row which is on its way."""
+    is_sent = (chain_outbox.c.id == chain_attempts.c.outbox_id) & (chain_outbox.c.status == RowStatus.SENT.value)
+    query = select(func.max(chain_attempts.c.nonce)).join(chain_outbox, is_sent)
     found: int | None = (await connection.execute(query)).scalar_one()
     return found
 
 
-async def mark_sent(connection: AsyncConnection, row: Row, signed: SignedCall) -> bool:
-    """Write down what is about to be sent. False: somebody else has taken the row."""
+async def attempts(connection: AsyncConnection, row: Row) -> list[Attempt]:
+    """All that was ever signed for a row, the newest first."""
+    columns = [chain_attempts.c[field.name] for field in fields(Attempt)]
+    query = select(*columns).where(chain_attempts.c.outbox_id == row.id).order_by(chain_attempts.c.id.desc())
+    return [Attempt(**found._asdict()) for found in await connection.execute(query)]
+
+
+# ---- a row goes on; each answers the row as it is then, or None when somebody else has changed it
+
+
+async def mark_sent(connection: AsyncConnection, row: Row, signed: SignedCall) -> Row | None:
+    """Write down what is about to be sent, for the first time or (``row`` is sent already) with another fee."""
     values = {"nonce": signed.nonce, "raw_tx": signed.raw, "tx_hash": signed.tx_hash, "sent_at": now()}
-    return await _change(
-        connection, row, RowStatus.PENDING, status=RowStatus.SENT.value, attempts=row.attempts + 1, error=None, **values
+    count = row.attempts + 1
+    sent = await _change(
+        connection, row, status=RowStatus.SENT.value, attempts=count, error=None, error_code=None, **values
     )
+    if sent is not None:
+        # What is signed again with the same nonce and fee is the same transaction.
+        attempt = {"outbox_id": row.id, "nonce": signed.nonce, "tx_hash": signed.tx_hash, "raw_tx": signed.raw}
+        await connection.execute(insert_if_absent(connection, chain_attempts).values(**attempt, signed_at=now()))
+    return sent
 
 
-async def mark_pending(connection: AsyncConnection, row: Row) -> bool:
+async def mark_pending(connection: AsyncConnection, row: Row) -> Row | None:
     """What was signed can never be mined, because its nonce was used for something else: sign anew."""
     cleared = {"nonce": None, "raw_tx": None, "tx_hash": None, "sent_at": None}
-    return await _change(connection, row, RowStatus.SENT, status=RowStatus.PENDING.value, **cleared)
+    return await _change(connection, row, status=RowStatus.PENDING.value, **cleared)
 
 
-async def mark_confirmed(connection: AsyncConnection, row: Row, note: str | None = None) -> bool:
-    """The chain has done it, or there was nothing to do (``note``)."""
-    return await _change(
-        connection, row, row.status, status=RowStatus.CONFIRMED.value, finished_at=now(), error=note, error_code=None
-    )
+async def mark_confirmed(
+    connection: AsyncConnection, row: Row, block: BlockId | None, attempt: Attempt | None, note: str | None = None
+) -> Row | None:
+    """The chain has done it, in ``block`` or before, by ``attempt`` or by something that is not ours; or there was
+    nothing to do (``note``)."""
+    values = {"status": RowStatus.CONFIRMED.value, "finished_at": now(), "error": note, "error_code": None}
+    return await _change(connection, row, **values, **_place(block, attempt))
 
 
-async def mark_failed(connection: AsyncConnection, row: Row, code: str, error: str) -> bool:
+async def mark_moved(connection: AsyncConnection, row: Row, block: BlockId, attempt: Attempt | None) -> Row | None:
+    """The chain has done it in another block than the one that was noted."""
+    return await _change(connection, row, **_place(block, attempt))
+
+
+async def mark_vanished(connection: AsyncConnection, row: Row) -> Row | None:
+    """The chain has given up the block in which it had been done. What was signed for it is on its way again."""
+    status = RowStatus.PENDING if row.raw_tx is None else RowStatus.SENT
+    gone = {"block_number": None, "block_hash": None, "finished_at": None, "vanished": row.vanished + 1}
+    return await _change(connection, row, status=status.value, sent_at=row.sent_at and now(), **gone)
+
+
+async def mark_failed(connection: AsyncConnection, row: Row, code: str, error: str) -> Row | None:
     """The chain refuses it for good."""
-    return await _change(
-        connection,
-        row,
-        row.status,
-        status=RowStatus.FAILED.value,
-        finished_at=now(),
-        error_code=code[:64],
-        error=error[:500],
-    )
+    values = {"status": RowStatus.FAILED.value, "finished_at": now(), "error_code": code[:64], "error": error[:500]}
+    return await _change(connection, row, **values)
+
+
+async def mark_capped(connection: AsyncConnection, row: Row) -> Row | None:
+    """It waits, and what would bring it on is dearer than is allowed."""
+    return await _change(connection, row, error_code=FEE_CAP, error="its fee would have to be above FAR_MAX_FEE_GWEI")
 
 
 async def note_objection(connection: AsyncConnection, row: Row, objection: str) -> None:
     """Why the node did not take what was sent; it will be offered again."""
-    await _change(connection, row, RowStatus.SENT, error=objection[:500])
+    await _change(connection, row, error=objection[:500])
 
 
 async def abandon_lock(connection: AsyncConnection, request_id: str) -> bool:
@@ -115,32 +158,58 @@ async def abandon_lock(connection: AsyncConnection, request_id: str) -> bool:
     row = await find(connection, Kind.LOCK, request_id)
     if row is None or row.status is RowStatus.FAILED:
         return True
-    return await _change(
-        connection,
-        row,
-        RowStatus.PENDING,
-        status=RowStatus.FAILED.value,
-        finished_at=now(),
-        error_code="abandoned",
-        error="the request ended before its money was locked",
-    )
+    if row.status is not RowStatus.PENDING or row.vanished:
+        return False
+    return await mark_failed(connection, row, ABANDONED, "the request ended before its money was locked") is not None
 
 
 async def counts(connection: AsyncConnection) -> dict[str, int]:
     """How many rows are in each state; abandoned locks are not failures."""
     query = (
         select(chain_outbox.c.status, func.count())
-        .where(or_(chain_outbox.c.error_code.is_(None), chain_outbox.c.error_code != "abandoned"))
+        .where(or_(chain_outbox.c.error_code.is_(None), chain_outbox.c.error_code != ABANDONED))
         .group_by(chain_outbox.c.status)
     )
     found = {str(status): int(count) for status, count in await connection.execute(query)}
     return {status.value: found.get(status.value, 0) for status in RowStatus}
 
 
-async def failed_releases(connection: AsyncConnection) -> list[Row]:
-    """Work that was done and captured, and that the chain refused to pay: somebody has to look."""
-    kinds = chain_outbox.c.kind.in_([Kind.RELEASE.value, Kind.CANCEL.value])
-    return await _select(connection, (chain_outbox.c.status == RowStatus.FAILED.value) & kinds, 20)
+async def failures(connection: AsyncConnection) -> list[Row]:
+    """What the chain refused for good, newest last, and somebody has to look at. A lock that was refused is not among
+    them: its user was told."""
+    is_failed = (chain_outbox.c.status == RowStatus.FAILED.value) & (chain_outbox.c.kind != Kind.LOCK.value)
+    return await _select(connection, is_failed, 20)
+
+
+async def oldest_unfinished(connection: AsyncConnection) -> timedelta | None:
+    """For how long the row that waits longest has been waiting."""
+    query = select(func.min(chain_outbox.c.created_at, type_=UtcDateTime)).where(chain_outbox.c.status.in_(_UNFINISHED))
+    found: datetime | None = (await connection.execute(query)).scalar_one()
+    return None if found is None else now() - found
+
+
+async def count_capped(connection: AsyncConnection) -> int:
+    """How many rows wait because more may not be paid for them."""
+    capped = (chain_outbox.c.status == RowStatus.SENT.value) & (chain_outbox.c.error_code == FEE_CAP)
+    return int((await connection.execute(select(func.count()).where(capped))).scalar_one())
+
+
+# ---- blocks in which something was confirmed
+
+
+async def blocks_after(connection: AsyncConnection, number: int) -> list[BlockId]:
+    """The blocks above ``number`` in which rows were confirmed."""
+    columns = (chain_outbox.c.block_number, chain_outbox.c.block_hash)
+    above = (chain_outbox.c.block_number > number) & (chain_outbox.c.status == RowStatus.CONFIRMED.value)
+    found = await connection.execute(select(*columns).where(above).distinct().order_by(*columns))
+    return [BlockId(*block) for block in found]
+
+
+async def confirmed_in(connection: AsyncConnection, block: BlockId) -> list[Row]:
+    """What was confirmed in a block, in nonce order."""
+    same = (chain_outbox.c.block_number == block.number) & (chain_outbox.c.block_hash == block.hash)
+    found = await _select(connection, same & (chain_outbox.c.status == RowStatus.CONFIRMED.value))
+    return sorted(found, key=lambda row: row.nonce or 0)
 
 
 async def _select(connection: AsyncConnection, where: ColumnElement[bool], limit: int | None = None) -> list[Row]:
@@ -148,9 +217,22 @@ async def _select(connection: AsyncConnection, where: ColumnElement[bool], limit
     return [_row(row) for row in await connection.execute(query)]
 
 
-async def _change(connection: AsyncConnection, row: Row, expected: RowStatus, **values: Any) -> bool:
-    same = (chain_outbox.c.id == row.id) & (chain_outbox.c.status == expected.value)
-    return (await connection.execute(update(chain_outbox).where(same).values(**values))).rowcount == 1
+def _place(block: BlockId | None, attempt: Attempt | None) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    if block is not None:
+        values |= {"block_number": block.number, "block_hash": block.hash}
+    if attempt is not None:
+        values |= {"nonce": attempt.nonce, "raw_tx": attempt.raw_tx, "tx_hash": attempt.tx_hash}
+    return values
+
+
+async def _change(connection: AsyncConnection, row: Row, **values: Any) -> Row | None:
+    """Write, if the row is still in the state and with the bytes that ``row`` has."""
+    same = (chain_outbox.c.id == row.id) & (chain_outbox.c.status == row.status.value)
+    same &= chain_outbox.c.tx_hash.is_not_distinct_from(row.tx_hash)
+    changed = await connection.execute(update(chain_outbox).where(same).values(**values).returning(*_COLUMNS))
+    found = changed.one_or_none()
+    return None if found is None else _row(found)
 
 
 def _row(row: Any) -> Row:

@@ -1,36 +1,44 @@
 """The settler: the one process that turns outbox rows into transactions, and finds out what became of them.
 
-A row goes pending → sent → confirmed or failed. What was signed is written down before it is sent, so after a crash
-the same bytes are sent again rather than new ones. Every act is harmless when done twice: the escrow of a request is
-locked once, and released or cancelled once; so what the escrow says (:data:`~.schemas.EFFECT`) always decides.
+A row goes pending → sent → confirmed or failed, and from confirmed back to sent when the chain gives up the block. What
+was signed is written down before it is sent, so after a crash the same bytes are sent again rather than new ones. What
+a row means is the business of its act (:mod:`.acts`), which also says whether the chain has done it: that decides.
+
+Who writes here holds the lease, and proves it in each transaction (:func:`.repository.hold_fence`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from far_mesh.marketplace.chain.client import Call, Chain, Escrow, address_of
+from far_mesh.marketplace.chain.client import Chain, Escrow, SignedCall, address_of
+from far_mesh.marketplace.chain.node import BlockId, Mined, call_of, max_fee_of
+from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import (
     AllowanceTooLow,
     ChainUnavailable,
     DatabaseUnavailable,
     InsufficientBalance,
+    LeaseLost,
     SettlementDelayed,
     TransactionReverted,
 )
-from far_mesh.marketplace.ledger import service as ledger
 from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settlement import repository
-from far_mesh.marketplace.settlement.acts import EFFECT
+from far_mesh.marketplace.settlement.acts import Act, Composer, Needless, Ready
 from far_mesh.marketplace.settlement.bell import Bell, either
+from far_mesh.marketplace.settlement.blocks import BlockWatch
 from far_mesh.marketplace.settlement.recovery import recover
-from far_mesh.marketplace.settlement.schemas import Fence, Kind, Row, RowStatus
+from far_mesh.marketplace.settlement.schemas import Attempt, Fence, Kind, Row, RowStatus
 
 ZERO_ADDRESS = "0x" + "00" * 20
 LEASE = "settler"
@@ -95,11 +103,31 @@ def _refusal(row: Row) -> AllowanceTooLow | InsufficientBalance | TransactionRev
     return TransactionReverted(f"the money could not be locked on chain: {row.error_code}", reason=row.error_code)
 
 
+@dataclass(frozen=True)
+class Rules:
+    """How patient the settler is. ``confirmations``: blocks on top before a transaction counts. ``bump_seconds``: after
+    this long in no block a transaction is signed again with higher fees, of at most ``max_fee_wei`` per gas.
+    ``reorg_blocks``: for so many blocks after it counted it is watched whether its block is still there."""
+
+    confirmations: int = 0
+    bump_seconds: float = 30.0
+    max_fee_wei: int | None = None
+    reorg_blocks: int = 64
+
+
 class Settler:
-    """Owner of the settler's key."""
+    """Owner of the settler's key: of one stream of nonces, whatever the transactions are for."""
 
     def __init__(
-        self, database: Database, chain: Chain, private_key: str, gateway: Gateway, room: Settlement, confirmations: int
+        self,
+        database: Database,
+        chain: Chain,
+        private_key: str,
+        gateway: Gateway,
+        room: Settlement,
+        acts: Mapping[Kind, Act],
+        rules: Rules,
+        composer: Composer | None = None,
     ) -> None:
         self._database = database
         self._chain = chain
@@ -107,9 +135,13 @@ class Settler:
         self._address = address_of(private_key)
         self._gateway = gateway
         self._room = room
-        self._confirmations = confirmations
-        self._rounds = 0
+        self._acts = acts
+        self._rules = rules
+        self._composer = composer
+        self._blocks = BlockWatch(chain)
         self._fence: Fence | None = None
+        self._rounds = 0
+        self._raised_under: int | None = None
         self._one_at_a_time = asyncio.Lock()  # two rounds at once would give one nonce to two rows
 
     def __repr__(self) -> str:
@@ -127,25 +159,27 @@ class Settler:
             await either(rung, LOOK_SECONDS)
 
     async def settle(self) -> bool:
-        """One round: what became of what was sent, then what is to be sent. Whether this process may do it at all."""
+        """One round. Whether this process may do it at all; it may not any more when it slept for too long."""
         async with self._one_at_a_time:
             if not await self._leads():
                 return False
-            await self._follow_up()
-            if await self._send_new():
-                await self._follow_up()
+            try:
+                await self._round()
+            except LeaseLost:
+                log.warning("lease_lost", lease=LEASE)
+                self._fence = None
+                return False
             self._rounds += 1
             return True
 
-    async def _leads(self) -> bool:
-        """Whether this gateway holds the lease. It is renewed when half of it is over: most rounds write nothing."""
-        if self._fence is not None:
-            async with self._database.reading() as connection:
-                if await repository.lease_left(connection, self._fence) > LEASE_LIFETIME / 2:
-                    return True
-        async with self._database.writing() as connection:
-            self._fence = await repository.take_lease(connection, LEASE, self._gateway, LEASE_LIFETIME)
-        return self._fence is not None
+    async def _round(self) -> None:
+        """What the chain gave up, what became of what was sent, what is due, what is to be sent."""
+        await self._watch()
+        await self._follow_up()
+        if self._composer is not None:
+            await self._composer.compose(self._held())
+        if await self._send_new():
+            await self._follow_up()
 
     async def drain(self) -> None:
         """Settle until nothing is waiting that this process could settle."""
@@ -153,158 +187,293 @@ class Settler:
             await asyncio.sleep(0.05)
 
     async def _has_unfinished(self) -> bool:
-        return bool(await self._rows(RowStatus.PENDING) or await self._rows(RowStatus.SENT))
+        async with self._database.reading() as connection:
+            return await repository.has_unfinished(connection)
+
+    # ---- the lease
+
+    async def _leads(self) -> bool:
+        """Whether this gateway holds the lease. It is renewed when half of it is over: most rounds write nothing."""
+        before = self._fence
+        if before is not None:
+            async with self._database.reading() as connection:
+                if await repository.lease_left(connection, before) > LEASE_LIFETIME / 2:
+                    return True
+        async with self._database.writing() as connection:
+            self._fence = await repository.take_lease(connection, LEASE, self._gateway, LEASE_LIFETIME)
+        if self._fence != before:
+            self._rounds = 0  # a newcomer offers at once what its predecessor wrote down
+        return self._fence is not None
+
+    def _held(self) -> Fence:
+        assert self._fence is not None
+        return self._fence
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction of the one who leads.
+
+        Raises:
+            LeaseLost: that is somebody else by now.
+        """
+        async with self._database.writing() as connection:
+            await repository.hold_fence(connection, self._held())
+            yield connection
+
+    # ---- what the chain gave up
+
+    async def _watch(self) -> None:
+        """What was confirmed in a block that the chain has given up is looked for again."""
+        deepest = await self._blocks.newest() - self._rules.reorg_blocks
+        async with self._database.reading() as connection:
+            noted = await repository.blocks_after(connection, deepest)
+        try:
+            for block in await self._blocks.given_up(noted):
+                async with self._database.reading() as connection:
+                    rows = await repository.confirmed_in(connection, block)
+                for row in rows:
+                    await self._look_again(row)
+        except BaseException:
+            self._blocks.forget()
+            raise
+
+    async def _look_again(self, row: Row) -> None:
+        attempt, mined = await self._fate(row)
+        if mined is not None and mined.ok:
+            await self._move(row, mined.block, attempt)
+        elif await self._act(row).has_happened(row):
+            await self._move(row, await self._chain.head(), None)
+        else:
+            await self._vanish(row)
 
     # ---- what became of what was sent
 
     async def _follow_up(self) -> None:
-        rows = await self._rows(RowStatus.SENT)
+        async with self._database.reading() as connection:
+            rows = await repository.on_their_way(connection)
         if not rows:
             return
         newest = await self._chain.block_number()
         # Asked before the receipts: a nonce that is used now, with no receipt after, was used by something else.
-        used_nonces = await self._chain.transaction_count(self._address)
+        used = await self._chain.transaction_count(self._address)
         for row in rows:
-            await self._follow(row, newest, used_nonces)
+            if _nonce(row) < used:
+                await self._decide(row, newest, used)
+        waiting = [row for row in rows if _nonce(row) >= used]
+        if waiting:
+            await self._push(waiting, newest, used)
 
-    async def _follow(self, row: Row, newest: int, used_nonces: int) -> None:
-        assert row.tx_hash is not None
-        assert row.nonce is not None
-        mined = await self._chain.mined(row.tx_hash)
-        if mined is not None and mined.block_number + self._confirmations > newest:
+    async def _decide(self, row: Row, newest: int, used: int) -> None:
+        """What has become of a row whose nonce is used: the attempt that is in a block decides, whichever it is."""
+        attempt, mined = await self._fate(row)
+        deep = newest - self._rules.confirmations
+        if mined is not None and mined.block_number > deep:
             return
         if mined is not None and mined.ok:
-            await self._confirm(row)
+            await self._confirm(row, mined.block, attempt)
+        elif await self._may_still_be_mined(row, used):
+            return
         elif mined is not None:
             await self._confirm_or_fail(row, "reverted", "the transaction was reverted")
-        elif row.nonce < used_nonces:
+        elif _nonce(row) < await self._chain.transaction_count(self._address, max(deep, 0)):
             await self._confirm_or_sign_anew(row)
-        elif self._rounds % REBROADCAST_EVERY == 0:
-            await self._offer(row)
+
+    async def _fate(self, row: Row) -> tuple[Attempt | None, Mined | None]:
+        """The attempt that did it, or else one that was mined and failed, or nothing."""
+        found: tuple[Attempt | None, Mined | None] = (None, None)
+        for attempt in await self._attempts(row):
+            mined = await self._chain.mined(attempt.tx_hash)
+            if mined is not None:
+                found = (attempt, mined)
+                if mined.ok:
+                    break
+        return found
+
+    async def _may_still_be_mined(self, row: Row, used: int) -> bool:
+        """Whether the chain's node keeps an attempt with a nonce that is not used yet."""
+        later = [attempt for attempt in await self._attempts(row) if attempt.nonce >= used]
+        return any([await self._chain.is_waiting(attempt.tx_hash) for attempt in later])
 
     async def _confirm_or_sign_anew(self, row: Row) -> None:
-        if await self._has_happened(row):
-            await self._confirm(row)
+        if await self._act(row).has_happened(row):
+            await self._confirm(row, await self._chain.head())
             return
         log.warning("transaction_displaced", kind=row.kind, request_id=row.request_id, nonce=row.nonce)
-        async with self._database.writing() as connection:
+        async with self._writing() as connection:
             await repository.mark_pending(connection, row)
 
     async def _confirm_or_fail(self, row: Row, code: str, error: str) -> None:
-        if await self._has_happened(row):
-            await self._confirm(row)
+        if await self._act(row).has_happened(row):
+            await self._confirm(row, await self._chain.head())
         else:
-            await self._fail(row, code, error)
+            await self._give_up(row, code, error)
 
-    async def _has_happened(self, row: Row) -> bool:
-        escrow = await self._chain.escrow_of(row.wallet_address, row.request_id)
-        return escrow.status is EFFECT[row.kind]
+    # ---- what is in no block yet
+
+    async def _push(self, waiting: Sequence[Row], newest: int, used: int) -> None:
+        """The lowest nonce holds up all others: if it waits for too long, more is offered for it. What the node has
+        forgotten, it gets again."""
+        first, *others = waiting
+        if self._is_stuck(first, newest) and await self._fate(first) == (None, None):
+            first = await self._raise(first, newest, used)
+        if self._rounds % REBROADCAST_EVERY == 0:
+            for row in (first, *others):
+                if not await self._chain.is_waiting(_signed(row).tx_hash):
+                    await self._offer(row)
+
+    def _is_stuck(self, row: Row, newest: int) -> bool:
+        # Once under one block: if the chain makes no blocks, fees are not what it waits for.
+        waited = now() - (row.sent_at or now())
+        return waited > timedelta(seconds=self._rules.bump_seconds) and newest != self._raised_under
+
+    async def _raise(self, row: Row, newest: int, used: int) -> Row:
+        """Sign again, dearer. Where a nonce before it is missing, because something else that used it has vanished from
+        the chain, with that nonce instead. The row as it is then."""
+        self._raised_under = newest
+        before, most = _signed(row), self._rules.max_fee_wei
+        if before.nonce > used:
+            call, _fees = call_of(before.raw)
+            signed = await self._chain.sign(call, used, self._key, most)
+        else:
+            signed = await self._chain.sign_dearer(before, self._key)
+        if most is not None and max_fee_of(signed.raw) > most:
+            return await self._hold_at_the_cap(row)
+        async with self._writing() as connection:
+            sent = await repository.mark_sent(connection, row, signed)
+        if sent is None:
+            return row
+        log.info("transaction_raised", kind=row.kind, request_id=row.request_id, attempt=sent.attempts)
+        await self._offer(sent)
+        return sent
+
+    async def _hold_at_the_cap(self, row: Row) -> Row:
+        if row.error_code == repository.FEE_CAP:
+            return row
+        log.error("fee_cap_reached", kind=row.kind, request_id=row.request_id, max_fee_wei=self._rules.max_fee_wei)
+        async with self._writing() as connection:
+            return await repository.mark_capped(connection, row) or row
+
+    async def _offer(self, row: Row) -> None:
+        """Hand the written-down bytes to the chain.
+
+        Raises:
+            LeaseLost: somebody else does that now.
+        """
+        async with self._database.reading() as connection:
+            await repository.hold_fence(connection, self._held())
+        objection = await self._chain.send_raw(_signed(row).raw)
+        if objection:
+            log.warning("transaction_not_taken", kind=row.kind, request_id=row.request_id, objection=objection)
+            async with self._writing() as connection:
+                await repository.note_objection(connection, row, objection)
 
     # ---- what is to be sent
 
     async def _send_new(self) -> bool:
-        rows = await self._rows(RowStatus.PENDING)
+        async with self._database.reading() as connection:
+            rows = await repository.with_status(connection, RowStatus.PENDING)
         for row in rows:
-            if row.kind is Kind.LOCK or await self._lock_is_there(row):
+            ready = await self._act(row).is_ready(row)
+            if isinstance(ready, Needless):
+                await self._end_needless(row, ready)
+            elif ready is Ready.YES:
                 await self._send(row)
         return bool(rows)
 
-    async def _lock_is_there(self, row: Row) -> bool:
-        """Whether a release or a cancel can go on. One that follows a lock which never happened has nothing to do."""
-        async with self._database.reading() as connection:
-            lock = await repository.find(connection, Kind.LOCK, row.request_id)
-        if lock is None or lock.status is RowStatus.FAILED:
-            await self._end_without_lock(row)
-            return False
-        return lock.status is RowStatus.CONFIRMED
-
-    async def _end_without_lock(self, row: Row) -> None:
-        if row.kind is Kind.CANCEL:
-            await self._confirm(row, "nothing was locked")
-        else:
-            await self._fail(row, "not_locked", "there is no lock to release")
-
     async def _send(self, row: Row) -> None:
         try:
-            call = await self._prepare(row)
+            call = await self._act(row).prepare(row)
         except TransactionReverted as error:
             await self._refused(row, str(error.facts["reason"]))
             return
-        signed = await self._chain.sign(call, await self._next_nonce(), self._key)
-        async with self._database.writing() as connection:
-            assert self._fence is not None
-            await repository.hold_fence(connection, self._fence)
-            if not await repository.mark_sent(connection, row, signed):
-                return
-        await self._offer(await self._again(row))
-
-    def _prepare(self, row: Row) -> Awaitable[Call]:
-        prepare: dict[Kind, Callable[[], Awaitable[Call]]] = {
-            Kind.LOCK: lambda: self._chain.lock(
-                self._address, row.wallet_address, row.request_id, row.payload["units"], row.payload["lock_seconds"]
-            ),
-            Kind.RELEASE: lambda: self._chain.release(
-                self._address, row.wallet_address, row.request_id, [tuple(one) for one in row.payload["amounts"]]
-            ),
-            Kind.CANCEL: lambda: self._chain.cancel(self._address, row.wallet_address, row.request_id),
-        }
-        return prepare[row.kind]()
+        signed = await self._chain.sign(call, await self._next_nonce(), self._key, self._rules.max_fee_wei)
+        async with self._writing() as connection:
+            sent = await repository.mark_sent(connection, row, signed)
+        if sent is not None:
+            await self._offer(sent)
 
     async def _refused(self, row: Row, reason: str) -> None:
-        """The escrow would refuse it now: because it has happened, because something is under way, or for good."""
-        if await self._has_happened(row):
-            await self._confirm(row)
+        """The contract would refuse it now: because it has happened, because something is under way, or for good."""
+        if await self._act(row).has_happened(row):
+            await self._confirm(row, await self._chain.head())
             return
         async with self._database.reading() as connection:
-            if await repository.has_unfinished_before(connection, row):
-                return
-        await self._fail(row, reason, f"the escrow refuses: {reason}")
+            waits = await repository.has_unfinished_before(connection, row)
+        if not waits:
+            await self._give_up(row, reason, f"the escrow refuses: {reason}")
 
     async def _next_nonce(self) -> int:
         async with self._database.reading() as connection:
             last = await repository.last_nonce(connection)
-        used = await self._chain.transaction_count(self._address)
+        used = await self._chain.transaction_count(self._address, waiting=True)
         return used if last is None else max(used, last + 1)
 
-    async def _offer(self, row: Row) -> None:
-        """Hand the written-down bytes to the chain."""
-        assert row.raw_tx is not None
-        objection = await self._chain.send_raw(row.raw_tx)
-        if objection:
-            log.warning("transaction_not_taken", kind=row.kind, request_id=row.request_id, objection=objection)
-            async with self._database.writing() as connection:
-                await repository.note_objection(connection, row, objection)
+    # ---- how a row changes
 
-    # ---- ends
-
-    async def _confirm(self, row: Row, note: str | None = None) -> None:
-        async with self._database.writing() as connection:
-            if not await repository.mark_confirmed(connection, row, note):
+    async def _confirm(
+        self, row: Row, block: BlockId | None, attempt: Attempt | None = None, note: str | None = None
+    ) -> None:
+        async with self._writing() as connection:
+            confirmed = await repository.mark_confirmed(connection, row, block, attempt, note)
+            if confirmed is None:
                 return
-            if row.kind is Kind.RELEASE:
-                await ledger.payout_confirmed(connection, row.request_id)
-                await sessions.mark_paid(connection, row.request_id)
-        log.info("settled", kind=row.kind, request_id=row.request_id, tx_hash=row.tx_hash)
+            await self._act(row).confirmed(connection, confirmed)
+        log.info("settled", kind=row.kind, request_id=row.request_id, tx_hash=confirmed.tx_hash)
         self._room.finished_rows.ring()
 
     async def _fail(self, row: Row, code: str, error: str) -> None:
-        async with self._database.writing() as connection:
-            if not await repository.mark_failed(connection, row, code, error):
+        async with self._writing() as connection:
+            failed = await repository.mark_failed(connection, row, code, error)
+            if failed is None:
                 return
-            if row.kind is Kind.RELEASE:
-                await ledger.payout_returned(connection, row.request_id, error)
+            await self._act(row).returned(connection, failed, error)
         log.error("settlement_failed", kind=row.kind, request_id=row.request_id, reason=code, tx_hash=row.tx_hash)
         self._room.finished_rows.ring()
 
-    async def _rows(self, status: RowStatus) -> list[Row]:
-        async with self._database.reading() as connection:
-            return await repository.with_status(connection, status)
+    async def _give_up(self, row: Row, code: str, error: str) -> None:
+        ready = await self._act(row).is_ready(row)
+        if isinstance(ready, Needless):
+            await self._end_needless(row, ready)
+        else:
+            await self._fail(row, code, error)
 
-    async def _again(self, row: Row) -> Row:
+    async def _end_needless(self, row: Row, why: Needless) -> None:
+        if why.code is None:
+            await self._confirm(row, None, note=why.note)
+        else:
+            await self._fail(row, why.code, why.note)
+
+    async def _vanish(self, row: Row) -> None:
+        async with self._writing() as connection:
+            vanished = await repository.mark_vanished(connection, row)
+            if vanished is None:
+                return
+            await self._act(row).vanished(connection, vanished)
+        log.warning("transaction_vanished", kind=row.kind, request_id=row.request_id, block=row.block_number)
+        self._rounds = 0  # all that waits is offered again in this round, in nonce order
+
+    async def _move(self, row: Row, block: BlockId, attempt: Attempt | None) -> None:
+        async with self._writing() as connection:
+            await repository.mark_moved(connection, row, block, attempt)
+        log.info("transaction_moved", kind=row.kind, request_id=row.request_id, block=block.number)
+
+    def _act(self, row: Row) -> Act:
+        return self._acts[row.kind]
+
+    async def _attempts(self, row: Row) -> list[Attempt]:
         async with self._database.reading() as connection:
-            found = await repository.find(connection, row.kind, row.request_id)
-        assert found is not None
-        return found
+            return await repository.attempts(connection, row)
+
+
+def _nonce(row: Row) -> int:
+    return _signed(row).nonce
+
+
+def _signed(row: Row) -> SignedCall:
+    assert row.raw_tx is not None
+    assert row.tx_hash is not None
+    assert row.nonce is not None
+    return SignedCall(row.raw_tx, row.tx_hash, row.nonce)
 
 
 class Caretaker:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from far_mesh.marketplace.account.service import DepositWatcher
+from far_mesh.marketplace.account.watcher import DepositWatcher
 from far_mesh.marketplace.chain.client import Chain, EscrowStatus, address_of
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.ledger.schemas import PLATFORM, Account, Book

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from far_mesh.marketplace.account.service import DepositWatcher
+from far_mesh.marketplace.account.watcher import DepositWatcher
 from far_mesh.marketplace.chain.client import Chain, EscrowStatus, address_of
 from far_mesh.marketplace.chain.wallet import ChainWallet
 from far_mesh.marketplace.database import Database
@@ -18,6 +18,7 @@ from far_mesh.marketplace.ledger.schemas import Account, Book
 from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, Share, Work
 from far_mesh.marketplace.settlement import repository
+from far_mesh.marketplace.settlement.acts import escrow_acts
 from far_mesh.marketplace.settlement.recovery import recover
 from far_mesh.marketplace.settlement.requests import (
     Measured,
@@ -27,7 +28,7 @@ from far_mesh.marketplace.settlement.requests import (
     refund_request,
 )
 from far_mesh.marketplace.settlement.schemas import Kind, Row, RowStatus
-from far_mesh.marketplace.settlement.service import LEASE, Caretaker, Settlement, Settler
+from far_mesh.marketplace.settlement.service import LEASE, Caretaker, Rules, Settlement, Settler
 from tests.far_mesh.marketplace.house import SETTLER, LiveChain, ledger_of, new_user, rpc
 from tests.support.documents import wallet_of
 
@@ -44,7 +45,12 @@ class Bench:
         self.settler = self.settler_of(GATEWAY)
 
     def settler_of(self, gateway: Gateway, confirmations: int = 0) -> Settler:
-        return Settler(self.database, self.chain, SETTLER, gateway, self.room, confirmations)
+        return self.settler_with(gateway, Rules(confirmations))
+
+    def settler_with(self, gateway: Gateway, rules: Rules, chain: Chain | None = None) -> Settler:
+        chain = chain or self.chain
+        acts = escrow_acts(self.database, chain, address_of(SETTLER))
+        return Settler(self.database, chain, SETTLER, gateway, self.room, acts, rules)
 
     async def open(self, request_id: str, held: int = HELD) -> None:
         session = NewSession(request_id, request_id, self.user, "tiny", "standard", 10, 0, 10, 0, 2_000, held)
@@ -257,7 +263,7 @@ async def test_a_release_that_the_escrow_refuses_is_visible_and_the_money_stays_
     row = await bench.row(Kind.RELEASE, "k1")
     assert (row.status, row.error_code) == (RowStatus.FAILED, "EscrowInvalidAddress")
     async with bench.database.reading() as connection:
-        assert [one.request_id for one in await repository.failed_releases(connection)] == ["k1"]
+        assert [one.request_id for one in await repository.failures(connection)] == ["k1"]
     books = await ledger_of(bench.database)
     assert books[Account(Book.PROVIDER_EARNED, "0x0000000000000000000000000000000000000000")] == 400
     assert sum(books.values()) == 0
@@ -317,7 +323,7 @@ async def test_a_run_that_was_given_up_for_dead_cannot_capture_afterwards(bench:
 
 async def test_the_settler_goes_on_when_the_chain_comes_back(bench: Bench) -> None:
     nowhere = Chain("http://127.0.0.1:9", 31337, bench.chain.token_address, bench.chain.escrow_address)
-    lost = Settler(bench.database, nowhere, SETTLER, GATEWAY, bench.room, 0)
+    lost = bench.settler_with(GATEWAY, Rules(), nowhere)
     await bench.open("p1")
     task = asyncio.create_task(lost.run())
     await asyncio.sleep(0.2)
