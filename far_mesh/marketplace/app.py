@@ -22,6 +22,7 @@ from sqlalchemy.engine import make_url
 from discovery.protocol.ids import check_wallet
 from far_mesh.marketplace import http
 from far_mesh.marketplace.account import endpoints as account_endpoints
+from far_mesh.marketplace.account.deposits import Deposits, EscrowDeposits
 from far_mesh.marketplace.account.service import AccountService
 from far_mesh.marketplace.account.watcher import DepositWatcher
 from far_mesh.marketplace.auth import endpoints as auth_endpoints
@@ -47,6 +48,7 @@ from far_mesh.marketplace.ledger.notes import Notes
 from far_mesh.marketplace.logs import where_it_failed
 from far_mesh.marketplace.migrations import upgrade
 from far_mesh.marketplace.openai_api import endpoints as openai_endpoints
+from far_mesh.marketplace.payments.registry import open_provider
 from far_mesh.marketplace.payments.vouchers import Domain
 from far_mesh.marketplace.pricing.quotes import Quotes
 from far_mesh.marketplace.pricing.service import Pricing
@@ -76,6 +78,7 @@ class Rooms:
     auth: AuthService
     keys: KeyService
     account: AccountService
+    deposits: Deposits
     channels: ChannelService
     terms: Terms
     inference: InferenceService
@@ -139,6 +142,7 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
         chain = await _open_chain(settings, stack)
         watcher = _watcher(settings, database, chain)
         await watcher.open()
+        deposits = await _open_deposits(settings, database, chain, stack)
         fees = FeeWatch(chain, settings.fee_bps)
         await fees.check()
         meshes = await stack.enter_async_context(open_meshes(settings))
@@ -170,6 +174,7 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
             auth=_auth(settings, database, keys, chain),
             keys=keys,
             account=AccountService(database),
+            deposits=deposits,
             channels=channels,
             terms=_terms(settings, chain),
             inference=inference,
@@ -203,6 +208,13 @@ def _settler(settings: Settings, database: Database, chain: Chain, gateway: Gate
     return Settler(database, chain, key, gateway, settlement, escrow_acts(database, chain, address_of(key)), rules)
 
 
+async def _open_deposits(settings: Settings, database: Database, chain: Chain, stack: AsyncExitStack) -> EscrowDeposits:
+    provider = open_provider(settings)
+    stack.push_async_callback(provider.close)
+    await provider.check()
+    return EscrowDeposits(database, provider, settings.chain_start_block, chain)
+
+
 def _watcher(settings: Settings, database: Database, chain: Chain) -> DepositWatcher:
     return DepositWatcher(
         database,
@@ -210,6 +222,7 @@ def _watcher(settings: Settings, database: Database, chain: Chain) -> DepositWat
         confirmations=settings.confirmations,
         first_block=settings.chain_start_block,
         poll_seconds=settings.deposit_poll_seconds,
+        reorg_blocks=settings.reorg_blocks,
     )
 
 

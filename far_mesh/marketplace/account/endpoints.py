@@ -1,17 +1,35 @@
-"""``/api/account``: what a user has."""
+"""``/api/account``: what a user has, and what it came from."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+import math
+from typing import Annotated
 
-from far_mesh.marketplace.account.schemas import BalanceAnswer
+from fastapi import APIRouter, Query, Request, Response
+
+from discovery.protocol.ids import check_wallet
+from far_mesh.marketplace.account import events
+from far_mesh.marketplace.account.deposits import Claim
+from far_mesh.marketplace.account.repository import BookedEvent
+from far_mesh.marketplace.account.schemas import (
+    BalanceAnswer,
+    ChainEventAnswer,
+    DepositAnswer,
+    DepositRequest,
+    HistoryAnswer,
+    PendingAnswer,
+    PlainDepositRequest,
+)
 from far_mesh.marketplace.auth.endpoints import Caller
 from far_mesh.marketplace.chain.amounts import units_to_far
+from far_mesh.marketplace.payments.errors import DepositPending
 
-router = APIRouter(prefix="/api/account", tags=["account"])
+MAX_PAGE = 200
+
+router = APIRouter(tags=["account"])
 
 
-@router.get("/balance")
+@router.get("/api/account/balance")
 async def balance(request: Request, wallet: Caller) -> BalanceAnswer:
     """The caller's prepaid money, and where to pay more in."""
     rooms = request.app.state.rooms
@@ -27,4 +45,59 @@ async def balance(request: Request, wallet: Caller) -> BalanceAnswer:
         chain_id=rooms.chain.chain_id,
         token_address=rooms.chain.token_address,
         escrow_address=rooms.chain.escrow_address,
+    )
+
+
+@router.post("/api/account/deposit", responses={202: {"model": PendingAnswer}}, response_model=DepositAnswer)
+async def deposit(request: Request, wallet: Caller, body: DepositRequest) -> DepositAnswer | Response:
+    """Credit a transaction now, without waiting until it is found. As often as you like: it counts once."""
+    return await _credit(request, Claim(wallet, body.tx_hash, body.payer_signature))
+
+
+@router.post("/deposit", responses={202: {"model": PendingAnswer}}, response_model=DepositAnswer)
+async def plain_deposit(request: Request, body: PlainDepositRequest) -> DepositAnswer | Response:
+    """The same, not signed in: what anybody says of a transaction can harm nobody."""
+    return await _credit(request, Claim(check_wallet(body.user_pubkey), body.tx_sig, body.payer_signature))
+
+
+@router.get("/api/account/deposits")
+async def deposits(
+    request: Request,
+    wallet: Caller,
+    limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
+    before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
+) -> HistoryAnswer:
+    """What the chain has told of the caller's deposit, newest first."""
+    rows = await request.app.state.rooms.account.history(wallet, before, limit)
+    return HistoryAnswer(
+        deposits=[_event(row) for row in rows], next_before=rows[-1].id if len(rows) == limit else None
+    )
+
+
+async def _credit(request: Request, claim: Claim) -> DepositAnswer | Response:
+    try:
+        credited = await request.app.state.rooms.deposits.credit(claim)
+    except DepositPending as error:
+        return _pending(error)
+    return DepositAnswer(was_booked=credited.was_booked, deposits=[_event(row) for row in credited.events])
+
+
+def _pending(error: DepositPending) -> Response:
+    answer = PendingAnswer(
+        confirmations=error.facts.get("confirmations"), needed=error.facts.get("needed"), message=error.message
+    )
+    headers = {"retry-after": str(max(1, math.ceil(error.retry_after or 1)))}
+    return Response(answer.model_dump_json(), 202, headers, "application/json")
+
+
+def _event(row: BookedEvent) -> ChainEventAnswer:
+    return ChainEventAnswer(
+        id=row.id,
+        kind=row.kind,
+        wallet_address=row.wallet_address,
+        tx_hash=events.tx_id_of(row),
+        units=events.units_of(row),
+        block_number=row.block_number,
+        booked_at=row.seen_at,
+        vanished_at=row.vanished_at,
     )

@@ -25,6 +25,7 @@ from far_mesh.marketplace.errors import Conflict
 from far_mesh.marketplace.ledger import service as ledger
 from far_mesh.marketplace.ledger.schemas import Told
 from far_mesh.marketplace.payments import channels
+from far_mesh.marketplace.payments.provider import Deposit
 from far_mesh.marketplace.payments.vouchers import Channel, Domain
 
 DEPOSITED = "Deposited"
@@ -51,6 +52,16 @@ _TOLD: Mapping[str, tuple[Told, ...]] = {
 _FUNDS_CHANNEL = ("ChannelOpened", "ChannelToppedUp")
 
 log = structlog.get_logger(__name__)
+
+
+def units_of(row: BookedEvent) -> int:
+    """By how many units the deposit of its wallet was changed when it was booked."""
+    return int(_detail(row, "units")) if row.kind == TRANSFERRED else wei_to_units(row.amount)
+
+
+def tx_id_of(row: BookedEvent) -> str:
+    """The transaction that did it, as the chain calls it."""
+    return _detail(row, "tx_id") if row.kind == TRANSFERRED else row.tx_hash
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,7 @@ async def book(connection: AsyncConnection, domain: Domain, event: EscrowEvent) 
     if change is None:
         return False
     new = _new_event(event, change)
-    name = await free_name(connection, f"{event.tx_hash}:{event.log_index}@{event.block_hash}")
+    name = await _free_name(connection, f"{event.tx_hash}:{event.log_index}@{event.block_hash}")
     if not await repository.add_event(connection, new, name):
         return False
     await _post(connection, domain, event, change, name)
@@ -104,15 +115,46 @@ async def book(connection: AsyncConnection, domain: Domain, event: EscrowEvent) 
     return True
 
 
-async def take_back(connection: AsyncConnection, domain: Domain, row: BookedEvent) -> None:
-    """An event that is no part of the chain any more: the books as if it had not been."""
+async def book_transfer(connection: AsyncConnection, wallet: str, tx_id: str, deposit: Deposit) -> bool:
+    """A deposit by plain transfer, credited to ``wallet``. False: it was booked before.
+
+    Raises:
+        Conflict: it was credited to another account.
+    """
+    for row in await repository.live_of(connection, deposit.deposit_id):
+        if row.wallet_address != wallet:
+            raise Conflict(f"this deposit was credited to {row.wallet_address}", wallet=row.wallet_address)
+        if (row.block_number, row.block_hash) != (deposit.block.number, deposit.block.hash):
+            await repository.mark_moved(connection, row, deposit.block.number, deposit.block.hash)
+        return False
+    new = NewEvent(
+        deposit.deposit_id,
+        0,
+        deposit.block.number,
+        deposit.block.hash,
+        TRANSFERRED,
+        wallet,
+        deposit.atoms,
+        None,
+        {"tx_id": tx_id, "payer": deposit.payer, "units": str(deposit.units)},
+    )
+    name = await _free_name(connection, deposit.deposit_id)
+    await repository.add_event(connection, new, name)
+    await ledger.deposit_seen(connection, wallet, deposit.units, name)
+    log.info("deposit_booked", wallet=wallet, tx_id=tx_id)
+    return True
+
+
+async def take_back(connection: AsyncConnection, domain: Domain | None, row: BookedEvent) -> None:
+    """An event that is no part of the chain any more: the books as if it had not been. ``domain`` is that of the
+    escrow, if there is one."""
     if not await repository.mark_vanished(connection, row):
         return
     for told in _TOLD.get(row.kind, ()):
         await ledger.event_vanished(connection, told, row.booked_as)
     if row.kind in _FUNDS_CHANNEL and row.amount % WEI_PER_UNIT:
         await ledger.event_vanished(connection, Told.WITHDRAWAL, row.booked_as)
-    if row.kind in _OF_CHANNELS and row.about is not None:
+    if row.kind in _OF_CHANNELS and row.about is not None and domain is not None:
         said = await _channel_told(connection, row.about)
         await channels.taken_back(
             connection,
@@ -126,7 +168,7 @@ async def take_back(connection: AsyncConnection, domain: Domain, row: BookedEven
     log.warning("chain_event_vanished", kind=row.kind, wallet=row.wallet_address, tx_hash=row.tx_hash)
 
 
-async def free_name(connection: AsyncConnection, name: str) -> str:
+async def _free_name(connection: AsyncConnection, name: str) -> str:
     """``name``, or with a number behind it when that was booked, and taken back, before: a block may return."""
     times = await repository.times_booked(connection, name)
     return f"{name}~{times + 1}" if times else name

@@ -3,7 +3,7 @@
 FarError
 ├─ InvalidSetting ─ PaymentProviderUnknown · PaymentProviderBroken · MissingExtra             at start
 ├─ PaymentsOff                                                                                503
-├─ DepositUnknown · DepositPending · DepositRefused                                           404 409 400
+├─ DepositUnknown · DepositPending · DepositRefused · DepositNotYours                         404 409 400 403
 ├─ PayoutInvalid · PayoutFundsShort · PayoutInFlight                                          400 503 409
 └─ PaymentRequired ─ UnsettledLimit · IntentRefused                                          402
                    ─ VoucherRefused ─ VoucherMalformed · VoucherForged · VoucherStale         402
@@ -61,6 +61,13 @@ class DepositRefused(FarError):
 
     code = "deposit_refused"
     status = 400
+
+
+class DepositNotYours(FarError):
+    """Somebody else has paid this. ``payer`` says who, and may claim it or sign for whoever does."""
+
+    code = "deposit_not_yours"
+    status = 403
 
 
 class PayoutInvalid(FarError):

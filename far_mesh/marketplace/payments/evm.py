@@ -14,9 +14,10 @@ from eth_utils.crypto import keccak
 
 from discovery.protocol.errors import InvalidArgument, InvalidWallet
 from discovery.protocol.ids import check_wallet
+from far_mesh.marketplace.auth.siwe import signer_of
 from far_mesh.marketplace.chain.client import settle_batch_data
 from far_mesh.marketplace.chain.node import Call, Log, MinedTransaction, Node, SignedCall, address_of, call_data
-from far_mesh.marketplace.errors import ChainMismatch, InvalidSetting, TransactionReverted
+from far_mesh.marketplace.errors import BadSignature, ChainMismatch, InvalidSetting, TransactionReverted
 from far_mesh.marketplace.payments.errors import (
     DepositPending,
     DepositRefused,
@@ -178,6 +179,17 @@ class EvmPayments(PaymentProvider):
             Deposit(f"{self.chain}:{tx_id.lower()}:{one.place}", one.sender, one.atoms, coin.units_of(one.atoms), block)
             for one in paid
         )
+
+    async def newest_block(self) -> int:
+        """See :class:`PaymentProvider`."""
+        return await self._node.block_number()
+
+    def signed_by(self, payer: str, text: str, signature: str) -> bool:
+        """See :class:`PaymentProvider`. EIP-191 (``personal_sign``)."""
+        try:
+            return signer_of(text, signature) == payer
+        except BadSignature:
+            return False
 
     async def _settled(self, tx_hash: str) -> MinedTransaction:
         """The transaction, once it is deep enough."""

@@ -195,6 +195,14 @@ class PaymentProvider(ABC):
             DepositRefused: it pays nothing in, and why.
         """
 
+    async def newest_block(self) -> int | None:
+        """The newest block, so that young deposits can be verified again; None where what was verified is final."""
+        return None
+
+    def signed_by(self, payer: str, text: str, signature: str) -> bool:
+        """Whether the key of ``payer`` has signed ``text``, in the way in which wallets of this chain sign texts."""
+        return False
+
     @abstractmethod
     async def explain_address(self, address: str) -> AddressInfo:
         """What an address is, and whether it can be paid. Any text can be asked about."""

@@ -229,6 +229,14 @@ class SolanaPayments(PaymentProvider):
             ),
         )
 
+    def signed_by(self, payer: str, text: str, signature: str) -> bool:
+        """See :class:`PaymentProvider`. Ed25519 over the text itself, in base58: ``signMessage`` of wallets."""
+        key = _pubkey(payer)
+        try:
+            return key is not None and Signature.from_string(signature).verify(key, text.encode())
+        except ValueError:
+            return False
+
     async def _explain_absence(self, signature: Signature) -> None:
         """Raises:
         DepositPending, DepositUnknown: why a transaction is not among the finalized ones.
