@@ -9,7 +9,7 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, case, literal, select, update
+from sqlalchemy import BigInteger, ColumnElement, case, delete, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.clock import now
@@ -112,6 +112,7 @@ async def earn(connection: AsyncConnection, domain: Domain, channel_id: str, uni
         f"sign a voucher for {needed} units before more is served"
         if needed <= channel.deposit_units
         else f"{needed} units are needed and {channel.deposit_units} lie in the channel: top it up",
+        channel_id=channel_id,
         promise_units=needed,
         deposit_units=channel.deposit_units,
     )
@@ -124,20 +125,57 @@ async def give_back(connection: AsyncConnection, domain: Domain, channel_id: str
     return await _change(connection, _is(domain, channel_id) & still_here, earned_units=after)
 
 
-async def redeemable(connection: AsyncConnection, domain: Domain, at_least_units: int, limit: int) -> list[Channel]:
-    """Channels with at least so much to redeem, those that are closing first: of each ``min(earned, promised)`` in all
-    can be claimed with its signature."""
+async def uncaptured(connection: AsyncConnection, channel_id: str) -> int:
+    """How much of what was promised no request has captured yet. Nobody else captures until this transaction ends."""
+    table = payment_channels.c
+    query = select(table.promised_units - table.captured_units).where(table.channel_id == channel_id).with_for_update()
+    found: int = (await connection.execute(query)).scalar_one()
+    return max(0, found)
+
+
+async def captured(connection: AsyncConnection, channel_id: str, cost_units: int, counted_units: int) -> None:
+    """A request has ended: of ``counted_units`` that :func:`earn` counted for it, it did cost ``cost_units``, and the
+    rest is uncounted. Belongs behind :func:`uncaptured`, which says how much it may cost."""
+    table = payment_channels.c
+    await connection.execute(
+        update(payment_channels)
+        .where(table.channel_id == channel_id)
+        .values(
+            captured_units=table.captured_units + cost_units,
+            # Never below what was taken out on chain, which the books may have learnt from the chain alone.
+            earned_units=_at_least(table.earned_units - (counted_units - cost_units), table.redeemed_units),
+            changed_at=now(),
+        )
+    )
+
+
+async def of_user(connection: AsyncConnection, domain: Domain, wallet: str) -> list[Channel]:
+    """The channels of a user in this escrow, those with the most left first."""
     table = payment_channels.c
     here = (table.chain_id == domain.chain_id) & (table.escrow_address == domain.escrow)
-    covered = case((table.earned_units < table.promised_units, table.earned_units), else_=table.promised_units)
-    owed = covered - table.redeemed_units
+    query = select(*_COLUMNS).where(here & (table.user_wallet == wallet))
+    rows = await connection.execute(query.order_by((table.deposit_units - table.earned_units).desc(), table.channel_id))
+    return [Channel(*row) for row in rows]
+
+
+async def redeemable(
+    connection: AsyncConnection, domain: Domain, limit: int, *, closing_only: bool = False
+) -> list[tuple[Channel, int]]:
+    """Channels with something to redeem, those that are closing first and then those with the most: each with what
+    can be claimed with its signature, in all, which is what requests that have ended did cost."""
+    table = payment_channels.c
+    here = (table.chain_id == domain.chain_id) & (table.escrow_address == domain.escrow) & table.closed_at.is_(None)
+    claimable = case((table.captured_units < table.promised_units, table.captured_units), else_=table.promised_units)
+    owed = claimable - table.redeemed_units
     query = (
-        select(*_COLUMNS)
-        .where(here & (owed >= at_least_units) & (owed > 0))
+        select(*_COLUMNS, claimable)
+        .where(here & (owed > 0) & table.signature.is_not(None))
         .order_by(table.closes_at.is_(None), table.closes_at, owed.desc())
         .limit(limit)
     )
-    return [Channel(*row) for row in await connection.execute(query)]
+    if closing_only:
+        query = query.where(table.closes_at.is_not(None))
+    return [(Channel(*row[:-1]), row[-1]) for row in await connection.execute(query)]
 
 
 async def redeemed(connection: AsyncConnection, domain: Domain, channel_id: str, redeemed_units: int) -> bool:
@@ -155,14 +193,66 @@ async def redeemed(connection: AsyncConnection, domain: Domain, channel_id: str,
     )
 
 
+async def unredeemed(
+    connection: AsyncConnection, domain: Domain, channel_id: str, redeemed_units: int, before_units: int
+) -> None:
+    """The chain has given up the block in which ``redeemed_units`` had been taken out: it is ``before_units`` again,
+    unless more was taken out since."""
+    as_then = payment_channels.c.redeemed_units == redeemed_units
+    await _change(connection, _is(domain, channel_id) & as_then, redeemed_units=before_units)
+
+
+async def to_net(connection: AsyncConnection, domain: Domain) -> dict[str, int]:
+    """By channel, what was redeemed and is in no batch: so much of its requests can be paid out of the pool."""
+    table = payment_channels.c
+    here = (table.chain_id == domain.chain_id) & (table.escrow_address == domain.escrow)
+    left = table.redeemed_units - table.netted_units
+    return {row[0]: row[1] for row in await connection.execute(select(table.channel_id, left).where(here & (left > 0)))}
+
+
+async def net(connection: AsyncConnection, domain: Domain, channel_id: str, units: int) -> None:
+    """So much of what was redeemed is in a batch now; less than nothing when the batch was given up."""
+    netted = payment_channels.c.netted_units + units
+    await _change(connection, _is(domain, channel_id), netted_units=netted)
+
+
 async def closing(connection: AsyncConnection, domain: Domain, channel_id: str, closes_at: datetime) -> bool:
     """The user has started to close the channel: nothing is accepted or served any more. False: that was known."""
     still_open = payment_channels.c.closes_at.is_(None)
     return await _change(connection, _is(domain, channel_id) & still_open, closes_at=closes_at)
 
 
-def _at_least(column: ColumnElement[int], units: int) -> ColumnElement[int]:
-    return case((column < units, literal(units, BigInteger)), else_=column)
+async def closed(connection: AsyncConnection, domain: Domain, channel_id: str) -> bool:
+    """What was left has gone back to the user: nothing can be redeemed any more. False: that was known."""
+    not_yet = payment_channels.c.closed_at.is_(None)
+    return await _change(connection, _is(domain, channel_id) & not_yet, closed_at=now())
+
+
+async def taken_back(
+    connection: AsyncConnection,
+    domain: Domain,
+    channel_id: str,
+    *,
+    deposit_units: int,
+    redeemed_units: int | None,
+    closes_at: datetime | None,
+    closed_at: datetime | None,
+) -> None:
+    """The chain has given up a block with something about this channel: this is what it says now. ``redeemed_units``:
+    None when that has not changed. What was promised and served for money that has gone stays promised and served; a
+    channel that was never opened and never used is forgotten."""
+    table = payment_channels.c
+    least = _at_least(_at_least(table.promised_units, table.earned_units), deposit_units)
+    values: dict[str, Any] = {"deposit_units": least, "closes_at": closes_at, "closed_at": closed_at}
+    if redeemed_units is not None:
+        values["redeemed_units"] = redeemed_units
+    await _change(connection, _is(domain, channel_id), **values)
+    await connection.execute(delete(payment_channels).where(_is(domain, channel_id) & (table.deposit_units == 0)))
+
+
+def _at_least(column: ColumnElement[int], units: int | ColumnElement[int]) -> ColumnElement[int]:
+    least = literal(units, BigInteger) if isinstance(units, int) else units
+    return case((column < least, least), else_=column)
 
 
 def _is(domain: Domain, channel_id: str) -> ColumnElement[bool]:

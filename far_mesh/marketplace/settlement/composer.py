@@ -1,0 +1,246 @@
+"""The edge of :mod:`.batches`: reads what waits, asks the chain what it can be paid with, and writes batches down.
+
+Redemptions come first, because what they bring into the pool pays for the requests of their channels. Nothing is
+composed while an earlier redemption, batch or payout root is on its way: what the chain says that can be charged, and
+what was redeemed, would be counted twice. All batches of one composition share what there is, and go out together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from far_mesh.marketplace.chain.client import Chain, Claim
+from far_mesh.marketplace.clock import now
+from far_mesh.marketplace.database import Database
+from far_mesh.marketplace.errors import Conflict, InsufficientFunds, TransactionReverted
+from far_mesh.marketplace.ledger import service as ledger
+from far_mesh.marketplace.payments import channels
+from far_mesh.marketplace.payments.vouchers import Channel, Domain
+from far_mesh.marketplace.sessions.schemas import Payment
+from far_mesh.marketplace.settlement import batch_repository as batches
+from far_mesh.marketplace.settlement import repository as outbox
+from far_mesh.marketplace.settlement.batches import Batch, Composition, Means, Rule, compose, gathered, is_due
+from far_mesh.marketplace.settlement.merkle import ZERO_ADDRESS, payout_tree
+from far_mesh.marketplace.settlement.owed import BATCH
+from far_mesh.marketplace.settlement.schemas import Fence, Kind
+
+MAX_CLAIMS = 50
+"""Vouchers that are redeemed in one transaction."""
+QUESTIONS_AT_ONCE = 8
+LOOK_SECONDS = 1.0
+REST_FACTOR = 20
+"""How much longer than a look takes nobody looks again: looking is at most a twentieth of the work."""
+PATIENCE_SECONDS = 15.0
+"""After this long what is due and could not be settled is tried again: its users may have paid in meanwhile."""
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+log = structlog.get_logger(__name__)
+
+
+class BatchComposer:
+    """Composes while the settler leads. ``settler`` is the wallet that signs."""
+
+    def __init__(self, database: Database, chain: Chain, settler: str, rule: Rule, first_block: int) -> None:
+        self._database = database
+        self._chain = chain
+        self._settler = settler
+        self._rule = rule
+        self._first_block = first_block
+        self._domain = Domain(chain.chain_id, chain.escrow_address)
+        self._rests_until = 0.0
+
+    async def compose(self, fence: Fence) -> bool:
+        """Write down what is due, or was ordered. Whether there was anything.
+
+        Raises:
+            LeaseLost: somebody else composes now.
+            ChainUnavailable: nobody can say what can be charged.
+        """
+        began = time.monotonic()
+        async with self._database.reading() as connection:
+            ordered = await batches.is_ordered(connection)
+            if not ordered and began < self._rests_until:
+                return False
+            busy = await batches.unfinished(connection)
+            if Kind.REDEEM in busy:
+                return False
+            due = ordered or is_due(await batches.waiting(connection), self._rule, now())
+            # Who closes a channel does not wait for our clock, and what is on its way does not hold up vouchers.
+            redeemable = await channels.redeemable(
+                connection, self._domain, MAX_CLAIMS, closing_only=bool(busy) or not due
+            )
+        wrote = await self._redeem(fence, redeemable)
+        if due and not wrote and not busy:
+            wrote = await self._settle(fence, ordered=ordered)
+            if ordered and not wrote:
+                await self._finish_orders(fence)
+            self._rest(began, 0.0 if wrote else PATIENCE_SECONDS)
+        else:
+            self._rest(began, LOOK_SECONDS)
+        return wrote
+
+    def _rest(self, began: float, seconds: float) -> None:
+        ended = time.monotonic()
+        self._rests_until = ended + max(seconds, REST_FACTOR * (ended - began))
+
+    async def _finish_orders(self, fence: Fence) -> None:
+        async with self._database.writing() as connection:
+            await outbox.hold_fence(connection, fence)
+            await batches.finish_orders(connection)
+
+    # ---- vouchers
+
+    async def _redeem(self, fence: Fence, redeemable: Sequence[tuple[Channel, int]]) -> bool:
+        claims = [claim for claim in await _all(self._claim, redeemable) if claim is not None]
+        if not claims:
+            return False
+        before = {channel.channel_id: channel.redeemed_units for channel, _ in redeemable}
+        payload = [
+            {
+                "channel_id": claim.channel_id,
+                "promised_units": claim.promised_units,
+                "claimed_units": claim.claimed_units,
+                "before_units": before[claim.channel_id],
+                "signature": claim.signature,
+            }
+            for claim in claims
+        ]
+        async with self._database.writing() as connection:
+            await outbox.hold_fence(connection, fence)
+            number = await batches.count_of(connection, Kind.REDEEM) + 1
+            await outbox.add(connection, Kind.REDEEM, f"redeem-{number}", self._settler, {"claims": payload})
+        log.info("redemption_composed", number=number, channels=len(claims))
+        return True
+
+    async def _claim(self, one: tuple[Channel, int]) -> Claim | None:
+        """What can be redeemed of a channel. Each is tried alone: one that is refused would hold up all others."""
+        channel, units = one
+        assert channel.signature is not None
+        claim = Claim(channel.channel_id, channel.promised_units, units, channel.signature)
+        try:
+            await self._chain.redeem_vouchers(self._settler, [claim])
+        except TransactionReverted as error:
+            reason = error.facts["reason"]
+            log.warning("voucher_not_redeemable", channel_id=channel.channel_id, reason=reason)
+            if reason == "ChannelNothingToRedeem":
+                await self._learn(channel.channel_id)
+            return None
+        return claim
+
+    async def _learn(self, channel_id: str) -> None:
+        """More was taken out of a channel than the books know."""
+        state = await self._chain.channel_of(channel_id)
+        async with self._database.writing() as connection:
+            await channels.redeemed(connection, self._domain, channel_id, state.redeemed_units)
+
+    # ---- batches
+
+    async def _settle(self, fence: Fence, *, ordered: bool) -> bool:
+        composition = await self.composition()
+        if not composition.batches:
+            return False
+        if not ordered and not is_due(gathered(composition.requests), self._rule, now()):
+            return False
+        numbered = await self._numbered(composition.batches)
+        try:
+            async with self._database.writing() as connection:
+                await outbox.hold_fence(connection, fence)
+                for number, batch in numbered:
+                    await self._write(connection, number, batch)
+        except (Conflict, InsufficientFunds) as error:
+            log.warning("batch_not_written", code=error.code, objection=error.message)
+            return False
+        for number, batch in numbered:
+            log.info("batch_composed", number=number, requests=len(batch.requests), units=batch.total_units)
+        return True
+
+    async def _write(self, connection: AsyncConnection, number: int, batch: Batch) -> None:
+        name = f"{BATCH}{number}"
+        await batches.add(connection, number, batch)
+        await ledger.payout_sent(connection, name, batch.payouts, batch.fee_units)
+        for channel_id, units in batch.netted.items():
+            await channels.net(connection, self._domain, channel_id, units)
+        kind = Kind.COMMIT if batch.is_root else Kind.SETTLE
+        await outbox.add(connection, kind, name, self._settler, {"number": number})
+
+    async def composition(self) -> Composition:
+        """What would be settled now, and what cannot be. Nothing is written.
+
+        Raises:
+            ChainUnavailable: nobody can say what can be charged.
+        """
+        async with self._database.snapshot() as connection:
+            requests = await batches.to_settle(connection)
+            locking = await batches.locking(connection)
+            redeemed = await channels.to_net(connection, self._domain)
+            owed = await batches.owed(connection, {wallet for one in requests for wallet in one.payouts})
+        users = sorted({one.user for one in requests if one.payment is Payment.NETTED})
+        chargeable = dict(zip(users, await _all(self._chargeable, users), strict=True))
+        cap = await self._chain.release_cap()
+        means = Means(
+            users={user: units - locking.get(user, 0) for user, units in chargeable.items()},
+            channels=redeemed,
+            owed=owed,
+            fee_bps=await self._chain.fee_bps(),
+            cap_units=cap.per_day_units,
+            unpayable=frozenset({ZERO_ADDRESS, self._chain.escrow_address}),
+        )
+        composition = compose(requests, means)
+        _tell(composition)
+        return composition
+
+    async def _chargeable(self, user: str) -> int:
+        deposit, allowance = await self._chain.deposit_of(user), await self._chain.spending_allowance(user)
+        return min(deposit, allowance)
+
+    async def _numbered(self, composed: Iterable[Batch]) -> list[tuple[int, Batch]]:
+        """Batches with numbers. One that the chain knows already is passed over, unless it is the very same batch:
+        that was done before the database was restored from a backup, and is not done again."""
+        async with self._database.reading() as connection:
+            number = await batches.next_number(connection)
+        numbered = []
+        for batch in composed:
+            while await self._is_taken(number, batch):
+                log.error("batch_number_taken", number=number)
+                number += 1
+            numbered.append((number, batch))
+            number += 1
+        return numbered
+
+    async def _is_taken(self, number: int, batch: Batch) -> bool:
+        if batch.is_root:
+            committed = await self._chain.payout_root_of(number)
+            return any(committed.root) and committed.root != await self._root(batch)
+        if not await self._chain.is_batch_settled(number):
+            return False
+        return await self._chain.details_of_batch(number, self._first_block) != batch.detail_root()
+
+    async def _root(self, batch: Batch) -> bytes:
+        async with self._database.reading() as connection:
+            return payout_tree(await batches.leaves(connection, batch.payouts)).root
+
+
+def _tell(composition: Composition) -> None:
+    if composition.left_out:
+        reasons = Counter(one.why.value for one in composition.left_out)
+        log.warning("requests_not_settled", **reasons)
+
+
+async def _all(question: Callable[[T], Awaitable[U]], about: Iterable[T]) -> list[U]:
+    """The answers in order, a few questions at a time."""
+    free = asyncio.Semaphore(QUESTIONS_AT_ONCE)
+
+    async def ask(one: T) -> U:
+        async with free:
+            return await question(one)
+
+    return list(await asyncio.gather(*(ask(one) for one in about)))
