@@ -68,13 +68,22 @@ async def test_a_channel_from_opening_to_closing(database: Database, on: Bench) 
     assert (await earn(database, on, 400)).earned_units == 400
     assert await accept(database, on, promise(on, 900)) == 400
     async with database.writing() as connection:
-        (due,) = await channels.redeemable(connection, on.domain, 400, 10)
-        assert (due.earned_units, due.signature) == (400, promise(on, 900).signature)
-        assert await channels.redeemable(connection, on.domain, 401, 10) == []
+        assert await channels.redeemable(connection, on.domain, 10) == []
         channel_id = on.channel.channel_id
+        await channels.captured(connection, channel_id, 400, 400)
+        ((due, units),) = await channels.redeemable(connection, on.domain, 10)
+        assert (units, due.signature) == (400, promise(on, 900).signature)
         done = [await channels.redeemed(connection, on.domain, channel_id, 400) for _ in range(2)]
         assert done == [True, False]
-        assert await channels.redeemable(connection, on.domain, 0, 10) == []
+        assert await channels.redeemable(connection, on.domain, 10) == []
+        assert await channels.to_net(connection, on.domain) == {channel_id: 400}
+        await channels.net(connection, on.domain, channel_id, 300)
+        assert await channels.to_net(connection, on.domain) == {channel_id: 100}
+        await channels.unredeemed(connection, on.domain, channel_id, 399, 0)  # something else was taken out since
+        assert await channels.to_net(connection, on.domain) == {channel_id: 100}
+        await channels.unredeemed(connection, on.domain, channel_id, 400, 0)
+        assert await channels.to_net(connection, on.domain) == {}
+        assert [units for _, units in await channels.redeemable(connection, on.domain, 10)] == [400]
         ends = now() + timedelta(hours=1)
         assert [await channels.closing(connection, on.domain, channel_id, ends) for _ in range(2)] == [True, False]
     with pytest.raises(ChannelClosing):
@@ -159,10 +168,14 @@ async def test_closing_channels_are_redeemed_first(database: Database) -> None:
             channel_id = one.channel.channel_id
             await channels.opened(connection, domain, fresh(one))
             await channels.accept(connection, domain, sign(domain, channel_id, 900, one.key))
-            await channels.earn(connection, domain, channel_id, 100 * (index + 1), step_units=STEP)
+            units = 100 * (index + 1)
+            await channels.earn(connection, domain, channel_id, units, step_units=STEP)
+            await channels.captured(connection, channel_id, units, units)
         await channels.closing(connection, domain, benches[0].channel.channel_id, now())
-        due = await channels.redeemable(connection, domain, 1, 10)
-    assert [one.earned_units for one in due] == [100, 300, 200]
+        due = await channels.redeemable(connection, domain, 10)
+        urgent = await channels.redeemable(connection, domain, 10, closing_only=True)
+    assert [units for _, units in due] == [100, 300, 200]
+    assert [units for _, units in urgent] == [100]
 
 
 # ---- two gateways
