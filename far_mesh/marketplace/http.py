@@ -1,6 +1,6 @@
 """The edge: request ids, body limits, and the one place where failures become answers.
 
-{"error": {"message", "type", "param", "code"}}
+{"error": {"message", "type", "param", "code"}}, and for 402 ``accepts``: what would be accepted as payment.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ import hashlib
 import math
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request
@@ -24,7 +25,8 @@ from discovery.protocol.errors import FarError, InvalidArgument
 from far_mesh.marketplace.errors import BodyTooLarge, MethodNotAllowed, NotFound, UnsupportedParameter
 from far_mesh.marketplace.logs import where_it_failed
 
-_TYPES = {401: "authentication_error", 402: "insufficient_quota", 429: "rate_limit_error"}
+X402_VERSION = 2
+_TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
 _HTTP = {404: NotFound("there is nothing at this path"), 405: MethodNotAllowed("this path does not take this method")}
 
 log = structlog.get_logger(__name__)
@@ -54,23 +56,32 @@ def error_body(error: FarError) -> ErrorBody:
     )
 
 
-def error_response(error: FarError) -> JSONResponse:
-    """``error`` as an answer with its status and headers."""
+Accepts = Callable[[FarError], list[dict[str, Any]] | None]
+"""The ways to pay what an error misses."""
+
+
+def error_response(error: FarError, accepts: list[dict[str, Any]] | None = None) -> JSONResponse:
+    """``error`` as an answer with its status and headers, and what would be accepted as payment."""
     headers: dict[str, str] = {}
     if error.retry_after is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return JSONResponse(error_body(error).model_dump(), error.status, headers)
+    body = error_body(error).model_dump()
+    if accepts:
+        body |= {"x402Version": X402_VERSION, "accepts": accepts}
+    return JSONResponse(body, error.status, headers)
 
 
 def install(app: FastAPI, max_body_bytes: int) -> None:
-    """Put the edge round ``app``."""
+    """Put the edge round ``app``. ``app.state.accepts`` says how what a 402 misses can be paid."""
+    app.state.accepts = lambda error: None
 
     @app.exception_handler(FarError)
-    async def far_error(_request: Request, error: FarError) -> JSONResponse:
+    async def far_error(request: Request, error: FarError) -> JSONResponse:
         log.info("request_refused", code=error.code, status=error.status)
-        return error_response(error)
+        accepts: Accepts = request.app.state.accepts
+        return error_response(error, accepts(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
@@ -176,7 +187,11 @@ def request_id_of(request: Request) -> str:
 
 def call_request(request: Request, wallet: str, idempotency_key: str) -> str:
     """Name a request after the key that its caller gave it: the same wallet and key are the same request for ever."""
-    digest = hashlib.sha256(f"{wallet}/{idempotency_key}".encode()).hexdigest()
-    request_id = request.scope["state"]["request_id"] = "req_" + digest[:24]
+    request_id = request.scope["state"]["request_id"] = id_of_call(wallet, idempotency_key)
     structlog.contextvars.bind_contextvars(request_id=request_id)
     return request_id
+
+
+def id_of_call(wallet: str, idempotency_key: str) -> str:
+    """The id of the request that ``wallet`` makes with this key."""
+    return "req_" + hashlib.sha256(f"{wallet}/{idempotency_key}".encode()).hexdigest()[:24]

@@ -10,8 +10,10 @@ from fastapi.responses import Response
 
 from discovery.protocol.errors import InvalidArgument
 from far_mesh.marketplace.auth.endpoints import Caller
-from far_mesh.marketplace.chain.amounts import units_to_far
-from far_mesh.marketplace.http import call_request, request_id_of
+from far_mesh.marketplace.chain.amounts import units_to_far, units_to_wei
+from far_mesh.marketplace.channels.meter import VoucherNotice
+from far_mesh.marketplace.http import call_request, id_of_call, request_id_of
+from far_mesh.marketplace.inference.payment import wanted
 from far_mesh.marketplace.inference.run import Answer
 from far_mesh.marketplace.inference.schemas import (
     DoneEvent,
@@ -25,6 +27,7 @@ from far_mesh.marketplace.inference.schemas import (
     RequestState,
     SettlementState,
     TokenEvent,
+    VoucherEvent,
 )
 from far_mesh.marketplace.inference.service import (
     InferenceService,
@@ -36,7 +39,8 @@ from far_mesh.marketplace.inference.service import (
 )
 from far_mesh.marketplace.inference.streams import EventStream, event, events_of, whole_text
 from far_mesh.marketplace.ledger.split import BPS
-from far_mesh.marketplace.sessions.schemas import Outcome, PaidShare
+from far_mesh.marketplace.payments import intents
+from far_mesh.marketplace.sessions.schemas import Outcome, PaidShare, Payment
 from far_mesh.marketplace.settlement.schemas import Kind, Row, RowStatus
 
 router = APIRouter(prefix="/api/inference", tags=["inference"])
@@ -70,7 +74,9 @@ async def generate(
     """Generate text. With ``stream`` (the default) tokens come as server-sent events, and last the bill."""
     run = await service.start(wallet, name, _wish(body))
     if body.stream:
-        return EventStream(run, events_of(run, lambda text: _token(text, run.request_id), lambda end: [_done(end)]))
+        return EventStream(
+            run, events_of(run, lambda text: _token(text, run.request_id), lambda end: [_done(end)], _needed)
+        )
     text, answer = await whole_text(request, run)
     return GenerateAnswer(text=text, tokens_generated=answer.completion_tokens, **_bill(answer))
 
@@ -78,7 +84,7 @@ async def generate(
 @router.post("/quote")
 async def quote(service: Service, wallet: Caller, body: QuoteRequest) -> QuoteAnswer:
     """What a token costs now, kept for a while: send ``quote_id`` with the request."""
-    return _quote(await service.quote(wallet, _question(body)))
+    return _quote(await service.quote(wallet, _question(wallet, body)))
 
 
 @router.get("/models")
@@ -106,15 +112,17 @@ def _wish(body: GenerateRequest) -> Wish:
         raw=body.raw,
         tier=body.tier,
         quote_id=body.quote_id,
+        payment=wanted(body.payment, None if body.escrow_intent is None else intents.parse(body.escrow_intent)),
     )
 
 
-def _question(body: QuoteRequest) -> Question:
+def _question(wallet: str, body: QuoteRequest) -> Question:
     if (body.prompt is None) == (body.prompt_tokens is None):
         raise InvalidArgument("send either prompt or prompt_tokens", param="prompt")
     prompt = body.prompt_tokens if body.prompt is None else body.prompt
     assert prompt is not None
-    return Question(body.model_id, body.tier, prompt, body.max_tokens, body.raw)
+    request_id = None if body.idempotency_key is None else id_of_call(wallet, body.idempotency_key)
+    return Question(body.model_id, body.tier, prompt, body.max_tokens, body.raw, request_id)
 
 
 def _quote(quoted: Quoted) -> QuoteAnswer:
@@ -134,6 +142,8 @@ def _quote(quoted: Quoted) -> QuoteAnswer:
         price_multiplier=quoted.price.multiplier_bps / BPS,
         utilisation=quoted.price.utilisation,
         fee_bps=prices.fee_bps,
+        request_id=quoted.request_id,
+        escrow_intent=quoted.intent,
     )
 
 
@@ -144,6 +154,22 @@ def stop_strings(stop: str | list[str] | None) -> tuple[str, ...]:
 
 def _token(text: str, request_id: str) -> str:
     return event(TokenEvent(token=text, request_id=request_id))
+
+
+def _needed(notice: VoucherNotice) -> str:
+    return event(voucher_event(notice))
+
+
+def voucher_event(notice: VoucherNotice) -> VoucherEvent:
+    """What has to be signed before the stream goes on."""
+    return VoucherEvent(
+        channel_id=notice.channel_id,
+        promise_units=notice.promise_units,
+        promise_wei=str(units_to_wei(notice.promise_units)),
+        deposit_units=notice.deposit_units,
+        step_units=notice.step_units,
+        seconds=notice.seconds,
+    )
 
 
 def _done(answer: Answer) -> str:
@@ -219,6 +245,8 @@ def _state(report: RequestReport) -> RequestState:
         model_id=session.model_id,
         status=session.status,
         error_code=session.error_code,
+        payment=session.payment,
+        channel_id=session.channel_id,
         started_at=session.started_at,
         completed_at=session.completed_at,
         prompt_tokens=session.prompt_tokens,
@@ -232,7 +260,7 @@ def _state(report: RequestReport) -> RequestState:
         latency_ms=session.latency_ms,
         time_to_first_token_ms=session.time_to_first_token_ms,
         nodes_used=nodes_used(report.shares),
-        settlement=_settlement(report.rows),
+        settlement=_settlement(report),
     )
 
 
@@ -243,13 +271,16 @@ _IN_WORDS = {
 }
 
 
-def _settlement(rows: Mapping[Kind, Row]) -> SettlementState:
+def _settlement(report: RequestReport) -> SettlementState:
+    rows, session = report.rows, report.session
     last = rows.get(Kind.RELEASE) or rows.get(Kind.CANCEL) or rows.get(Kind.LOCK)
     return SettlementState(
-        status=_status(last),
+        status=_status(last) if session.payment is Payment.ESCROW else _status_in_batch(report),
         lock_tx=_tx(rows, Kind.LOCK),
         release_tx=_tx(rows, Kind.RELEASE),
         cancel_tx=_tx(rows, Kind.CANCEL),
+        batch=session.batch_number,
+        batch_tx=report.batch.tx_hash if report.batch else None,
         error=last.error if last is not None and last.status is RowStatus.FAILED else None,
     )
 
@@ -261,6 +292,14 @@ def _status(row: Row | None) -> str:
         return "failed"
     under_way, done = _IN_WORDS[row.kind]
     return done if row.status is RowStatus.CONFIRMED else under_way
+
+
+def _status_in_batch(report: RequestReport) -> str:
+    if not report.session.total_cost_units:
+        return "none"
+    if report.session.batch_number is None:
+        return "waiting"
+    return "paid" if report.batch is not None and report.batch.status is RowStatus.CONFIRMED else "in_batch"
 
 
 def _tx(rows: Mapping[Kind, Row], kind: Kind) -> str | None:

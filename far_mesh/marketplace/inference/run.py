@@ -2,8 +2,9 @@
 
     hold and ask for a lock ▸ wait for the lock ▸ open a route ▸ tokens ▸ receipts ▸ capture and ask for a release
 
-Tokens wait for the reader in a short queue, so a generation is never far ahead of who reads it. Any failure before
-the end refunds all of it.
+A request that is netted, or paid over a channel, asks the chain for nothing and waits for no lock; over a channel each
+token is counted before it is generated. Tokens wait for the reader in a short queue, so a generation is never far ahead
+of who reads it. Any failure before the end refunds all of it.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ import structlog
 from discovery.protocol.errors import FarError
 from discovery.protocol.messages import MAX_SCOPE_BYTES
 from far_mesh.config import GenerationOptions, Treatment
+from far_mesh.marketplace.channels.meter import Meter, VoucherNotice
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import DatabaseUnavailable, GenerationFailed
 from far_mesh.marketplace.inference.meshes import GenerationLike, MeshLike, ProvenWork, ResultLike, TokenLike, work_of
 from far_mesh.marketplace.ledger.split import BPS
 from far_mesh.marketplace.logs import where_it_failed
+from far_mesh.marketplace.payments.intents import Intent
 from far_mesh.marketplace.sessions import repository as sessions
-from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, Outcome, Work
+from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, Outcome, Payment, Work
 from far_mesh.marketplace.settlement.requests import (
+    Choose,
     Measured,
     activate_request,
     close_request,
@@ -47,13 +51,18 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be generated, and for whom. ``streamed``: the reader gets tokens as they come."""
+    """What is to be generated, and for whom. ``streamed``: the reader gets tokens as they come. ``choose`` is there
+    when what the user owes decides how it is paid, ``intent`` when the user has signed for its escrow, and ``meter``
+    when it is paid over a channel."""
 
     session: NewSession
     mesh: MeshLike
     prompt_ids: tuple[int, ...]
     options: GenerationOptions
     streamed: bool
+    choose: Choose | None = None
+    intent: Intent | None = None
+    meter: Meter | None = None
 
 
 @dataclass(frozen=True)
@@ -95,8 +104,11 @@ class Run:
         self._stop_asked = False
         self._reader_is_gone = False
         self._delivered = 0
+        self._handed_over = 0
+        self._cut: str | None = None
         self._started = time.monotonic()
         self._first_token: float | None = None
+        self._payment = order.session.payment
         self._task = asyncio.create_task(self._go())
 
     @property
@@ -119,7 +131,7 @@ class Run:
 
     async def __aiter__(self) -> AsyncIterator[TokenLike]:
         while (token := await self._queue.get()) is not None:
-            self._delivered += 1
+            self._delivered += not isinstance(token, VoucherNotice)
             yield token
 
     async def answer(self) -> Answer:
@@ -159,12 +171,24 @@ class Run:
             await self._hand_over(None)
 
     async def _hold(self) -> None:
+        order = self._order
         async with self._database.writing() as connection:
-            await open_request(connection, self._order.session, self._gateway, self._limits.lock_seconds)
+            session = await open_request(
+                connection,
+                order.session,
+                self._gateway,
+                self._limits.lock_seconds,
+                intent=order.intent,
+                choose=order.choose,
+            )
+            if order.meter is not None:
+                await order.meter.begin(connection)
+        self._payment = session.payment
         self._settlement.new_rows.ring()
 
     async def _serve(self) -> Answer:
-        await self._lock()
+        if self._payment is Payment.ESCROW:
+            await self._lock()
         if self._reader_is_gone:
             raise GenerationFailed("the reader left before the answer began")
         generation = await self._open_route()
@@ -203,13 +227,20 @@ class Run:
     async def _pass_tokens_on(self, generation: GenerationLike) -> None:
         try:
             async with asyncio.timeout(self._limits.generation_seconds):
-                async for token in generation:
+                tokens = aiter(generation)
+                while await self._may_go_on() and (token := await anext(tokens, None)) is not None:
                     self._first_token = self._first_token or time.monotonic()
                     await self._hand_over(token)
+                    self._handed_over += 1
                     if self._stop_asked:
                         return
         except TimeoutError:
             log.warning("generation_timed_out", request_id=self.request_id)
+
+    async def _may_go_on(self) -> bool:
+        if self._order.meter is not None:
+            self._cut = await self._order.meter.token(self._hand_over, lambda: self._stop_asked)
+        return self._cut is None
 
     async def _hand_over(self, token: TokenLike | None) -> None:
         if not self._reader_is_gone:
@@ -227,8 +258,9 @@ class Run:
             log.info("generation_not_closed", request_id=self.request_id, code=error.code)
 
     async def _capture(self, result: ResultLike) -> Answer:
-        work = self._payable(result, self._delivered if self._reader_is_gone else None)
-        measured = Measured(result.finish_reason, self._since_start(time.monotonic()), self._time_to_first_token())
+        work = self._payable(result, self._tokens_to_pay())
+        finish_reason = self._cut or result.finish_reason
+        measured = Measured(finish_reason, self._since_start(time.monotonic()), self._time_to_first_token())
 
         async def close() -> Outcome:
             async with self._database.writing() as connection:
@@ -239,7 +271,7 @@ class Run:
         return Answer(
             self.request_id,
             self._order.session.model_id,
-            result.finish_reason,
+            finish_reason,
             work.prompt_tokens,
             min(work.cached_tokens, work.prompt_tokens),
             work.completion_tokens,
@@ -247,6 +279,12 @@ class Run:
             measured.time_to_first_token_ms,
             outcome,
         )
+
+    def _tokens_to_pay(self) -> int | None:
+        """How many tokens are paid at most; None where it is all that were generated."""
+        if self._reader_is_gone:
+            return self._delivered
+        return None if self._order.meter is None else self._handed_over
 
     def _payable(self, proven: ProvenWork, completion_tokens: int | None) -> Work:
         """Proven work without the shares of nodes that named a wallet nobody can be paid at: the escrow would refuse

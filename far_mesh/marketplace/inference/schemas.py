@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,10 +28,13 @@ class GenerateRequest(BaseModel):
     raw: bool = False
     tier: str = "standard"
     quote_id: Annotated[str, Field(max_length=2048)] | None = None
+    payment: Annotated[str, Field(max_length=80)] | None = None
+    escrow_intent: dict[str, Any] | None = None
 
 
 class QuoteRequest(BaseModel):
-    """What to quote: the text of a prompt, or how many tokens it has."""
+    """What to quote: the text of a prompt, or how many tokens it has. With the ``idempotency_key`` of the request that
+    is to follow, the answer has the escrow intent that would pay for it, to be signed."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -41,11 +44,13 @@ class QuoteRequest(BaseModel):
     max_tokens: int | None = None
     raw: bool = False
     tier: str = "standard"
+    idempotency_key: Annotated[str, Field(min_length=1, max_length=255)] | None = None
 
 
 class QuoteAnswer(BaseModel):
     """A price per token that is kept until ``expires_at`` for requests with this ``quote_id``, whatever their length.
-    ``max_cost_units`` is what a request with so many tokens would hold."""
+    ``max_cost_units`` is what a request with so many tokens would hold. ``escrow_intent`` is the typed data (EIP-712)
+    of an intent for the request ``request_id``, if it was asked for."""
 
     quote_id: str
     expires_at: datetime
@@ -61,6 +66,8 @@ class QuoteAnswer(BaseModel):
     fee_bps: int
     max_cost_units: int
     max_cost_far: float
+    request_id: str | None = None
+    escrow_intent: dict[str, Any] | None = None
 
 
 class NodeUsed(BaseModel):
@@ -107,6 +114,19 @@ class TokenEvent(BaseModel):
     request_id: str
 
 
+class VoucherEvent(BaseModel):
+    """The stream waits, for so many ``seconds``, until a voucher for at least ``promise_units`` is there. Where that is
+    more than lies in the channel, it has to be topped up first."""
+
+    type: Literal["voucher_needed"] = "voucher_needed"
+    channel_id: str
+    promise_units: int
+    promise_wei: str
+    deposit_units: int
+    step_units: int
+    seconds: float
+
+
 class DoneEvent(Costs):
     """The last event of a stream."""
 
@@ -149,12 +169,16 @@ class ModelList(BaseModel):
 
 
 class SettlementState(BaseModel):
-    """How far the chain is. ``status``: none, locking, locked, releasing, released, cancelling, cancelled, failed."""
+    """How far the chain is. ``status`` of a request with an escrow of its own: none, locking, locked, releasing,
+    released, cancelling, cancelled, failed. Of the others: none (there is nothing to pay), waiting (for its batch),
+    in_batch (the chain is asked), paid. ``batch`` and ``batch_tx`` are those of its batch."""
 
     status: str
     lock_tx: str | None
     release_tx: str | None
     cancel_tx: str | None
+    batch: int | None
+    batch_tx: str | None
     error: str | None
 
 
@@ -165,6 +189,8 @@ class RequestState(BaseModel):
     model_id: str
     status: str
     error_code: str | None
+    payment: str
+    channel_id: str | None
     started_at: datetime
     completed_at: datetime | None
     prompt_tokens: int

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from discovery.protocol.announcement import Announcement, SignedAnnouncement
 from discovery.protocol.errors import InvalidArgument
@@ -16,7 +17,9 @@ from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import ModelUnknown, NotEnoughNodes, RequestUnknown, ShuttingDown, UnsupportedParameter
 from far_mesh.marketplace.inference import repository
 from far_mesh.marketplace.inference.meshes import MeshLike, Prompt
+from far_mesh.marketplace.inference.payment import AS_IT_IS_BEST, Wanted
 from far_mesh.marketplace.inference.run import Answer, Limits, Order, Run
+from far_mesh.marketplace.inference.till import Till
 from far_mesh.marketplace.ledger.split import Prices, Tokens, price_of
 from far_mesh.marketplace.pricing.quotes import Quotes
 from far_mesh.marketplace.pricing.schemas import PriceNow, Quote
@@ -25,6 +28,7 @@ from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, PaidShare, Session
 from far_mesh.marketplace.settings import STANDARD, ModelOffer
 from far_mesh.marketplace.settlement import repository as outbox
+from far_mesh.marketplace.settlement.owed import batch_row
 from far_mesh.marketplace.settlement.schemas import Kind, Row
 from far_mesh.marketplace.settlement.service import Settlement
 from far_mesh.route import in_words, takes_sessions, uncovered_ranges
@@ -48,22 +52,25 @@ class Wish:
     raw: bool = False
     tier: str = "standard"
     quote_id: str | None = None
+    payment: Wanted = AS_IT_IS_BEST
 
 
 @dataclass(frozen=True)
 class Question:
-    """What somebody wants to know the price of. ``prompt``: its text, or how many tokens it has."""
+    """What somebody wants to know the price of. ``prompt``: its text, or how many tokens it has. ``request_id`` is that
+    of the request which is to follow, if its escrow intent is wanted too."""
 
     model_id: str
     tier: str
     prompt: str | int
     max_tokens: int | None
     raw: bool
+    request_id: str | None = None
 
 
 @dataclass(frozen=True)
 class Quoted:
-    """The answer to a :class:`Question`."""
+    """The answer to a :class:`Question`. ``intent`` is the typed data to sign, where it was asked for."""
 
     quote: Quote
     model_id: str
@@ -71,6 +78,8 @@ class Quoted:
     prompt_tokens: int
     max_tokens: int
     price: PriceNow
+    request_id: str | None = None
+    intent: dict[str, Any] | None = None
 
     @property
     def max_cost_units(self) -> int:
@@ -99,11 +108,12 @@ class ModelState:
 
 @dataclass(frozen=True)
 class RequestReport:
-    """A request, who worked on it, and what the chain was asked for."""
+    """A request, who worked on it, and what the chain was asked for: for it alone, and for the batch it is in."""
 
     session: Session
     shares: tuple[PaidShare, ...]
     rows: Mapping[Kind, Row]
+    batch: Row | None
 
 
 class InferenceService:
@@ -120,6 +130,7 @@ class InferenceService:
         default_max_tokens: int,
         pricing: Pricing,
         quotes: Quotes,
+        till: Till,
     ) -> None:
         self._database = database
         self._settlement = settlement
@@ -129,6 +140,7 @@ class InferenceService:
         self._default_max_tokens = default_max_tokens
         self._pricing = pricing
         self._quotes = quotes
+        self._till = till
         self._runs: set[Run] = set()
         self._closing = False
 
@@ -137,9 +149,10 @@ class InferenceService:
 
         Raises:
             ModelUnknown, UnsupportedParameter, InvalidArgument, ContextLengthExceeded, NoRoute, NotEnoughNodes,
-                QuoteInvalid: before any money moves.
+                QuoteInvalid, IntentRefused, ChannelUnknown, ChannelClosing, FeeMismatch: before any money moves.
             Conflict: there was a request of this name before.
-            InsufficientBalance, AllowanceTooLow, SettlementDelayed, FarError: after it was given back.
+            InsufficientBalance, AllowanceTooLow, UnsettledLimit, VoucherNeeded: nothing was held.
+            SettlementDelayed, FarError: after it was given back.
         """
         order = await self._order(wallet, request_id, wish)
         if self._closing:
@@ -167,7 +180,11 @@ class InferenceService:
         max_tokens = self._max_tokens(question.model_id, question.max_tokens, prompt_tokens, mesh.context_length)
         price = await self._price(on_sale, question.tier)
         quote = self._quotes.give(wallet, question.model_id, question.tier, price.prices)
-        return Quoted(quote, question.model_id, question.tier, prompt_tokens, max_tokens, price)
+        quoted = Quoted(quote, question.model_id, question.tier, prompt_tokens, max_tokens, price, question.request_id)
+        if question.request_id is None:
+            return quoted
+        intent = self._till.intent(wallet, question.request_id, quoted.max_cost_units, quote.expires_at)
+        return replace(quoted, intent=intent)
 
     def _forget(self, run: Run, task: asyncio.Task[Answer]) -> None:
         self._runs.discard(run)
@@ -206,7 +223,8 @@ class InferenceService:
                 raise RequestUnknown("you have made no such request", param="request_id")
             shares = await sessions.contributions(connection, session.id)
             rows = await outbox.of_request(connection, request_id)
-        return RequestReport(session, shares, rows)
+            batch = await batch_row(connection, session.batch_number)
+        return RequestReport(session, shares, rows, batch)
 
     # ---- everything that is checked before money moves
 
@@ -228,7 +246,17 @@ class InferenceService:
             fee_bps=prices.fee_bps,
             held_units=price_of(Tokens(len(prompt_ids), options.max_tokens), prices),
         )
-        return Order(session, on_sale.mesh, tuple(prompt_ids), options, wish.streamed)
+        paid = await self._till.pay(session, wish.payment, options.max_tokens)
+        return Order(
+            paid.session,
+            on_sale.mesh,
+            tuple(prompt_ids),
+            options,
+            wish.streamed,
+            choose=paid.choose,
+            intent=paid.intent,
+            meter=paid.meter,
+        )
 
     async def _prices(self, wallet: Wallet, on_sale: OnSale, wish: Wish) -> Prices:
         if wish.quote_id is None:

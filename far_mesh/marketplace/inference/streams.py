@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from discovery.protocol.errors import FarError
+from far_mesh.marketplace.channels.meter import VoucherNotice
 from far_mesh.marketplace.http import error_body
 from far_mesh.marketplace.inference.run import Answer, Run
 
@@ -45,10 +46,17 @@ def error_event(error: FarError) -> str:
     return event(error_body(error).model_dump_json())
 
 
-async def events_of(run: Run, token: Callable[[str], str], done: Callable[[Answer], list[str]]) -> AsyncIterator[str]:
-    """The tokens of a run as events, then its end or its failure."""
+async def events_of(
+    run: Run,
+    token: Callable[[str], str],
+    done: Callable[[Answer], list[str]],
+    needed: Callable[[VoucherNotice], str],
+) -> AsyncIterator[str]:
+    """The tokens of a run as events, and the vouchers that it waits for, then its end or its failure."""
     async for one in run:
-        if one.text:
+        if isinstance(one, VoucherNotice):
+            yield needed(one)
+        elif one.text:
             yield token(one.text)
     try:
         answer = await run.answer()

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from far_mesh.marketplace.errors import UnsupportedParameter
-from far_mesh.marketplace.inference.schemas import Costs, NodeUsed, StopStrings
+from far_mesh.marketplace.inference.schemas import Costs, NodeUsed, StopStrings, VoucherEvent
 
 # A parameter that we do not have may be sent with the value that asks for nothing.
 ASKS_FOR_NOTHING: dict[str, tuple[Any, ...]] = {
@@ -165,7 +165,7 @@ class ChatChunk(BaseModel):
     model: str
     choices: list[ChunkChoice]
     usage: Usage | None = None
-    far: Far | None = None
+    far: Far | VoucherEvent | None = None
 
 
 class ModelCard(BaseModel):

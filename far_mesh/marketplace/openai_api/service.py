@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from discovery.protocol.errors import InvalidArgument
-from far_mesh.marketplace.inference.endpoints import costs, nodes_used, stop_strings
+from far_mesh.marketplace.channels.meter import VoucherNotice
+from far_mesh.marketplace.inference.endpoints import costs, nodes_used, stop_strings, voucher_event
 from far_mesh.marketplace.inference.run import Answer
+from far_mesh.marketplace.inference.schemas import VoucherEvent
 from far_mesh.marketplace.inference.service import Wish
 from far_mesh.marketplace.inference.streams import event
 from far_mesh.marketplace.openai_api.schemas import (
@@ -80,6 +82,10 @@ class Envelope:
         """Text as an event."""
         return lambda text: self._event(Delta(content=text))
 
+    def needed(self, notice: VoucherNotice) -> str:
+        """The event that asks for a voucher: a chunk in which nothing is new, but ``far``."""
+        return self._wire(self._chunk([ChunkChoice(delta=Delta())], far=voucher_event(notice)))
+
     def last(self, answer: Answer) -> list[str]:
         """The events that end a stream."""
         end = self._chunk([ChunkChoice(delta=Delta(), finish_reason=_finish_reason(answer))], far=_far(answer))
@@ -95,7 +101,9 @@ class Envelope:
     def _event(self, delta: Delta) -> str:
         return self._wire(self._chunk([ChunkChoice(delta=delta)]))
 
-    def _chunk(self, choices: list[ChunkChoice], usage: Usage | None = None, far: Far | None = None) -> ChatChunk:
+    def _chunk(
+        self, choices: list[ChunkChoice], usage: Usage | None = None, far: Far | VoucherEvent | None = None
+    ) -> ChatChunk:
         return ChatChunk(id=self._id, created=self.created, model=self.model, choices=choices, usage=usage, far=far)
 
     def _wire(self, chunk: ChatChunk) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import and_, bindparam, exists, insert, select, update
+from sqlalchemy import Select, and_, bindparam, exists, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.clock import now
@@ -23,17 +23,19 @@ from far_mesh.marketplace.sessions.schemas import (
     Status,
     Work,
 )
-from far_mesh.marketplace.tables import gateways, inference_sessions, node_contributions, node_registry
+from far_mesh.marketplace.tables import UNSETTLED, gateways, inference_sessions, node_contributions, node_registry
 
 _COLUMNS = [inference_sessions.c[field.name] for field in fields(Session)]
 
 
-async def add(connection: AsyncConnection, session: NewSession, gateway: Gateway) -> None:
+async def add(
+    connection: AsyncConnection, session: NewSession, gateway: Gateway, status: Status = Status.PENDING
+) -> None:
     """A request begins, in the hands of ``gateway``."""
     await connection.execute(
         insert(inference_sessions).values(
             **asdict(session),
-            status=Status.PENDING.value,
+            status=status.value,
             gateway=gateway.name,
             incarnation=gateway.incarnation,
             started_at=now(),
@@ -55,6 +57,21 @@ async def change(connection: AsyncConnection, request_id: str, **values: Any) ->
     """Write what has become known of a request."""
     one = inference_sessions.c.request_id == request_id
     await connection.execute(update(inference_sessions).where(one).values(**values))
+
+
+async def count(connection: AsyncConnection, request_id: str, units: int) -> bool:
+    """Note that ``units`` more are counted for a request on its channel. False: it is not active any more."""
+    active = (inference_sessions.c.request_id == request_id) & (inference_sessions.c.status == Status.ACTIVE.value)
+    more = inference_sessions.c.counted_units + units
+    return (await connection.execute(update(inference_sessions).where(active).values(counted_units=more))).rowcount == 1
+
+
+def unsettled(wallet: str) -> Select[Any]:
+    """One row with ``units``: what ``wallet`` owes for netted requests that no batch has, and what those under way may
+    come to cost."""
+    units = func.coalesce(inference_sessions.c.total_cost_units, inference_sessions.c.held_units)
+    of_wallet = inference_sessions.c.user_wallet == wallet
+    return select(func.coalesce(func.sum(units), 0).label("units")).where(of_wallet, UNSETTLED)
 
 
 async def keep_checkpoint(connection: AsyncConnection, request_id: str, work: Work) -> None:

@@ -6,7 +6,9 @@ request with an escrow of its own asks the chain for anything here: the others a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,6 +17,8 @@ from far_mesh.marketplace.errors import Conflict, FeeMismatch
 from far_mesh.marketplace.ledger import service as ledger
 from far_mesh.marketplace.ledger.schemas import Book
 from far_mesh.marketplace.ledger.split import Settlement, Tokens, settle
+from far_mesh.marketplace.payments import channels
+from far_mesh.marketplace.payments.intents import Intent
 from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.sessions.schemas import (
     OPEN,
@@ -29,6 +33,7 @@ from far_mesh.marketplace.sessions.schemas import (
     Work,
 )
 from far_mesh.marketplace.settlement import repository as outbox
+from far_mesh.marketplace.settlement.owed import Owed, owed
 from far_mesh.marketplace.settlement.schemas import Kind
 
 
@@ -41,25 +46,45 @@ class Measured:
     time_to_first_token_ms: int | None = None
 
 
-async def open_request(connection: AsyncConnection, session: NewSession, gateway: Gateway, lock_seconds: int) -> None:
-    """Hold the most that a request can cost, and ask the chain to lock it if it is to have an escrow of its own.
+Choose = Callable[[Owed], Payment]
+
+
+async def open_request(
+    connection: AsyncConnection,
+    session: NewSession,
+    gateway: Gateway,
+    lock_seconds: int,
+    *,
+    intent: Intent | None = None,
+    choose: Choose | None = None,
+) -> NewSession:
+    """Hold the most that a request can cost, and ask the chain to lock it if it is to have an escrow of its own: what
+    the user has signed an ``intent`` for, or as much as is held. ``choose`` decides how it is paid, by what the user
+    owes already. The request as it began; one that waits for no lock is active.
 
     Raises:
         InsufficientBalance: that much is not available.
         Conflict: there is a request of this name already.
+        Whatever ``choose`` raises.
     """
     source = Book.USER_CHANNEL if session.payment is Payment.CHANNEL else Book.USER_DEPOSIT
     if not await ledger.hold(connection, session.user_wallet, session.request_id, session.held_units, source):
         raise Conflict(f"{session.request_id} was asked for before: GET /api/inference/requests/{session.request_id}")
-    await sessions.add(connection, session, gateway)
+    if choose is not None:
+        session = replace(session, payment=choose(await owed(connection, session.user_wallet)))
     if session.payment is not Payment.ESCROW:
-        return
-    wanted = {"units": session.held_units, "lock_seconds": lock_seconds}
+        await sessions.add(connection, session, gateway, Status.ACTIVE)
+        return session
+    await sessions.add(connection, session, gateway)
+    wanted: dict[str, Any] = {"units": session.held_units, "lock_seconds": lock_seconds}
+    if intent is not None:
+        wanted = {"units": intent.max_units, "lock_seconds": intent.lock_seconds, "intent": intent.document()}
     await outbox.add(connection, Kind.LOCK, session.request_id, session.user_wallet, wanted)
+    return session
 
 
 async def activate_request(connection: AsyncConnection, request_id: str, fee_bps: int) -> None:
-    """The request can be paid, with this fee: the chain has locked its money, or will not have to.
+    """The chain has locked the money of a request, at this fee.
 
     Raises:
         Conflict: somebody has ended the request meanwhile.
@@ -74,7 +99,8 @@ async def activate_request(connection: AsyncConnection, request_id: str, fee_bps
 
 
 async def close_request(connection: AsyncConnection, request_id: str, work: Work, measured: Measured) -> Outcome:
-    """Pay for proven work, refund the rest, and ask the chain to do the same. With nothing to pay: refund all.
+    """Pay for proven work, refund the rest, and ask the chain to do the same. With nothing to pay: refund all. Over a
+    channel nothing is paid for that no voucher covers.
 
     Raises:
         Conflict: the request has ended already, or was never active.
@@ -82,7 +108,7 @@ async def close_request(connection: AsyncConnection, request_id: str, work: Work
     session = await _open_session(connection, request_id)
     if session is None or session.status is not Status.ACTIVE:
         raise Conflict(f"{request_id} is not active", request_id=request_id)
-    divided = division(session, work)
+    divided = await _division(connection, session, work)
     outcome = _outcome(divided, work)
     if divided.paid:
         await _capture(connection, session, divided)
@@ -99,6 +125,8 @@ async def refund_request(connection: AsyncConnection, request_id: str, error_cod
     if session is None:
         return False
     await _give_back(connection, session, error_code)
+    if session.channel_id is not None:
+        await channels.captured(connection, session.channel_id, 0, session.counted_units)
     await sessions.change(
         connection,
         request_id,
@@ -113,15 +141,25 @@ async def refund_request(connection: AsyncConnection, request_id: str, error_cod
     return True
 
 
-def division(session: NewSession, work: Work) -> Settlement[Share]:
-    """How the money of ``session`` is divided for ``work``."""
-    return settle(
-        session.held_units,
+def division(session: NewSession, work: Work, most_units: int | None = None) -> Settlement[Share]:
+    """How the money of ``session`` is divided for ``work``, of which ``most_units`` can be paid."""
+    most = session.held_units if most_units is None else min(most_units, session.held_units)
+    divided = settle(
+        most,
         Tokens(work.prompt_tokens, work.completion_tokens, work.cached_tokens),
         session.prices,
         [(share, share.token_layers) for share in work.shares] if work.completion_tokens else [],
         work.expected_token_layers,
     )
+    return replace(divided, held=session.held_units, refund=divided.refund + session.held_units - most)
+
+
+async def _division(connection: AsyncConnection, session: Session, work: Work) -> Settlement[Share]:
+    if session.channel_id is None:
+        return division(session, work)
+    divided = division(session, work, await channels.uncaptured(connection, session.channel_id))
+    await channels.captured(connection, session.channel_id, divided.cost, session.counted_units)
+    return divided
 
 
 def by_wallet(divided: Settlement[Share]) -> Settlement[str]:

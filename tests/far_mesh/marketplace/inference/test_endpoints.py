@@ -12,8 +12,11 @@ import pytest
 
 from discovery.protocol.errors import PeerUnavailable
 from far_mesh.errors import NoRoute
+from far_mesh.marketplace.errors import FeeMismatch
 from far_mesh.marketplace.ledger.schemas import Account, Book
+from far_mesh.marketplace.ledger.split import Prices
 from far_mesh.marketplace.pricing import repository as prices
+from far_mesh.marketplace.pricing.quotes import Quotes
 from far_mesh.marketplace.pricing.schemas import ListPrice
 from tests.far_mesh.marketplace.conftest import OpenHouse
 from tests.far_mesh.marketplace.doubles import CONTEXT, MODEL, NODES, STORY, MeshDouble, Node
@@ -33,7 +36,9 @@ def error_of(answer: httpx.Response, status: int) -> dict[str, Any]:
     """The error, after its shape was checked."""
     assert answer.status_code == status, answer.text
     body = answer.json()
-    assert set(body) == {"error"}
+    offers = {"x402Version", "accepts"} if body.get("accepts") else set()
+    assert set(body) == {"error"} | offers
+    assert not offers or status == 402
     assert set(body["error"]) == {"message", "type", "param", "code"}
     assert answer.headers["x-request-id"].startswith("req_")
     found: dict[str, Any] = body["error"]
@@ -491,11 +496,17 @@ def test_tokens_that_all_nodes_knew_from_before_cost_less(open_house: OpenHouse)
     assert user.request(answer["request_id"])["cached_tokens"] == 3
 
 
+def test_a_gateway_with_another_fee_than_the_escrow_does_not_open(open_house: OpenHouse) -> None:
+    with pytest.raises(FeeMismatch, match="1000"):
+        open_house(fee_bps=1_000)
+
+
 def test_a_fee_that_the_escrow_does_not_take_is_never_charged(open_house: OpenHouse) -> None:
-    user = open_house(fee_bps=1_000).user()
-    answer = user.generate()
-    assert error_of(answer, 503)["code"] == "fee_mismatch"
-    user.settled(answer.headers["x-request-id"])
+    user = open_house().user()
+    kept = Quotes(user.house.settings.jwt_key(), 60)
+    prices = Prices(PROMPT_PRICE, COMPLETION_PRICE, PROMPT_PRICE, 1_000)
+    quoted = kept.give(user.wallet, MODEL, "standard", prices).id  # when the fee was another one
+    assert error_of(user.generate(quote_id=quoted), 503)["code"] == "fee_mismatch"
     assert nothing_moved(user)
 
 

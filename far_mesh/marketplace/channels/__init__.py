@@ -1,0 +1,1 @@
+"""Payment channels: vouchers are taken here, and requests are served as far as vouchers cover them."""
