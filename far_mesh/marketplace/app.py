@@ -29,7 +29,7 @@ from far_mesh.marketplace.auth import endpoints as auth_endpoints
 from far_mesh.marketplace.auth.contract_wallets import ContractWallets
 from far_mesh.marketplace.auth.service import Audience, AuthService
 from far_mesh.marketplace.auth.tokens import Tokens
-from far_mesh.marketplace.chain.client import Chain, address_of
+from far_mesh.marketplace.chain.client import Chain
 from far_mesh.marketplace.channels import endpoints as channel_endpoints
 from far_mesh.marketplace.channels.service import ChannelService
 from far_mesh.marketplace.clock import now
@@ -57,9 +57,9 @@ from far_mesh.marketplace.provider import endpoints as provider_endpoints
 from far_mesh.marketplace.provider.service import ProviderService
 from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settings import Settings
-from far_mesh.marketplace.settlement.acts import escrow_acts
 from far_mesh.marketplace.settlement.fees import FeeWatch
-from far_mesh.marketplace.settlement.service import Caretaker, Rules, Settlement, Settler
+from far_mesh.marketplace.settlement.opening import settler_of
+from far_mesh.marketplace.settlement.service import Caretaker, Settlement, Settler
 
 RESTART_SECONDS = 1.0
 FLUSH_SECONDS = 5.0
@@ -147,7 +147,7 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
         await fees.check()
         meshes = await stack.enter_async_context(open_meshes(settings))
         settlement = Settlement(database, chain, settings.lock_timeout_seconds)
-        settler = _settler(settings, database, chain, gateway, settlement)
+        settler = settler_of(settings, database, chain, gateway, settlement)
         caretaker = Caretaker(database, gateway, settlement)
         await caretaker.tend()
         stack.push_async_callback(caretaker.leave)
@@ -199,13 +199,6 @@ async def _open_chain(settings: Settings, stack: AsyncExitStack) -> Chain:
     stack.push_async_callback(chain.close)
     await chain.check()
     return chain
-
-
-def _settler(settings: Settings, database: Database, chain: Chain, gateway: Gateway, settlement: Settlement) -> Settler:
-    key = settings.settler_key()
-    max_fee_wei = round(settings.max_fee_gwei * 10**9) or None
-    rules = Rules(settings.confirmations, settings.bump_seconds, max_fee_wei, settings.reorg_blocks)
-    return Settler(database, chain, key, gateway, settlement, escrow_acts(database, chain, address_of(key)), rules)
 
 
 async def _open_deposits(settings: Settings, database: Database, chain: Chain, stack: AsyncExitStack) -> EscrowDeposits:
