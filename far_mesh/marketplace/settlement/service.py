@@ -28,9 +28,12 @@ from far_mesh.marketplace.errors import (
     DatabaseUnavailable,
     InsufficientBalance,
     LeaseLost,
+    PaymentRequired,
     SettlementDelayed,
     TransactionReverted,
 )
+from far_mesh.marketplace.payments import intents
+from far_mesh.marketplace.payments.errors import IntentRefused
 from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settlement import repository
@@ -65,7 +68,7 @@ class Settlement:
         """The escrow of a request, once its money is locked.
 
         Raises:
-            AllowanceTooLow, InsufficientBalance: the user's consent or deposit on chain does not cover it.
+            AllowanceTooLow, InsufficientBalance, IntentRefused: the user's consent or deposit on chain does not cover it.
             TransactionReverted: the escrow refused for another reason.
             SettlementDelayed: not in time.
         """
@@ -90,7 +93,17 @@ class Settlement:
             await either(rung, LOOK_SECONDS)
 
 
-def _refusal(row: Row) -> AllowanceTooLow | InsufficientBalance | TransactionReverted:
+_REFUSED_INTENTS = {
+    "EscrowInvalidSignature": "the intent is not signed by its user",
+    "EscrowNonceAlreadyUsed": "an intent with this nonce was used or cancelled before",
+    "EscrowIntentExpired": "the intent has expired",
+    "EscrowFeeTooHigh": "the escrow's fee is higher than the intent allows",
+}
+
+
+def _refusal(row: Row) -> PaymentRequired | TransactionReverted:
+    if "intent" in row.payload and row.error_code in _REFUSED_INTENTS:
+        return IntentRefused(_REFUSED_INTENTS[row.error_code], param=intents.PARAM)
     if row.error_code == "EscrowInsufficientAllowance":
         return AllowanceTooLow(
             "the spending allowance on chain does not cover this request: raise it with setSpendingAllowance",
