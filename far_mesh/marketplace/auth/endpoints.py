@@ -1,41 +1,17 @@
-"""``/api/auth``: sign-in, and the dependency that tells other rooms who asks."""
+"""``/api/auth``: sign-in and sign-out."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query
 
-from discovery.protocol.ids import Wallet
-from far_mesh.marketplace.auth.schemas import LoginAnswer, LoginRequest, NonceAnswer, NonceRequest
-from far_mesh.marketplace.auth.service import AuthService
-from far_mesh.marketplace.errors import Unauthorized
+from far_mesh.marketplace.auth.door import Caller as Caller
+from far_mesh.marketplace.auth.door import Service, SignedIn
+from far_mesh.marketplace.auth.principal import TokenProof
+from far_mesh.marketplace.auth.schemas import EverywhereRequest, LoginAnswer, LoginRequest, NonceAnswer, NonceRequest
 
 router = APIRouter(prefix="/api/auth", tags=["auth"])
-
-
-def auth_service(request: Request) -> AuthService:
-    """The room's service, made by the app."""
-    service: AuthService = request.app.state.rooms.auth
-    return service
-
-
-Service = Annotated[AuthService, Depends(auth_service)]
-
-
-def caller(request: Request, service: Service) -> Wallet:
-    """The wallet that asks, by its bearer token.
-
-    Raises:
-        Unauthorized: no token, or not a valid one.
-    """
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise Unauthorized("a bearer token is needed: sign in through /api/auth/nonce and /api/auth/login")
-    return service.who(token.strip())
-
-
-Caller = Annotated[Wallet, Depends(caller)]
 
 
 @router.get("/nonce")
@@ -64,3 +40,16 @@ async def login(service: Service, body: LoginRequest) -> LoginAnswer:
     """A bearer token for a signed sign-in message."""
     wallet, token = await service.login(body.wallet_address, body.message, body.signature)
     return LoginAnswer(token=token.text, expires_at=token.expires_at, wallet_address=wallet)
+
+
+@router.post("/logout", status_code=204)
+async def logout(service: Service, who: SignedIn) -> None:
+    """The bearer token of this request counts no more."""
+    assert isinstance(who.proof, TokenProof)
+    await service.logout(who.wallet, who.proof)
+
+
+@router.post("/logout/everywhere", status_code=204)
+async def logout_everywhere(service: Service, wallet: Caller, body: EverywhereRequest | None = None) -> None:
+    """No bearer token of the caller counts any more; with ``revoke_keys`` no API key either."""
+    await service.logout_everywhere(wallet, revoke_keys=body is not None and body.revoke_keys)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
+
+from far_mesh.marketplace.auth.contract_wallets import MAX_SIGNATURE_BYTES
 
 
 class NonceRequest(BaseModel):
@@ -31,7 +33,7 @@ class LoginRequest(BaseModel):
 
     wallet_address: Annotated[str, Field(max_length=64)]
     message: Annotated[str, Field(max_length=4096)]
-    signature: Annotated[str, Field(max_length=200)]
+    signature: Annotated[str, Field(max_length=2 + 2 * MAX_SIGNATURE_BYTES)]
 
 
 class LoginAnswer(BaseModel):
@@ -40,3 +42,11 @@ class LoginAnswer(BaseModel):
     token: str
     expires_at: datetime
     wallet_address: str
+
+
+class EverywhereRequest(BaseModel):
+    """Signing out of all bearer tokens. ``revoke_keys``: of the API keys too."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    revoke_keys: bool = False

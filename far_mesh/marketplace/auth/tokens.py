@@ -1,10 +1,18 @@
-"""Bearer tokens: JWT, HS256 and nothing else, for one issuer and one audience."""
+"""Bearer tokens: JWT (RFC 7519), HS256 and nothing else, for one issuer and one audience.
+
+The first secret signs, all of them verify, so that a secret can be replaced without signing anybody out. A token's
+header says by ``kid`` which secret it was; the name is derived from the secret, so gateways agree on it by themselves.
+A header that is not letter for letter one of ours is refused before anything in it is read.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import jwt
 
@@ -15,6 +23,9 @@ from far_mesh.marketplace.errors import Unauthorized
 
 ALGORITHM = "HS256"
 ISSUER = "far-mesh"
+PURPOSE = b"far-mesh/kid/v1"
+_KID_HEX_DIGITS = 16
+_CLAIMS = ("iss", "aud", "sub", "iat", "exp", "jti", "gen")
 
 
 @dataclass(frozen=True)
@@ -25,20 +36,31 @@ class Token:
     expires_at: datetime
 
 
-class Tokens:
-    """Makes and reads bearer tokens with one secret."""
+@dataclass(frozen=True)
+class Claims:
+    """What a valid token says. ``generation``: how often its wallet had been signed out everywhere when it was made."""
 
-    def __init__(self, secret: str, audience: str, seconds: int) -> None:
+    wallet: Wallet
+    token_id: str
+    generation: int
+    expires_at: datetime
+
+
+class Tokens:
+    """Makes bearer tokens with ``secret``, and reads those that were made with it or with one of ``other_secrets``."""
+
+    def __init__(self, secret: str, audience: str, seconds: int, other_secrets: Sequence[str] = ()) -> None:
         self._secret = secret
         self._audience = audience
         self._lifetime = timedelta(seconds=seconds)
+        self._by_header = {_header_of(one): one for one in (secret, *other_secrets)}
 
     def __repr__(self) -> str:
         return "Tokens()"
 
-    def issue(self, wallet: Wallet) -> Token:
+    def issue(self, wallet: Wallet, generation: int) -> Token:
         """A token for ``wallet``."""
-        issued, expires = now(), now() + self._lifetime
+        issued, expires = now(), (now() + self._lifetime).replace(microsecond=0)
         claims = {
             "iss": ISSUER,
             "aud": self._audience,
@@ -46,11 +68,12 @@ class Tokens:
             "iat": issued,
             "exp": expires,
             "jti": secrets.token_hex(16),
+            "gen": generation,
         }
-        return Token(jwt.encode(claims, self._secret, ALGORITHM), expires)
+        return Token(jwt.encode(claims, self._secret, ALGORITHM, {"kid": kid_of(self._secret)}), expires)
 
-    def wallet_of(self, text: str) -> Wallet:
-        """Whose token this is.
+    def read(self, text: str) -> Claims:
+        """What a token of ours says. Whether somebody signed out of it is not asked here.
 
         Raises:
             Unauthorized: it is not one of ours, or not any more.
@@ -58,16 +81,30 @@ class Tokens:
         try:
             claims = jwt.decode(
                 text,
-                self._secret,
+                self._by_header[text.partition(".")[0]],
                 algorithms=[ALGORITHM],
                 audience=self._audience,
                 issuer=ISSUER,
-                options={"require": ["iss", "aud", "sub", "iat", "exp", "jti"]},
+                options={"require": list(_CLAIMS)},
             )
-            return check_wallet(claims["sub"])
+            return Claims(
+                wallet=check_wallet(claims["sub"]),
+                token_id=claims["jti"],
+                generation=int(claims["gen"]),
+                expires_at=datetime.fromtimestamp(claims["exp"], UTC),
+            )
         except jwt.ExpiredSignatureError:
             raise Unauthorized("the bearer token has expired: sign in again") from None
-        except (jwt.InvalidTokenError, InvalidWallet):
+        except (jwt.InvalidTokenError, InvalidWallet, KeyError, ValueError, TypeError):
             raise Unauthorized(
                 "the bearer token is not valid: sign in through /api/auth/nonce and /api/auth/login"
             ) from None
+
+
+def kid_of(secret: str) -> str:
+    """The public name of a secret."""
+    return hmac.digest(secret.encode(), PURPOSE, hashlib.sha256).hex()[:_KID_HEX_DIGITS]
+
+
+def _header_of(secret: str) -> str:
+    return jwt.encode({}, secret, ALGORITHM, {"kid": kid_of(secret)}).partition(".")[0]

@@ -17,16 +17,18 @@ from far_mesh.marketplace.auth.tokens import Tokens
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import BadSignature, NonceExpired, NonceUnknown, NonceUsed, SignInMismatch
+from far_mesh.marketplace.keys.service import KeyService
 from tests.far_mesh.marketplace.house import signed
 
 KEY, OTHER_KEY = "0x" + "42" * 32, "0x" + "43" * 32
 WALLET = Account.from_key(KEY).address
 HERE = Audience("far.test", "https://far.test", 31337, 300)
+TOKENS = Tokens("a secret that is long enough for HS256", HERE.uri, 3600)
 
 
 @pytest.fixture
 def service(database: Database) -> AuthService:
-    return AuthService(database, Tokens("a secret that is long enough for HS256", HERE.uri, 3600), HERE)
+    return AuthService(database, TOKENS, HERE, KeyService(database, 0))
 
 
 async def login(service: AuthService, message: str, key: str = KEY, **changes: str) -> str:
@@ -37,7 +39,7 @@ async def login(service: AuthService, message: str, key: str = KEY, **changes: s
 async def test_a_signed_offer_is_a_token(service: AuthService) -> None:
     offer = await service.offer(WALLET.lower())
     wallet, token = await service.login(**signed(offer.text(), KEY))
-    assert wallet == service.who(token.text) == WALLET
+    assert wallet == (await service.principal_of(token.text)).wallet == WALLET
 
 
 async def test_a_message_signs_in_once(service: AuthService) -> None:

@@ -60,9 +60,9 @@ def test_what_somebody_else_signed_is_refused(quotes: Quotes) -> None:
 def test_a_bearer_token_is_no_quote_and_a_quote_no_bearer_token(quotes: Quotes) -> None:
     tokens = Tokens(SECRET, "https://far.test", 60)
     with pytest.raises(QuoteInvalid):
-        quotes.kept(tokens.issue(ANN).text, ANN, "tiny", "standard")
+        quotes.kept(tokens.issue(ANN, 0).text, ANN, "tiny", "standard")
     with pytest.raises(Unauthorized):
-        tokens.wallet_of(quotes.give(ANN, "tiny", "standard", PRICES).id)
+        tokens.read(quotes.give(ANN, "tiny", "standard", PRICES).id)
     claims = {"wallet": ANN, "model": "tiny", "tier": "standard", "prompt": 0, "completion": 0, "cached": 0}
     forged = jwt.encode({**claims, "fee_bps": 0, "exp": now() + timedelta(hours=1)}, SECRET, "HS256")
     with pytest.raises(QuoteInvalid):

@@ -1,0 +1,113 @@
+"""Who may come in: what routes depend on, to learn who asks and to refuse those who may not.
+
+A route takes one of the values at the end of this file. What it takes is what it needs: a route that takes ``Caller``
+can be used by a wallet that has signed in and by no API key, until it says which scope a key needs for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from discovery.protocol.ids import Wallet
+from far_mesh.marketplace.auth.principal import Principal, Role, Scope, TokenProof
+from far_mesh.marketplace.auth.service import AuthService
+from far_mesh.marketplace.errors import Forbidden, Unauthorized
+
+_BEARER = HTTPBearer(
+    auto_error=False,
+    scheme_name="bearer",
+    description="A bearer token from /api/auth/login, or an API key from /api/account/keys.",
+)
+_CREDENTIAL_NAMES = frozenset({"access_token", "api_key", "api-key", "apikey", "x-api-key"})
+_CREDENTIAL = re.compile(r"far_[0-9A-Za-z]{40}|eyJ[\w-]+\.[\w-]+\.[\w-]+")
+
+
+def auth_service(request: Request) -> AuthService:
+    """The room's service, made by the app."""
+    service: AuthService = request.app.state.rooms.auth
+    return service
+
+
+Service = Annotated[AuthService, Depends(auth_service)]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a route needs of whoever asks. ``scope`` None: that the wallet itself has signed in, which no key has."""
+
+    scope: Scope | None = None
+    role: Role = Role.USER
+
+    async def __call__(
+        self,
+        request: Request,
+        service: Service,
+        bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+    ) -> Principal:
+        """Who asks.
+
+        Raises:
+            Unauthorized: nobody we know, or a credential in the URL.
+            Forbidden: the credential or the wallet may not do this.
+        """
+        _refuse_credentials_in_the_url(request)
+        if bearer is None:
+            raise Unauthorized(
+                "a bearer token or an API key is needed: sign in through /api/auth/nonce and /api/auth/login"
+            )
+        principal = await service.principal_of(bearer.credentials.strip())
+        self._check(principal)
+        return principal
+
+    def _check(self, principal: Principal) -> None:
+        if self.scope is None and not isinstance(principal.proof, TokenProof):
+            raise Forbidden("an API key cannot do this: sign in with the wallet")
+        if self.role not in principal.roles:
+            raise Forbidden(f"this is for wallets with the role {self.role}")
+        if self.scope is not None and self.scope not in principal.scopes:
+            raise Forbidden(f"the API key does not have the scope {self.scope}")
+
+
+def _refuse_credentials_in_the_url(request: Request) -> None:
+    for name, value in request.query_params.multi_items():
+        if name.lower() in _CREDENTIAL_NAMES or _CREDENTIAL.search(value):
+            raise Unauthorized(
+                "tokens and keys go into the header Authorization, never into the URL, which proxies and browsers "
+                "keep: what was in this one should be revoked"
+            )
+
+
+@cache
+def needs(scope: Scope | None = None, role: Role = Role.USER) -> Callable[..., Wallet]:
+    """A dependency: the wallet that asks, once it was found to have what is needed."""
+
+    def wallet(principal: Principal = Depends(Needs(scope, role))) -> Wallet:  # noqa: B008  # how FastAPI is told
+        return principal.wallet
+
+    return wallet
+
+
+SignedIn = Annotated[Principal, Depends(Needs())]
+"""Who asks, signed in with the wallet itself."""
+
+MayInfer = Annotated[Principal, Depends(Needs(Scope.INFERENCE))]
+"""Who asks, with a credential that may spend on requests."""
+
+Caller = Annotated[Wallet, Depends(needs())]
+"""The wallet that asks, signed in with itself."""
+
+InferenceCaller = Annotated[Wallet, Depends(needs(Scope.INFERENCE))]
+AccountReader = Annotated[Wallet, Depends(needs(Scope.ACCOUNT_READ))]
+AccountWriter = Annotated[Wallet, Depends(needs(Scope.ACCOUNT_WRITE))]
+ProviderCaller = Annotated[Wallet, Depends(needs(Scope.PROVIDER))]
+"""The wallet that asks, with a credential for what concerns providers; whether nodes name it or not."""
+
+Operator = Annotated[Wallet, Depends(needs(Scope.OPERATOR, Role.OPERATOR))]
+"""The wallet that asks, which is an operator's."""
