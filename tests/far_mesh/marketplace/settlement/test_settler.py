@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -16,88 +15,14 @@ from far_mesh.marketplace.errors import AllowanceTooLow, Conflict, InsufficientB
 from far_mesh.marketplace.ledger import service as ledger
 from far_mesh.marketplace.ledger.schemas import Account, Book
 from far_mesh.marketplace.sessions import repository as sessions
-from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, Share, Work
+from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settlement import repository
-from far_mesh.marketplace.settlement.acts import escrow_acts
 from far_mesh.marketplace.settlement.recovery import recover
-from far_mesh.marketplace.settlement.requests import (
-    Measured,
-    activate_request,
-    close_request,
-    open_request,
-    refund_request,
-)
-from far_mesh.marketplace.settlement.schemas import Kind, Row, RowStatus
-from far_mesh.marketplace.settlement.service import LEASE, Caretaker, Rules, Settlement, Settler
+from far_mesh.marketplace.settlement.schemas import Kind, RowStatus
+from far_mesh.marketplace.settlement.service import LEASE, Caretaker, Rules, Settlement
 from tests.far_mesh.marketplace.house import SETTLER, LiveChain, ledger_of, new_user, rpc
+from tests.far_mesh.marketplace.settlement.bench import GATEWAY, HELD, Bench
 from tests.support.documents import wallet_of
-
-GATEWAY = Gateway("here", "first life")
-HELD = 1_000
-
-
-class Bench:
-    """A settler whose rounds are made by hand."""
-
-    def __init__(self, database: Database, chain: Chain, key: str) -> None:
-        self.database, self.chain, self.key, self.user = database, chain, key, address_of(key)
-        self.room = Settlement(database, chain, 5.0)
-        self.settler = self.settler_of(GATEWAY)
-
-    def settler_of(self, gateway: Gateway, confirmations: int = 0) -> Settler:
-        return self.settler_with(gateway, Rules(confirmations))
-
-    def settler_with(self, gateway: Gateway, rules: Rules, chain: Chain | None = None) -> Settler:
-        chain = chain or self.chain
-        acts = escrow_acts(self.database, chain, address_of(SETTLER))
-        return Settler(self.database, chain, SETTLER, gateway, self.room, acts, rules)
-
-    async def open(self, request_id: str, held: int = HELD) -> None:
-        session = NewSession(request_id, request_id, self.user, "tiny", "standard", 10, 0, 10, 0, 2_000, held)
-        async with self.database.writing() as connection:
-            await open_request(connection, session, GATEWAY, 1800)
-
-    async def close(self, request_id: str, wallet: str | None = None) -> None:
-        share = Share(wallet or wallet_of(request_id), "node", 0, 8, "none", 10, 80, "{}")
-        async with self.database.writing() as connection:
-            await activate_request(connection, request_id, 2_000)
-            await close_request(connection, request_id, Work(10, 50, (share,), 80), Measured("stop"))
-
-    async def refund(self, request_id: str) -> None:
-        async with self.database.writing() as connection:
-            await refund_request(connection, request_id, "test")
-
-    async def row(self, kind: Kind, request_id: str) -> Row:
-        async with self.database.reading() as connection:
-            row = await repository.find(connection, kind, request_id)
-        assert row is not None
-        return row
-
-    async def escrow(self, request_id: str) -> EscrowStatus:
-        return (await self.chain.escrow_of(self.user, request_id)).status
-
-
-@pytest.fixture
-async def bench(live_chain: LiveChain, sqlite_url: str) -> AsyncIterator[Bench]:
-    async for one in _bench(live_chain, sqlite_url):
-        yield one
-
-
-@pytest.fixture
-async def bench_of_each(live_chain: LiveChain, database_url: str) -> AsyncIterator[Bench]:
-    async for one in _bench(live_chain, database_url):
-        yield one
-
-
-async def _bench(live_chain: LiveChain, url: str) -> AsyncIterator[Bench]:
-    chain, database = live_chain.connect(), Database(url)
-    key = await new_user(chain, 10 * HELD)
-    async with database.writing() as connection:
-        await ledger.deposit_seen(connection, address_of(key), 10 * HELD, "0x1:1")
-    yield Bench(database, chain, key)
-    await rpc(chain.rpc_url, "evm_setAutomine", True)
-    await chain.close()
-    await database.close()
 
 
 async def test_a_request_is_locked_and_released(bench_of_each: Bench) -> None:
@@ -156,7 +81,7 @@ async def test_many_transactions_are_on_their_way_at_once(bench: Bench) -> None:
 
 
 async def test_a_transaction_counts_after_its_confirmations(bench: Bench) -> None:
-    settler = bench.settler_of(GATEWAY, confirmations=2)
+    settler = bench.settler_of(GATEWAY, Rules(confirmations=2))
     await bench.open("e1")
     await settler.settle()
     assert await bench.escrow("e1") is EscrowStatus.OPEN
@@ -164,44 +89,6 @@ async def test_a_transaction_counts_after_its_confirmations(bench: Bench) -> Non
     await rpc(bench.chain.rpc_url, "anvil_mine", "0x2")
     await settler.settle()
     assert (await bench.row(Kind.LOCK, "e1")).status is RowStatus.CONFIRMED
-
-
-async def test_a_nonce_that_something_else_used_is_noticed_and_the_row_is_signed_anew(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def lost(_self: Chain, _raw: str) -> None:
-        return None
-
-    await bench.open("f1")
-    with monkeypatch.context() as patch:
-        patch.setattr(Chain, "send_raw", lost)
-        await bench.settler.settle()
-    first = await bench.row(Kind.LOCK, "f1")
-    assert first.status is RowStatus.SENT
-    await bench.chain.send(
-        await bench.chain.prepare(bench.chain.token, "approve", (bench.user, 1), address_of(SETTLER)), SETTLER
-    )
-    await bench.settler.drain()
-    second = await bench.row(Kind.LOCK, "f1")
-    assert (second.status, second.attempts) == (RowStatus.CONFIRMED, 2)
-    assert second.tx_hash != first.tx_hash
-    assert await bench.escrow("f1") is EscrowStatus.OPEN
-
-
-async def test_what_was_signed_and_lost_is_sent_again_byte_for_byte(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def lost(_self: Chain, _raw: str) -> None:
-        return None
-
-    await bench.open("g1")
-    with monkeypatch.context() as patch:
-        patch.setattr(Chain, "send_raw", lost)
-        await bench.settler.settle()
-    before = await bench.row(Kind.LOCK, "g1")
-    await bench.settler_of(Gateway("here", "second life")).drain()
-    after = await bench.row(Kind.LOCK, "g1")
-    assert (after.status, after.tx_hash, after.attempts) == (RowStatus.CONFIRMED, before.tx_hash, 1)
 
 
 async def test_a_lock_that_exists_already_is_recognised_and_not_sent(bench: Bench) -> None:
@@ -323,7 +210,7 @@ async def test_a_run_that_was_given_up_for_dead_cannot_capture_afterwards(bench:
 
 async def test_the_settler_goes_on_when_the_chain_comes_back(bench: Bench) -> None:
     nowhere = Chain("http://127.0.0.1:9", 31337, bench.chain.token_address, bench.chain.escrow_address)
-    lost = bench.settler_with(GATEWAY, Rules(), nowhere)
+    lost = bench.settler_of(GATEWAY, Rules(), nowhere)
     await bench.open("p1")
     task = asyncio.create_task(lost.run())
     await asyncio.sleep(0.2)
