@@ -205,8 +205,7 @@ inference_sessions = Table(
     Column("channel_id", String(66)),
     # With which API key it was asked for, if that has a limit.
     Column("api_key_id", String(36)),
-    # In which batch it is settled; what has none yet is found by the index, request by request and user by user.
-    Column("batch_number", BigInteger),
+    Column("batch_number", BigInteger, index=True),  # in which batch it is settled
     # What was counted on its channel so far: after a crash, what was counted and not captured is given back.
     Column("counted_units", BigInteger, nullable=False, server_default="0"),
     Column("held_units", BigInteger, nullable=False),
@@ -219,7 +218,6 @@ inference_sessions = Table(
     Column("time_to_first_token_ms", Integer),
     Column("checkpoint", JSON),
     CheckConstraint("status IN ('pending', 'active', 'completed', 'failed')", name="status"),
-    Index(None, "batch_number", "payment", "user_wallet"),
 )
 UNSETTLED = text("batch_number IS NULL AND payment = 'netted' AND (total_cost_units IS NULL OR total_cost_units > 0)")
 """What a user owes or may come to owe, and no batch has charged: few rows, however long the user has been here."""
@@ -393,6 +391,25 @@ chain_cursors = Table(
     Column("escrow_address", String(100), nullable=False),  # or what else deposits go through
     Column("next_block", BigInteger, nullable=False),
     Column("last_hash", String(66)),
+)
+
+# ---- what reconciliation knows of blocks that it need not read again, and what it found the last time
+
+reconciliation_notes = Table(
+    "reconciliation_notes",
+    metadata,
+    Column("kind", String(32), primary_key=True),
+    Column("owner", String(42), primary_key=True),
+    Column("amount", String(80), nullable=False),
+)
+
+reconciliations = Table(
+    "reconciliations",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("block_number", BigInteger, nullable=False),
+    Column("findings", JSON, nullable=False),
 )
 
 # ---- several gateways

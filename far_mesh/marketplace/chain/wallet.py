@@ -29,6 +29,15 @@ class ChainWallet:
         """Consent to requests being paid from the deposit, at most ``units`` in all."""
         return await self._send(self._chain.escrow, "setSpendingAllowance", units_to_wei(units))
 
+    async def open_channel(self, units: int, *, signer: str, salt: bytes, close_seconds: int = 3_600) -> str:
+        """Move a part of the deposit into a payment channel, whose vouchers ``signer`` signs. ``salt``: 32 bytes."""
+        wei = units_to_wei(units)
+        return await self._send(self._chain.escrow, "openChannel", salt, signer, wei, close_seconds)
+
+    async def start_close(self, channel_id: str) -> str:
+        """Begin to take back what is left in a channel."""
+        return await self._send(self._chain.escrow, "startClose", bytes.fromhex(channel_id[2:]))
+
     async def withdraw_deposit(self, units: int) -> str:
         """Take unlocked deposit back."""
         return await self._send(self._chain.escrow, "withdrawDeposit", units_to_wei(units))

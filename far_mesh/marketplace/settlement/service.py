@@ -68,7 +68,7 @@ class Settlement:
         """The escrow of a request, once its money is locked.
 
         Raises:
-            AllowanceTooLow, InsufficientBalance, IntentRefused: the user's consent or deposit on chain does not cover it.
+            AllowanceTooLow, InsufficientBalance, IntentRefused: the user's consent or deposit does not cover it.
             TransactionReverted: the escrow refused for another reason.
             SettlementDelayed: not in time.
         """

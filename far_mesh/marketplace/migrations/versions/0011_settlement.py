@@ -23,6 +23,7 @@ def upgrade() -> None:
     op.add_column("payment_channels", sa.Column("closed_at", TIME, nullable=True))
     attempts()
     batches()
+    reconciliation()
 
 
 def sessions() -> None:
@@ -32,11 +33,7 @@ def sessions() -> None:
     op.add_column("inference_sessions", sa.Column("channel_id", sa.String(length=66), nullable=True))
     op.add_column("inference_sessions", sa.Column("batch_number", sa.BigInteger(), nullable=True))
     op.add_column("inference_sessions", sa.Column("counted_units", sa.BigInteger(), nullable=False, server_default="0"))
-    op.create_index(
-        op.f("ix_inference_sessions_batch_number_payment_user_wallet"),
-        "inference_sessions",
-        ["batch_number", "payment", "user_wallet"],
-    )
+    op.create_index(op.f("ix_inference_sessions_batch_number"), "inference_sessions", ["batch_number"])
     unsettled = sa.text(
         "batch_number IS NULL AND payment = 'netted' AND (total_cost_units IS NULL OR total_cost_units > 0)"
     )
@@ -163,3 +160,21 @@ def batches() -> None:
         sa.PrimaryKeyConstraint("number", "wallet_address", name=op.f("pk_payout_leaves")),
     )
     op.create_index(op.f("ix_payout_leaves_wallet_address"), "payout_leaves", ["wallet_address"])
+
+
+def reconciliation() -> None:
+    op.create_table(
+        "reconciliation_notes",
+        sa.Column("kind", sa.String(length=32), nullable=False),
+        sa.Column("owner", sa.String(length=42), nullable=False),
+        sa.Column("amount", sa.String(length=80), nullable=False),
+        sa.PrimaryKeyConstraint("kind", "owner", name=op.f("pk_reconciliation_notes")),
+    )
+    op.create_table(
+        "reconciliations",
+        sa.Column("name", sa.String(length=32), nullable=False),
+        sa.Column("at", TIME, nullable=False),
+        sa.Column("block_number", sa.BigInteger(), nullable=False),
+        sa.Column("findings", sa.JSON(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_reconciliations")),
+    )
