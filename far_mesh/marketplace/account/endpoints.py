@@ -20,7 +20,7 @@ from far_mesh.marketplace.account.schemas import (
     PendingAnswer,
     PlainDepositRequest,
 )
-from far_mesh.marketplace.auth.endpoints import Caller
+from far_mesh.marketplace.auth.door import AccountReader, AccountWriter
 from far_mesh.marketplace.chain.amounts import units_to_far
 from far_mesh.marketplace.payments.errors import DepositPending
 
@@ -30,7 +30,7 @@ router = APIRouter(tags=["account"])
 
 
 @router.get("/api/account/balance")
-async def balance(request: Request, wallet: Caller) -> BalanceAnswer:
+async def balance(request: Request, wallet: AccountReader) -> BalanceAnswer:
     """The caller's prepaid money, and where to pay more in."""
     rooms = request.app.state.rooms
     found = await rooms.account.balance(wallet)
@@ -49,7 +49,7 @@ async def balance(request: Request, wallet: Caller) -> BalanceAnswer:
 
 
 @router.post("/api/account/deposit", responses={202: {"model": PendingAnswer}}, response_model=DepositAnswer)
-async def deposit(request: Request, wallet: Caller, body: DepositRequest) -> DepositAnswer | Response:
+async def deposit(request: Request, wallet: AccountWriter, body: DepositRequest) -> DepositAnswer | Response:
     """Credit a transaction now, without waiting until it is found. As often as you like: it counts once."""
     return await _credit(request, Claim(wallet, body.tx_hash, body.payer_signature))
 
@@ -63,7 +63,7 @@ async def plain_deposit(request: Request, body: PlainDepositRequest) -> DepositA
 @router.get("/api/account/deposits")
 async def deposits(
     request: Request,
-    wallet: Caller,
+    wallet: AccountReader,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
     before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
 ) -> HistoryAnswer:

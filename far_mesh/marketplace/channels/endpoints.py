@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Request
 
-from far_mesh.marketplace.auth.endpoints import Caller
+from far_mesh.marketplace.auth.door import InferenceCaller
 from far_mesh.marketplace.chain.amounts import units_to_wei
 from far_mesh.marketplace.channels.schemas import ChannelList, ChannelState, LookRequest
 from far_mesh.marketplace.channels.service import ChannelService
@@ -25,26 +25,26 @@ Service = Annotated[ChannelService, Depends(channel_service)]
 
 
 @router.get("")
-async def channels(service: Service, wallet: Caller) -> ChannelList:
+async def channels(service: Service, wallet: InferenceCaller) -> ChannelList:
     """All channels of the caller."""
     return ChannelList(channels=[_state(service, channel) for channel in await service.mine(wallet)])
 
 
 @router.post("")
-async def look(service: Service, wallet: Caller, body: LookRequest) -> ChannelState:
+async def look(service: Service, wallet: InferenceCaller, body: LookRequest) -> ChannelState:
     """Look now whether the chain tells of a channel that was just opened or topped up."""
     return _state(service, await service.look(wallet, body.channel_id))
 
 
 @router.get("/{channel_id}")
-async def channel(service: Service, wallet: Caller, channel_id: str) -> ChannelState:
+async def channel(service: Service, wallet: InferenceCaller, channel_id: str) -> ChannelState:
     """One channel of the caller."""
     return _state(service, await service.one(wallet, channel_id))
 
 
 @router.post("/{channel_id}/vouchers")
 async def voucher(
-    service: Service, wallet: Caller, channel_id: str, body: Annotated[dict[str, Any], Body()]
+    service: Service, wallet: InferenceCaller, channel_id: str, body: Annotated[dict[str, Any], Body()]
 ) -> ChannelState:
     """Take a voucher: ``{"channelId", "maxClaimableAmount", "signature"}``. What waits for it goes on."""
     return _state(service, await service.accept(wallet, channel_id, body))

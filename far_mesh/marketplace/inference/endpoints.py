@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import Response
 
 from discovery.protocol.errors import InvalidArgument
-from far_mesh.marketplace.auth.endpoints import Caller
+from far_mesh.marketplace.auth.door import InferenceCaller
 from far_mesh.marketplace.chain.amounts import units_to_far, units_to_wei
 from far_mesh.marketplace.channels.meter import VoucherNotice
 from far_mesh.marketplace.http import call_request, id_of_call, request_id_of
@@ -57,7 +57,7 @@ Service = Annotated[InferenceService, Depends(inference_service)]
 
 def name_of_request(
     request: Request,
-    wallet: Caller,
+    wallet: InferenceCaller,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
 ) -> str:
     """The request's id: its caller's, with ``Idempotency-Key``, so that asking twice charges once."""
@@ -69,7 +69,7 @@ RequestName = Annotated[str, Depends(name_of_request)]
 
 @router.post("/distributed/generate", response_model=GenerateAnswer)
 async def generate(
-    request: Request, service: Service, wallet: Caller, name: RequestName, body: GenerateRequest
+    request: Request, service: Service, wallet: InferenceCaller, name: RequestName, body: GenerateRequest
 ) -> Response | GenerateAnswer:
     """Generate text. With ``stream`` (the default) tokens come as server-sent events, and last the bill."""
     run = await service.start(wallet, name, _wish(body))
@@ -82,7 +82,7 @@ async def generate(
 
 
 @router.post("/quote")
-async def quote(service: Service, wallet: Caller, body: QuoteRequest) -> QuoteAnswer:
+async def quote(service: Service, wallet: InferenceCaller, body: QuoteRequest) -> QuoteAnswer:
     """What a token costs now, kept for a while: send ``quote_id`` with the request."""
     return _quote(await service.quote(wallet, _question(wallet, body)))
 
@@ -94,7 +94,7 @@ async def models(service: Service) -> ModelList:
 
 
 @router.get("/requests/{request_id}")
-async def request_state(service: Service, wallet: Caller, request_id: str) -> RequestState:
+async def request_state(service: Service, wallet: InferenceCaller, request_id: str) -> RequestState:
     """One of the caller's own requests: its money, its nodes, its settlement."""
     return _state(await service.report(wallet, request_id))
 

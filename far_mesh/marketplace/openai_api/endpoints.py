@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
 
-from far_mesh.marketplace.auth.endpoints import Caller
+from far_mesh.marketplace.auth.door import InferenceCaller
 from far_mesh.marketplace.inference.endpoints import RequestName, Service
 from far_mesh.marketplace.inference.payment import wanted
 from far_mesh.marketplace.inference.run import Run
@@ -33,7 +33,7 @@ async def models(request: Request, service: Service) -> ModelCards:
 async def chat(
     request: Request,
     service: Service,
-    wallet: Caller,
+    wallet: InferenceCaller,
     name: RequestName,
     body: ChatRequest,
     x_far_payment: Annotated[str | None, Header(max_length=80)] = None,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 
-from far_mesh.marketplace.auth.endpoints import Caller
+from far_mesh.marketplace.auth.door import ProviderCaller
 from far_mesh.marketplace.chain.amounts import units_to_far, units_to_wei
 from far_mesh.marketplace.chain.client import Chain, request_key
 from far_mesh.marketplace.errors import NotFound
@@ -62,7 +62,7 @@ Limit = Annotated[int, Query(ge=1, le=MAX_LINES)]
 
 
 @router.get("/api/provider/rewards")
-async def rewards(service: Service, chain: OnChain, wallet: Caller, days: Days = 30) -> RewardsAnswer:
+async def rewards(service: Service, chain: OnChain, wallet: ProviderCaller, days: Days = 30) -> RewardsAnswer:
     """All of the caller's money, and what the last days brought: per node, and per day from the oldest to today."""
     found = await service.rewards(wallet, days)
     return RewardsAnswer(
@@ -78,7 +78,7 @@ async def rewards(service: Service, chain: OnChain, wallet: Caller, days: Days =
 
 @router.get("/api/provider/history")
 async def history(
-    service: Service, wallet: Caller, cursor: Cursor = None, limit: Limit = 50, receipts: bool = False
+    service: Service, wallet: ProviderCaller, cursor: Cursor = None, limit: Limit = 50, receipts: bool = False
 ) -> HistoryAnswer:
     """What the caller's nodes did for which request, and what became of the money, newest first."""
     page = await service.history(wallet, cursor, limit)
@@ -88,7 +88,7 @@ async def history(
 @router.get("/api/provider/batches/{number}")
 async def batch(
     service: Service,
-    wallet: Caller,
+    wallet: ProviderCaller,
     number: Annotated[int, Path(ge=0, lt=2**63)],
     cursor: Cursor = None,
     limit: Limit = 50,
@@ -117,7 +117,7 @@ async def batch(
 async def claims(
     service: Service,
     chain: OnChain,
-    wallet: Caller,
+    wallet: ProviderCaller,
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=MAX_ROOTS)] = MAX_ROOTS,
 ) -> ClaimsAnswer:
@@ -134,7 +134,7 @@ async def claims(
 
 
 @router.get("/api/provider/stats")
-async def stats(service: Service, wallet: Caller) -> ProviderStats:
+async def stats(service: Service, wallet: ProviderCaller) -> ProviderStats:
     """The caller's nodes at a glance."""
     found = await service.stats(wallet)
     return ProviderStats(
@@ -147,14 +147,14 @@ async def stats(service: Service, wallet: Caller) -> ProviderStats:
 
 
 @router.get("/api/provider/earnings/history")
-async def earnings_history(service: Service, wallet: Caller, days: Days = 30) -> list[Earning]:
+async def earnings_history(service: Service, wallet: ProviderCaller, days: Days = 30) -> list[Earning]:
     """What each of the last days brought the caller, from the oldest to today."""
     by_day = _per_day(await service.per_day(wallet, days), days)
     return [Earning(date=day.date, amount=day.earned_far) for day in by_day]
 
 
 @router.get("/api/nodes/earnings/{wallet_address}")
-async def node_earnings(service: Service, wallet: Caller, wallet_address: str, days: Days = 30) -> NodeEarnings:
+async def node_earnings(service: Service, wallet: ProviderCaller, wallet_address: str, days: Days = 30) -> NodeEarnings:
     """The caller's own earnings, in the words of section 7.2 of the specification."""
     if wallet_address.lower() != wallet.lower():
         raise NotFound("a wallet's earnings are for the wallet alone: sign in with it")
