@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from discovery.console import Console, fail, quiet_libraries, run
-from far_node import models_cli
+from far_node import models_cli, rewards_cli
 
 if TYPE_CHECKING:
     from far_node.config import ModelOptions, NodeConfig
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(models_cli.app, name="models")
+app.add_typer(rewards_cli.app, name="rewards")
 
 _MODEL, _DEVICE, _CROWD, _NETWORK, _ROUTE, _LIFE = (
     "Model",
@@ -146,6 +147,9 @@ def start(
     drain_timeout: Annotated[
         float, typer.Option(help="Seconds that open sessions get when the node leaves.", rich_help_panel=_LIFE)
     ] = 30.0,
+    receipts: Annotated[
+        Path | None, typer.Option(help="Keep every receipt here, for far-node rewards history.", rich_help_panel=_LIFE)
+    ] = None,
     identity: IdentityOption = DEFAULT_IDENTITY,
     json: JsonOption = False,
 ) -> None:
@@ -174,6 +178,7 @@ def start(
             reserve_bytes=int(reserve_gb * GIB),
             gpu_memory_fraction=gpu_memory_fraction,
             drain_timeout=drain_timeout,
+            receipts=receipts,
             price_units=price,
             region=region,
             location=None if location is None else parse_location(location),

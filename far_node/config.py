@@ -95,6 +95,7 @@ class NodeConfig:
         reserve_bytes: memory that an automatic number of blocks leaves free.
         gpu_memory_fraction: the most of the GPU's memory that this process takes.
         drain_timeout: seconds that open sessions are given when the node leaves.
+        receipts: directory in which every receipt is kept for the owner; None for nowhere.
         price_units: asked for 1,000 token-layers, in 1e-9 FAR.
         region, location: what is announced of where the node is; nothing is looked up.
     """
@@ -113,6 +114,7 @@ class NodeConfig:
     reserve_bytes: int = 2 * GIB
     gpu_memory_fraction: float = 1.0
     drain_timeout: float = DEFAULT_DRAIN_SECONDS
+    receipts: Path | None = None
     limits: Limits = field(default_factory=Limits)
     price_units: int = 0
     region: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from typing import TypeVar
 
 import psutil
@@ -29,6 +30,7 @@ from discovery.protocol.messages import (
     Reroute,
     Step,
 )
+from discovery.protocol.receipt import SignedReceipt
 from far_node.errors import BlocksNotServed, Busy, Leaving, SessionExpired, SessionUnknown
 from far_node.executor import Executor, Place
 from far_node.limits import Limits
@@ -99,8 +101,16 @@ class _OpenSessions:
 class NodeHandler:
     """Serves sessions of one model or several, links between nodes, and questions about the node."""
 
-    def __init__(self, transport: Transport, executor: Executor, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        executor: Executor,
+        limits: Limits | None = None,
+        keep: Callable[[SignedReceipt], None] | None = None,
+    ) -> None:
+        """``keep`` gets the last receipt of every session in which something was computed."""
         self._transport, self._executor, self._limits = transport, executor, limits or Limits()
+        self._keep = keep
         self._servings: dict[str, Serving] = {}
         self._sessions = _OpenSessions()
         self._lobby = Lobby(STREAMS_WAITING, STREAMS_WAITING_PER_PEER)
@@ -328,6 +338,8 @@ class NodeHandler:
             return
         entry.serving.free(session.opening, entry.place)
         self._token_layers_done += session.log.token_layers
+        if self._keep is not None and not session.log.is_empty:
+            self._keep(session.log.receipt())
         await session.close()
         await self._sessions.tell()
 

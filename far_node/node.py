@@ -33,6 +33,7 @@ from far_node.links import LinkMeter, block_ms, load_facts
 from far_node.loading import Found, Watch, fetch, find, load
 from far_node.placement import coverage, least_covered
 from far_node.receipts import Signer
+from far_node.rewards.kept import ReceiptShelf
 from far_node.serving import Serving
 
 log = structlog.get_logger(__name__)
@@ -86,12 +87,18 @@ class Node:
     """A running node: :meth:`join`, :meth:`begin`, and :meth:`stop` at the end."""
 
     def __init__(
-        self, config: NodeConfig, identity: Identity, peer: SwarmPeer, loader: ComputeThread, first: Found
+        self,
+        config: NodeConfig,
+        identity: Identity,
+        peer: SwarmPeer,
+        loader: ComputeThread,
+        first: Found,
+        shelf: ReceiptShelf | None,
     ) -> None:
         self.config, self.device = config, first.device
         self._identity, self._peer, self._loader, self._first = identity, peer, loader, first
         self._executor = Executor(config.limits)
-        self.handler = NodeHandler(peer.transport, self._executor, config.limits)
+        self.handler = NodeHandler(peer.transport, self._executor, config.limits, shelf.keep if shelf else None)
         self._models: dict[str, ServedModel] = {}
         self._changing = asyncio.Lock()
         self._leaving = False
@@ -105,6 +112,7 @@ class Node:
             FarError: whatever stands in the way, with what to do about it.
         """
         identity = load_identity(Path(config.identity))
+        shelf = None if config.receipts is None else ReceiptShelf(config.receipts)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         device = find_device(config.device)
@@ -113,7 +121,7 @@ class Node:
         found = await loader.run(lambda: find(config.model, device))
         found.plan(_rooms(config, config.model, device))  # what can never fit is said before anybody is met
         peer = await SwarmPeer.start(identity, _peer_config(config))
-        node = cls(config, identity, peer, loader, found)
+        node = cls(config, identity, peer, loader, found, shelf)
         try:
             node.maddrs = await peer.maddrs()
             await node.handler.start()

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from discovery.protocol.errors import InvalidArgument
 from far_mesh.marketplace.sessions.schemas import Payment, Status
+from far_mesh.marketplace.settlement.owed import BATCH
 from far_mesh.marketplace.settlement.schemas import Kind, RowStatus
 from far_mesh.marketplace.tables import (
     chain_outbox,
@@ -127,7 +128,7 @@ class Leaf:
 
 def keys_of_batch(number: int) -> tuple[str, ...]:
     """The names of the acts that pay a batch: at once, or by a root."""
-    return tuple(f"{kind}:batch-{number}" for kind in (Kind.SETTLE, Kind.COMMIT))
+    return tuple(f"{kind}:{BATCH}{number}" for kind in (Kind.SETTLE, Kind.COMMIT))
 
 
 _CONTRIBUTION = (
