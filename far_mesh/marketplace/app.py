@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from far_mesh.marketplace.auth import endpoints as auth_endpoints
 from far_mesh.marketplace.auth.contract_wallets import ContractWallets
 from far_mesh.marketplace.auth.service import Audience, AuthService
 from far_mesh.marketplace.auth.tokens import Tokens
+from far_mesh.marketplace.chain.audit import AuditedChain
 from far_mesh.marketplace.chain.client import Chain
 from far_mesh.marketplace.channels import endpoints as channel_endpoints
 from far_mesh.marketplace.channels.service import ChannelService
@@ -59,6 +61,7 @@ from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settings import Settings
 from far_mesh.marketplace.settlement.fees import FeeWatch
 from far_mesh.marketplace.settlement.opening import settler_of
+from far_mesh.marketplace.settlement.reconciler import Reconciler, reconciler_of
 from far_mesh.marketplace.settlement.service import Caretaker, Settlement, Settler
 
 RESTART_SECONDS = 1.0
@@ -84,6 +87,7 @@ class Rooms:
     inference: InferenceService
     provider: ProviderService
     health: HealthService
+    reconciler: Reconciler
     opened_at: datetime
 
 
@@ -158,6 +162,9 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
             "notes": Notes(database).run,
             "fees": fees.run,
         }
+        reconciler = await _open_reconciler(settings, database, stack)
+        if settings.reconcile_seconds:
+            tasks["reconciler"] = partial(reconciler.run, gateway, settings.reconcile_seconds)
         for name, run in tasks.items():
             stack.push_async_callback(_end, asyncio.create_task(_supervised(name, run), name=name))
         domain = Domain(chain.chain_id, chain.escrow_address)
@@ -180,6 +187,7 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
             inference=inference,
             provider=ProviderService(database, chain, meshes),
             health=HealthService(database, chain, inference),
+            reconciler=reconciler,
             opened_at=now(),
         )
 
@@ -199,6 +207,12 @@ async def _open_chain(settings: Settings, stack: AsyncExitStack) -> Chain:
     stack.push_async_callback(chain.close)
     await chain.check()
     return chain
+
+
+async def _open_reconciler(settings: Settings, database: Database, stack: AsyncExitStack) -> Reconciler:
+    chain = AuditedChain(settings.chain_rpc_url, settings.chain_id, settings.token_address, settings.escrow_address)
+    stack.push_async_callback(chain.close)
+    return reconciler_of(settings, database, chain)
 
 
 async def _open_deposits(settings: Settings, database: Database, chain: Chain, stack: AsyncExitStack) -> EscrowDeposits:

@@ -96,6 +96,7 @@ class Settings(BaseSettings):
     lock_seconds: Annotated[int, Field(ge=300, le=86_400)] = 1800
     lock_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
 
+    reconcile_seconds: Annotated[float, Field(ge=0)] = 300.0
     settle_seconds: Annotated[float, Field(gt=0)] = 3600.0
     settle_threshold_units: Annotated[Units, Field(ge=1)] = 10**10
     unsettled_limit_units: Units = 10**9

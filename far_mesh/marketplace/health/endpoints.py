@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from fastapi import APIRouter, Request, Response
 
-from far_mesh.marketplace.health.schemas import Alive, Readiness
+from far_mesh.marketplace.health.schemas import Alive, Readiness, Reconciliation
 
 router = APIRouter(tags=["health"])
 
 
-@router.get("/health")
-async def health() -> Alive:
-    """The process answers. Says nothing about what it needs."""
-    return Alive()
+@router.get("/health", response_model_exclude_none=True)
+async def health(request: Request) -> Alive:
+    """The process answers, whatever it needs is there or not; and whether the books agreed with the chain."""
+    last = request.app.state.rooms.reconciler.last
+    if last is None:
+        return Alive()
+    kinds = Counter(finding["kind"] for finding in last.findings)
+    return Alive(reconciliation=Reconciliation(at=last.at, block=last.block, findings=dict(kinds)))
 
 
 @router.get("/ready", responses={503: {"model": Readiness}})

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from pydantic import BaseModel
 
 
+class Reconciliation(BaseModel):
+    """When the books were compared with the chain the last time, until which block, and how many things of each kind
+    disagreed. Whose money it is about is for the operator's logs alone."""
+
+    at: datetime
+    block: int
+    findings: dict[str, int]
+
+
 class Alive(BaseModel):
-    """The process answers."""
+    """The process answers. ``reconciliation`` is None until the books were compared with the chain."""
 
     status: str = "alive"
+    reconciliation: Reconciliation | None = None
 
 
 class PartState(BaseModel):

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from far_mesh.marketplace.database import Database
     from far_mesh.marketplace.ledger.verify import Report
+    from far_mesh.marketplace.settings import Settings
 
 app = typer.Typer(help="The marketplace's books: show, verify, export.", no_args_is_help=True)
 
@@ -27,8 +29,8 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object per li
 
 
 @asynccontextmanager
-async def _books() -> AsyncIterator[AsyncConnection]:
-    """A snapshot of the database that the settings name. Nothing is made or migrated.
+async def opened_database(settings: Settings) -> AsyncIterator[Database]:
+    """The database that the settings name. Nothing is made or migrated.
 
     Raises:
         DatabaseUnavailable: it is not there, or its tables are not those of this version.
@@ -38,21 +40,28 @@ async def _books() -> AsyncIterator[AsyncConnection]:
 
     from far_mesh.marketplace.database import Database
     from far_mesh.marketplace.errors import DatabaseUnavailable
-    from far_mesh.marketplace.settings import Settings
-    from far_mesh.marketplace.tables import balance_checkpoints
+    from far_mesh.marketplace.tables import reconciliations
 
-    settings = Settings.read()
     _check_there_is_one(make_url(settings.database))
     database = Database(settings.database)
     try:
-        async with database.snapshot() as connection:
-            if not await connection.run_sync(lambda raw: inspect(raw).has_table(balance_checkpoints.name)):
+        async with database.reading() as connection:
+            if not await connection.run_sync(lambda raw: inspect(raw).has_table(reconciliations.name)):
                 raise DatabaseUnavailable(
                     "the tables are not those of this version: start far-mesh serve once, it brings them up to date"
                 )
-            yield connection
+        yield database
     finally:
         await database.close()
+
+
+@asynccontextmanager
+async def _books() -> AsyncIterator[AsyncConnection]:
+    """A snapshot of it. Raises as :func:`opened_database`."""
+    from far_mesh.marketplace.settings import Settings
+
+    async with opened_database(Settings.read()) as database, database.snapshot() as connection:
+        yield connection
 
 
 def _check_there_is_one(url: URL) -> None:

@@ -85,6 +85,7 @@ class LiveChain:
             "settler_private_key": SETTLER,
             "jwt_secret": secrets.token_hex(32),
             "deposit_poll_seconds": 0.02,
+            "reconcile_seconds": 0,  # other tests use this chain and its settler too
             "unsettled_limit_units": 0,  # each request has an escrow of its own, unless a test is about the others
             "models": [offer],
             "public_domain": "far.test",
