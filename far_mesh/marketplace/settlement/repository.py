@@ -251,8 +251,8 @@ async def take_lease(connection: AsyncConnection, name: str, gateway: Gateway, l
     mine = {"gateway": gateway.name, "incarnation": gateway.incarnation}
     absent = insert_if_absent(connection, leases).values(name=name, **mine, token=0, expires_at=_in(connection))
     await connection.execute(absent)
-    is_kept = leases.c.incarnation == gateway.incarnation
-    free = or_(is_kept, leases.c.gateway == gateway.name, leases.c.expires_at < _in(connection))
+    is_kept = _is_by(gateway)
+    free = or_(leases.c.gateway == gateway.name, leases.c.expires_at < _in(connection))
     taken = (
         update(leases)
         .where(leases.c.name == name, free)
@@ -295,8 +295,13 @@ async def holder(connection: AsyncConnection, name: str) -> str | None:
 
 async def drop_leases(connection: AsyncConnection, gateway: Gateway) -> None:
     """A gateway that ends politely lets the next one begin at once."""
-    mine = leases.c.incarnation == gateway.incarnation
-    await connection.execute(update(leases).where(mine).values(expires_at=_in(connection, timedelta(seconds=-1))))
+    await connection.execute(
+        update(leases).where(_is_by(gateway)).values(expires_at=_in(connection, timedelta(seconds=-1)))
+    )
+
+
+def _is_by(gateway: Gateway) -> ColumnElement[bool]:
+    return (leases.c.gateway == gateway.name) & (leases.c.incarnation == gateway.incarnation)
 
 
 def _is_of(fence: Fence) -> ColumnElement[bool]:

@@ -64,7 +64,7 @@ class Bench:
 
     async def capture(self, request_id: str, wallet: str | None = None) -> None:
         """The same of a request that is active."""
-        share = Share(wallet or wallet_of(request_id), "node", 0, 8, "none", 10, 80, "{}")
+        share = Share(wallet or self.provider_of(request_id), "node", 0, 8, "none", 10, 80, "{}")
         async with self.database.writing() as connection:
             await close_request(connection, request_id, Work(10, 50, (share,), 80), Measured("stop"))
 
@@ -74,6 +74,10 @@ class Bench:
             await refund_request(connection, request_id, "test")
 
     # ---- what there is
+
+    def provider_of(self, request_id: str) -> str:
+        """Who works on a request, and on no other."""
+        return wallet_of(f"{request_id} of {self.user}")
 
     async def row(self, kind: Kind, request_id: str) -> Row:
         """A row of the outbox."""
@@ -108,13 +112,13 @@ class Bench:
 
     async def credit(self, request_id: str) -> int:
         """What the chain has credited to the provider of a request, in units."""
-        return await self.chain.credit_of_wei(wallet_of(request_id)) // 10**9
+        return await self.chain.credit_of_wei(self.provider_of(request_id)) // 10**9
 
-    async def provider(self, request_id: str) -> dict[Book, int]:
+    async def earned(self, request_id: str) -> dict[Book, int]:
         """The accounts of its provider that are not empty."""
         books = await ledger_of(self.database)
         kinds = (Book.PROVIDER_EARNED, Book.IN_FLIGHT, Book.PROVIDER_PAID)
-        return {kind: units for kind in kinds if (units := books.get(Account(kind, wallet_of(request_id)), 0))}
+        return {kind: units for kind in kinds if (units := books.get(Account(kind, self.provider_of(request_id)), 0))}
 
     async def available(self) -> int:
         """What the books have for the user."""
