@@ -19,6 +19,7 @@ from discovery.protocol.announcement import Announcement, Quantization, SignedAn
 from discovery.protocol.errors import FarError
 from discovery.protocol.ids import PeerId
 from discovery.protocol.messages import MAX_FRAME_BYTES, SESSION_PROTOCOL, Message, WireTensor, decode, encode
+from discovery.protocol.receipt import SignedReceipt
 from far_mesh.client import Mesh, MeshConfig, Swarm
 from far_mesh.route import RouteHop
 from far_mesh.session import MeshSession, SessionRequest
@@ -149,6 +150,7 @@ class Ring:
         max_sessions: int = 64,
         limits: Limits | None = None,
         blocks: Blocks | None = None,
+        keep: Callable[[SignedReceipt], None] | None = None,
         **facts: Any,
     ) -> RingNode:
         """A node that serves ``[first, end)``."""
@@ -177,7 +179,7 @@ class Ring:
             limits=limits,
         )
         transport = self.network.join(peer_of(name))
-        handler = NodeHandler(transport, executor, limits)
+        handler = NodeHandler(transport, executor, limits, keep)
         handler.add(serving)
         await handler.start()
         for protocol, serve in transport.handlers.items():
