@@ -78,15 +78,17 @@ class BatchComposer:
             redeemable = await channels.redeemable(
                 connection, self._domain, MAX_CLAIMS, closing_only=bool(busy) or not due
             )
-        wrote = await self._redeem(fence, redeemable)
-        if due and not wrote and not busy:
-            wrote = await self._settle(fence, ordered=ordered)
-            if ordered and not wrote:
-                await self._finish_orders(fence)
-            self._rest(began, 0.0 if wrote else PATIENCE_SECONDS)
-        else:
+        if await self._redeem(fence, redeemable):
+            return True
+        if busy or not due:
             self._rest(began, LOOK_SECONDS)
-        return wrote
+            return False
+        if await self._settle(fence, ordered=ordered):
+            return True
+        if ordered:
+            await self._finish_orders(fence)
+        self._rest(began, PATIENCE_SECONDS)
+        return False
 
     def _rest(self, began: float, seconds: float) -> None:
         ended = time.monotonic()

@@ -185,7 +185,8 @@ class Netting:
 
     async def rows(self, kind: Kind) -> list[Row]:
         """All rows of a kind, the oldest first."""
-        name, found, number = "redeem" if kind is Kind.REDEEM else "batch", [], 0
+        name, number = "redeem" if kind is Kind.REDEEM else "batch", 0
+        found: list[Row] = []
         async with self.database.reading() as connection:
             count = await batches.count_of(connection, kind)
             while len(found) < count:

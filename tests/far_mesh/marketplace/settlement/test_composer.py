@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from far_mesh.marketplace.chain.amounts import units_to_wei
-from far_mesh.marketplace.chain.client import address_of
+from far_mesh.marketplace.chain.client import Claim, address_of
 from far_mesh.marketplace.chain.wallet import ChainWallet
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import Database
@@ -273,7 +273,7 @@ async def redeem_elsewhere(town: Netting, channel_id: str, key: str, units: int)
     async with town.database.reading() as connection:
         found = await channels.find(connection, town.domain, channel_id)
     assert found.signature is not None
-    claim = composer.Claim(channel_id, found.promised_units, units, found.signature)
+    claim = Claim(channel_id, found.promised_units, units, found.signature)
     await town.chain.send(await town.chain.redeem_vouchers(address_of(SETTLER), [claim]), SETTLER)
 
 
