@@ -13,6 +13,7 @@ from far_mesh import embed_cli, route_cli
 from far_mesh.bench import cli as bench_cli
 from far_mesh.marketplace.ledger import cli as ledger_cli
 from far_mesh.marketplace.pricing import cli as prices_cli
+from far_mesh.marketplace.settlement import cli as settlement_cli
 from far_mesh.marketplace.settlement import reconcile_cli
 from far_mesh.options import (
     LocalFirstOption,
@@ -48,6 +49,7 @@ app.add_typer(bench_cli.app, name="bench")
 app.command()(embed_cli.embed)
 app.add_typer(ledger_cli.app, name="ledger")
 app.add_typer(prices_cli.app, name="prices")
+app.command()(settlement_cli.settle)
 app.command()(reconcile_cli.reconcile)
 
 

@@ -274,3 +274,37 @@ async def is_done(connection: AsyncConnection, number: int) -> bool:
     """Whether an order is done."""
     query = select(settle_orders.c.done_at).where(settle_orders.c.id == number)
     return (await connection.execute(query)).scalar_one() is not None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an act about batches is, for whoever watches."""
+
+    id: int
+    kind: Kind
+    name: str
+    status: RowStatus
+    attempts: int
+    tx_hash: str | None
+    block_number: int | None
+    error: str | None
+
+
+async def first_open(connection: AsyncConnection) -> int:
+    """The oldest act about batches that is on its way; when there is none, where the next row will be."""
+    row = chain_outbox.c
+    ours = row.kind.in_([kind.value for kind in BATCH_KINDS]) & row.status.in_(_UNFINISHED)
+    found: int | None = (await connection.execute(select(func.min(row.id)).where(ours))).scalar()
+    if found is not None:
+        return found
+    newest: int | None = (await connection.execute(select(func.max(row.id)))).scalar()
+    return 1 if newest is None else newest + 1
+
+
+async def progress(connection: AsyncConnection, first: int) -> list[Progress]:
+    """The acts about batches from this row on."""
+    row = chain_outbox.c
+    columns = (row.id, row.kind, row.request_id, row.status, row.attempts, row.tx_hash, row.block_number, row.error)
+    ours = row.kind.in_([kind.value for kind in BATCH_KINDS]) & (row.id >= first)
+    found = await connection.execute(select(*columns).where(ours).order_by(row.id))
+    return [Progress(one[0], Kind(one[1]), one[2], RowStatus(one[3]), *one[4:]) for one in found]

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 import structlog
@@ -44,6 +45,19 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Redemption:
+    """What the escrow would redeem of a channel now, of which ``before_units`` were redeemed before."""
+
+    claim: Claim
+    before_units: int
+
+    @property
+    def units(self) -> int:
+        """What it brings into the pool."""
+        return self.claim.claimed_units - self.before_units
 
 
 class BatchComposer:
@@ -101,42 +115,44 @@ class BatchComposer:
 
     # ---- vouchers
 
+    async def redemptions(self) -> list[Redemption]:
+        """What would be redeemed now, if it were time to settle. Nothing is written.
+
+        Raises:
+            ChainUnavailable: nobody can say what can be redeemed.
+        """
+        async with self._database.reading() as connection:
+            redeemable = await channels.redeemable(connection, self._domain, MAX_CLAIMS)
+        return [one for one in await _all(self._try, redeemable) if isinstance(one, Redemption)]
+
     async def _redeem(self, fence: Fence, redeemable: Sequence[tuple[Channel, int]]) -> bool:
-        claims = [claim for claim in await _all(self._claim, redeemable) if claim is not None]
-        if not claims:
+        tried = await _all(self._try, redeemable)
+        for (channel, _units), one in zip(redeemable, tried, strict=True):
+            if one == "ChannelNothingToRedeem":
+                await self._learn(channel.channel_id)
+        payload = [{**asdict(one.claim), "before_units": one.before_units} for one in tried if not isinstance(one, str)]
+        if not payload:
             return False
-        before = {channel.channel_id: channel.redeemed_units for channel, _ in redeemable}
-        payload = [
-            {
-                "channel_id": claim.channel_id,
-                "promised_units": claim.promised_units,
-                "claimed_units": claim.claimed_units,
-                "before_units": before[claim.channel_id],
-                "signature": claim.signature,
-            }
-            for claim in claims
-        ]
         async with self._database.writing() as connection:
             await outbox.hold_fence(connection, fence)
             number = await batches.count_of(connection, Kind.REDEEM) + 1
             await outbox.add(connection, Kind.REDEEM, f"redeem-{number}", self._settler, {"claims": payload})
-        log.info("redemption_composed", number=number, channels=len(claims))
+        log.info("redemption_composed", number=number, channels=len(payload))
         return True
 
-    async def _claim(self, one: tuple[Channel, int]) -> Claim | None:
-        """What can be redeemed of a channel. Each is tried alone: one that is refused would hold up all others."""
+    async def _try(self, one: tuple[Channel, int]) -> Redemption | str:
+        """What can be redeemed of a channel, or why nothing. Each is tried alone: one that is refused would hold up all
+        others."""
         channel, units = one
         assert channel.signature is not None
         claim = Claim(channel.channel_id, channel.promised_units, units, channel.signature)
         try:
             await self._chain.redeem_vouchers(self._settler, [claim])
         except TransactionReverted as error:
-            reason = error.facts["reason"]
+            reason = str(error.facts["reason"])
             log.warning("voucher_not_redeemable", channel_id=channel.channel_id, reason=reason)
-            if reason == "ChannelNothingToRedeem":
-                await self._learn(channel.channel_id)
-            return None
-        return claim
+            return reason
+        return Redemption(claim, channel.redeemed_units)
 
     async def _learn(self, channel_id: str) -> None:
         """More was taken out of a channel than the books know."""
@@ -148,6 +164,8 @@ class BatchComposer:
 
     async def _settle(self, fence: Fence, *, ordered: bool) -> bool:
         composition = await self.composition()
+        if composition.left_out:
+            log.warning("requests_not_settled", **Counter(one.why.value for one in composition.left_out))
         if not composition.batches:
             return False
         if not ordered and not is_due(gathered(composition.requests), self._rule, now()):
@@ -174,8 +192,8 @@ class BatchComposer:
         kind = Kind.COMMIT if batch.is_root else Kind.SETTLE
         await outbox.add(connection, kind, name, self._settler, {"number": number})
 
-    async def composition(self) -> Composition:
-        """What would be settled now, and what cannot be. Nothing is written.
+    async def composition(self, redemptions: Iterable[Redemption] = ()) -> Composition:
+        """What would be settled now, after these redemptions, and what cannot be. Nothing is written.
 
         Raises:
             ChainUnavailable: nobody can say what can be charged.
@@ -184,8 +202,10 @@ class BatchComposer:
             requests = await batches.to_settle(connection)
             locking = await batches.locking(connection)
             redeemed = await channels.to_net(connection, self._domain)
-            owed = await batches.owed(connection, {wallet for one in requests for wallet in one.payouts})
-        users = sorted({one.user for one in requests if one.payment is Payment.NETTED})
+            owed = await batches.owed(connection, {wallet for request in requests for wallet in request.payouts})
+        for one in redemptions:
+            redeemed[one.claim.channel_id] = redeemed.get(one.claim.channel_id, 0) + one.units
+        users = sorted({request.user for request in requests if request.payment is Payment.NETTED})
         chargeable = dict(zip(users, await _all(self._chargeable, users), strict=True))
         cap = await self._chain.release_cap()
         means = Means(
@@ -196,9 +216,7 @@ class BatchComposer:
             cap_units=cap.per_day_units,
             unpayable=frozenset({ZERO_ADDRESS, self._chain.escrow_address}),
         )
-        composition = compose(requests, means)
-        _tell(composition)
-        return composition
+        return compose(requests, means)
 
     async def _chargeable(self, user: str) -> int:
         deposit, allowance = await self._chain.deposit_of(user), await self._chain.spending_allowance(user)
@@ -229,12 +247,6 @@ class BatchComposer:
     async def _root(self, batch: Batch) -> bytes:
         async with self._database.reading() as connection:
             return payout_tree(await batches.leaves(connection, batch.payouts)).root
-
-
-def _tell(composition: Composition) -> None:
-    if composition.left_out:
-        reasons = Counter(one.why.value for one in composition.left_out)
-        log.warning("requests_not_settled", **reasons)
 
 
 async def _all(question: Callable[[T], Awaitable[U]], about: Iterable[T]) -> list[U]:
