@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from discovery.protocol.errors import InvalidArgument
 from discovery.protocol.ids import Wallet
 from far_mesh.marketplace.auth.principal import Principal, Role, Scope
@@ -15,6 +17,7 @@ from far_mesh.marketplace.keys.schemas import LONGEST_LIFE, ApiKey, NewKey
 from far_mesh.marketplace.keys.text import hash_of, new_key, shown
 
 MOST_KEYS = 100
+KEY_ID = re.compile(r"key_[0-9a-f]{24}\Z")
 
 
 class KeyService:
@@ -58,10 +61,13 @@ class KeyService:
         Raises:
             KeyUnknown: the wallet has none of this id.
         """
-        async with self._database.writing() as connection:
-            if not await repository.revoke(connection, wallet, key_id, now()):
-                raise KeyUnknown("you have no such API key", param="key_id")
+        if not KEY_ID.match(key_id) or not await self._revoke(wallet, key_id):
+            raise KeyUnknown("you have no such API key", param="key_id")
         self._recall.forget()
+
+    async def _revoke(self, wallet: Wallet, key_id: str) -> bool:
+        async with self._database.writing() as connection:
+            return await repository.revoke(connection, wallet, key_id, now())
 
     def forget(self) -> None:
         """Keys were revoked by somebody else in this process."""
