@@ -37,8 +37,8 @@ class ModelReadiness(PartState):
     uncovered: list[tuple[int, int]]
 
 
-class FailedRow(BaseModel):
-    """Something that the chain refused for good, and that a person has to look at."""
+class RefusedRow(BaseModel):
+    """Something that the chain refuses, and why."""
 
     kind: str
     request_id: str
@@ -48,7 +48,8 @@ class FailedRow(BaseModel):
 class SettlementReadiness(BaseModel):
     """The outbox: how many rows are in each state. ``settler`` is the gateway that settles now, ``oldest_seconds`` for
     how long the row that waits longest has waited, ``at_fee_cap`` how many wait because ``FAR_MAX_FEE_GWEI`` allows
-    no more."""
+    no more. ``failures`` were refused for good, and a person has to look at them; ``waiting`` are refused for now, by a
+    pause or the cap of a day."""
 
     pending: int
     sent: int
@@ -57,7 +58,8 @@ class SettlementReadiness(BaseModel):
     settler: str | None
     oldest_seconds: float | None
     at_fee_cap: int
-    failures: list[FailedRow]
+    failures: list[RefusedRow]
+    waiting: list[RefusedRow]
 
 
 class Readiness(BaseModel):

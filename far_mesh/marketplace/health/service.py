@@ -8,9 +8,10 @@ from discovery.protocol.errors import FarError
 from far_mesh.marketplace.chain.client import Chain
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import DatabaseUnavailable
-from far_mesh.marketplace.health.schemas import FailedRow, ModelReadiness, PartState, Readiness, SettlementReadiness
+from far_mesh.marketplace.health.schemas import ModelReadiness, PartState, Readiness, RefusedRow, SettlementReadiness
 from far_mesh.marketplace.inference.service import InferenceService, ModelState
 from far_mesh.marketplace.settlement import repository as outbox
+from far_mesh.marketplace.settlement.schemas import Row
 from far_mesh.marketplace.settlement.service import LEASE
 from far_mesh.route import in_words
 
@@ -50,6 +51,7 @@ class HealthService:
             async with self._database.reading() as connection:
                 counts = await outbox.counts(connection)
                 failed = await outbox.failures(connection)
+                refused = await outbox.objections(connection)
                 settler = await outbox.holder(connection, LEASE)
                 oldest = await outbox.oldest_unfinished(connection)
                 capped = await outbox.count_capped(connection)
@@ -60,8 +62,13 @@ class HealthService:
             settler=settler,
             oldest_seconds=None if oldest is None else round(oldest.total_seconds(), 3),
             at_fee_cap=capped,
-            failures=[FailedRow(kind=row.kind, request_id=row.request_id, reason=row.error) for row in failed],
+            failures=[_refused(row) for row in failed],
+            waiting=[_refused(row) for row in refused],
         )
+
+
+def _refused(row: Row) -> RefusedRow:
+    return RefusedRow(kind=row.kind, request_id=row.request_id, reason=row.error)
 
 
 async def _state_of(check: Awaitable[object]) -> PartState:

@@ -176,9 +176,15 @@ async def counts(connection: AsyncConnection) -> dict[str, int]:
 
 async def failures(connection: AsyncConnection) -> list[Row]:
     """What the chain refused for good, newest last, and somebody has to look at. A lock that was refused is not among
-    them: its user was told."""
-    is_failed = (chain_outbox.c.status == RowStatus.FAILED.value) & (chain_outbox.c.kind != Kind.LOCK.value)
-    return await _select(connection, is_failed, 20)
+    them: its user was told. Nor are acts about batches: what was in them is in another one, or waits for one."""
+    looked_at = chain_outbox.c.kind.in_([Kind.RELEASE.value, Kind.CANCEL.value])
+    return await _select(connection, (chain_outbox.c.status == RowStatus.FAILED.value) & looked_at, 20)
+
+
+async def objections(connection: AsyncConnection) -> list[Row]:
+    """What the chain refuses for now, and why: a pause, the cap of a day, a pool that is too small."""
+    is_pending = (chain_outbox.c.status == RowStatus.PENDING.value) & chain_outbox.c.error.is_not(None)
+    return await _select(connection, is_pending, 20)
 
 
 async def oldest_unfinished(connection: AsyncConnection) -> timedelta | None:

@@ -388,6 +388,8 @@ async def test_when_the_cap_of_the_day_is_reached_a_batch_waits_visibly_and_goes
     paid, waiting = await town.rows(Kind.SETTLE)
     assert (paid.status, waiting.status) == (RowStatus.CONFIRMED, RowStatus.PENDING)
     assert waiting.error == "the escrow refuses for now: EscrowReleaseCapExceeded"
+    async with town.database.reading() as connection:
+        assert [row.id for row in await outbox.objections(connection)] == [waiting.id]
     assert (await town.is_paid(first), await town.is_paid(second)) == (True, False)
     await rpc(town.chain.rpc_url, "evm_increaseTime", DAY)
     await rpc(town.chain.rpc_url, "anvil_mine", "0x1")
