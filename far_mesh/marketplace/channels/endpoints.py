@@ -58,6 +58,7 @@ def _state(service: ChannelService, channel: Channel) -> ChannelState:
         deposit_units=channel.deposit_units,
         promised_units=channel.promised_units,
         earned_units=channel.earned_units,
+        captured_units=channel.captured_units,
         redeemed_units=channel.redeemed_units,
         step_units=service.step_units,
         next_promise_units=due,

@@ -18,7 +18,7 @@ from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import Conflict
 from far_mesh.marketplace.payments import channels
 from far_mesh.marketplace.payments.errors import ChannelClosing, VoucherNeeded
-from far_mesh.marketplace.payments.vouchers import may_serve
+from far_mesh.marketplace.payments.vouchers import Channel, may_serve
 from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.sessions.schemas import NewSession
 from far_mesh.marketplace.settlement.bell import either
@@ -38,6 +38,9 @@ class VoucherNotice:
     step_units: int
     seconds: float
     text: str = ""
+
+
+Tell = Callable[[VoucherNotice], Awaitable[None]]
 
 
 class Meter:
@@ -66,49 +69,73 @@ class Meter:
         units = self._session.prompt_tokens * self._session.prompt_price_units
         await self._count(connection, units, self._step if 2 * units <= self._step else 0)
 
-    async def token(
-        self, tell: Callable[[VoucherNotice], Awaitable[None]], is_stopped: Callable[[], bool]
-    ) -> str | None:
+    async def token(self, tell: Tell, is_stopped: Callable[[], bool]) -> str | None:
         """Count the next token, when it is covered. None, or why the answer ends here instead: ``voucher_needed`` when
         no voucher came in time after ``tell``, ``channel_closing``, or ``stopped``."""
         try:
             await self._next()
         except ChannelClosing:
             return "channel_closing"
-        except VoucherNeeded as needed:
-            await tell(self._notice(needed))
-            return await self._wait(is_stopped)
+        except VoucherNeeded:
+            return await self._wait(self._try_next, self._for_next, tell, is_stopped)
         return None
 
-    async def _wait(self, is_stopped: Callable[[], bool]) -> str | None:
-        give_up = time.monotonic() + self._patience
+    async def paid(self, cost_units: int, tell: Tell, is_stopped: Callable[[], bool]) -> None:
+        """The answer is complete and costs this much: give the user time to sign for the last step of it. Who does not
+        sign is not charged for it."""
+
+        async def is_covered(channel: Channel) -> bool:
+            return channel.promised_units - channel.captured_units >= cost_units
+
+        await self._wait(is_covered, lambda channel: channel.captured_units + cost_units, tell, is_stopped)
+
+    async def _wait(
+        self,
+        is_covered: Callable[[Channel], Awaitable[bool]],
+        needed: Callable[[Channel], int],
+        tell: Tell,
+        is_stopped: Callable[[], bool],
+    ) -> str | None:
+        told, give_up = 0, 0.0
         while not is_stopped():
             rung = self._service.accepted.listen()
-            try:
-                if await self._may_be_covered():
-                    await self._next()
-                    return None
-            except ChannelClosing:
+            channel = await self._channel()
+            if channel.closes_at is not None:
                 return "channel_closing"
-            except VoucherNeeded:
-                pass  # another request over this channel was quicker
+            if await is_covered(channel):
+                return None
+            if not told or channel.promised_units >= told:
+                # At first, or when the voucher came and another answer over this channel was quicker.
+                told, give_up = needed(channel), time.monotonic() + self._patience
+                await tell(VoucherNotice(self._channel_id, told, channel.deposit_units, self._step, self._patience))
             left = give_up - time.monotonic()
             if left <= 0:
                 return "voucher_needed"
             await either(rung, min(LOOK_SECONDS, left))
         return "stopped"
 
-    async def _may_be_covered(self) -> bool:
-        """Whether it is worth trying: looking is cheaper than counting in vain."""
-        async with self._database.reading() as connection:
-            channel = await channels.find(connection, self._service.domain, self._channel_id)
-        return channel.closes_at is not None or may_serve(
+    def _for_next(self, channel: Channel) -> int:
+        return channel.earned_units + self._session.completion_price_units
+
+    async def _try_next(self, channel: Channel) -> bool:
+        """Looking is cheaper than counting in vain."""
+        if not may_serve(
             self._session.completion_price_units,
             earned_units=channel.earned_units,
             promised_units=channel.promised_units,
             deposit_units=channel.deposit_units,
             step_units=self._step,
-        )
+        ):
+            return False
+        try:
+            await self._next()
+        except (VoucherNeeded, ChannelClosing):
+            return False
+        return True
+
+    async def _channel(self) -> Channel:
+        async with self._database.reading() as connection:
+            return await channels.find(connection, self._service.domain, self._channel_id)
 
     async def _next(self) -> None:
         if self._ahead == 0 and self._uncounted:
@@ -132,9 +159,3 @@ class Meter:
         if not await sessions.count(connection, self._session.request_id, units):
             raise Conflict(f"{self._session.request_id} has ended already", request_id=self._session.request_id)
         await channels.earn(connection, self._service.domain, self._channel_id, units, step_units=step)
-
-    def _notice(self, needed: VoucherNeeded) -> VoucherNotice:
-        facts = needed.facts
-        return VoucherNotice(
-            self._channel_id, facts["promise_units"], facts["deposit_units"], self._step, self._patience
-        )

@@ -18,14 +18,16 @@ class LookRequest(BaseModel):
 
 class ChannelState(BaseModel):
     """A channel of the caller. Amounts are cumulative, in units of 1e-9 FAR: what was put in, promised by vouchers,
-    served, and taken out on chain. ``next_promise_units`` is what to sign now if no more than what was served was
-    received, null while the last voucher will do; ``next_promise_wei`` is the same for ``maxClaimableAmount``."""
+    served, charged for answers that have ended, and taken out on chain. ``next_promise_units`` is what to sign now if
+    no more than what was served was received, null while the last voucher will do; ``next_promise_wei`` is the same for
+    ``maxClaimableAmount``."""
 
     channel_id: str
     signer: str
     deposit_units: int
     promised_units: int
     earned_units: int
+    captured_units: int
     redeemed_units: int
     step_units: int
     next_promise_units: int | None

@@ -36,6 +36,7 @@ from far_mesh.marketplace.settlement.requests import (
     Measured,
     activate_request,
     close_request,
+    division,
     open_request,
     refund_request,
 )
@@ -259,6 +260,9 @@ class Run:
 
     async def _capture(self, result: ResultLike) -> Answer:
         work = self._payable(result, self._tokens_to_pay())
+        if self._order.meter is not None and self._cut is None:
+            cost = division(self._order.session, work).cost
+            await self._order.meter.paid(cost, self._hand_over, lambda: self._stop_asked)
         finish_reason = self._cut or result.finish_reason
         measured = Measured(finish_reason, self._since_start(time.monotonic()), self._time_to_first_token())
 

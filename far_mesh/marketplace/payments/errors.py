@@ -7,7 +7,8 @@ FarError
 ├─ PayoutInvalid · PayoutFundsShort · PayoutInFlight                                          400 503 409
 └─ PaymentRequired ─ UnsettledLimit · IntentRefused                                          402
                    ─ VoucherRefused ─ VoucherMalformed · VoucherForged · VoucherStale         402
-                                    · VoucherTooHigh · ChannelUnknown · ChannelClosing · VoucherNeeded
+                                    · VoucherTooHigh · ChannelClosing · VoucherNeeded
+                                    · ChannelUnknown                                          404
 """
 
 from __future__ import annotations
@@ -135,9 +136,10 @@ class VoucherTooHigh(VoucherRefused):
 
 
 class ChannelUnknown(VoucherRefused):
-    """No such channel is known here."""
+    """No such channel is known here, or it is somebody else's."""
 
     code = "channel_unknown"
+    status = 404
 
 
 class ChannelClosing(VoucherRefused):

@@ -79,8 +79,9 @@ class Channel:
     """What is known of a channel. All amounts are cumulative.
 
     ``deposit_units`` is what the chain says was put in, ``promised_units`` the highest voucher, ``earned_units`` what
-    was served, ``redeemed_units`` what was taken out on chain. ``signer`` is the key whose vouchers count: the user's
-    or one of the session's. ``closes_at`` is when the user can take back what is left, once closing has started.
+    was served, ``captured_units`` what of it the requests did cost that have ended, ``redeemed_units`` what was taken
+    out on chain. ``signer`` is the key whose vouchers count: the user's or one of the session's. ``closes_at`` is when
+    the user can take back what is left, once closing has started.
     """
 
     channel_id: str
@@ -92,6 +93,7 @@ class Channel:
     redeemed_units: int = 0
     signature: str | None = field(default=None, repr=False)
     closes_at: datetime | None = None
+    captured_units: int = 0
 
 
 def channel_id_of(user: str, salt: bytes) -> str:
