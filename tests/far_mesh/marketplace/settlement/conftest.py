@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import multiprocessing
+from collections.abc import AsyncIterator, Callable
+from multiprocessing.context import ForkServerContext
+from typing import Any
 
 import pytest
 
@@ -10,7 +13,29 @@ from far_mesh.marketplace.chain.client import address_of
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.ledger import service as ledger
 from tests.far_mesh.marketplace.house import LiveChain, new_user
+from tests.far_mesh.marketplace.settlement import kill
 from tests.far_mesh.marketplace.settlement.bench import HELD, Bench
+
+
+@pytest.fixture(scope="session")
+def processes() -> ForkServerContext:
+    """Processes that share nothing with this one, and begin in milliseconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([kill.__name__])
+    return context
+
+
+@pytest.fixture
+def in_a_process(processes: ForkServerContext) -> Callable[[Callable[[Any], None], Any], int | None]:
+    """Do a job of ``kill`` in a process of its own. Its exit code."""
+
+    def run(target: Callable[[Any], None], job: Any) -> int | None:
+        process = processes.Process(target=target, args=(job,))
+        process.start()
+        process.join(30)
+        return process.exitcode
+
+    return run
 
 
 @pytest.fixture

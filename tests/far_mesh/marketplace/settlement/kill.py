@@ -1,4 +1,4 @@
-"""A marketplace in a process of its own that kills itself after a named step, and one that recovers.
+"""A marketplace, or a settler alone, in a process of its own that kills itself after a named step; one that recovers.
 
 The steps are patched in from here: production code knows nothing of them.
 """
@@ -8,18 +8,26 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from far_mesh.marketplace.app import Rooms, open_rooms
+from far_mesh.marketplace.chain.anvil import CHAIN_ID
+from far_mesh.marketplace.chain.client import Chain, address_of
+from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.inference.run import Run
 from far_mesh.marketplace.inference.service import Wish
 from far_mesh.marketplace.sessions import repository as sessions
+from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settings import Settings
-from far_mesh.marketplace.settlement.schemas import Kind
-from far_mesh.marketplace.settlement.service import Settler
+from far_mesh.marketplace.settlement.acts import ReleaseAct, escrow_acts
+from far_mesh.marketplace.settlement.schemas import Kind, Row
+from far_mesh.marketplace.settlement.service import Rules, Settlement, Settler
 from tests.far_mesh.marketplace.doubles import MODEL, MeshDouble, Node, meshes_of
+from tests.far_mesh.marketplace.house import SETTLER
+from tests.far_mesh.marketplace.settlement.bench import GATEWAY
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,11 @@ def of(kind: Kind) -> Callable[..., bool]:
     return lambda _settler, row, *_: row.kind is kind
 
 
+def again(_settler: Settler, row: Row, *_: Any) -> bool:
+    """Only for what was signed before."""
+    return row.attempts > 1
+
+
 STEPS: dict[str, Callable[[], None]] = {
     "inside the transaction that holds": lambda: after(sessions, "add"),
     "held": lambda: after(Run, "_hold"),
@@ -89,6 +102,23 @@ STEPS: dict[str, Callable[[], None]] = {
     "inside the transaction that confirms": lambda: after(sessions, "mark_paid"),
     "release confirmed": lambda: after(Settler, "_confirm", of(Kind.RELEASE)),
 }
+
+
+ROUND_STEPS: dict[str, Callable[[], None]] = {
+    "signed and not written down": lambda: after(Chain, "sign"),
+    "written down and not sent": lambda: before(Settler, "_offer"),
+    "sent and not followed up": lambda: after(Settler, "_offer"),
+    "mined and not confirmed": lambda: before(Settler, "_confirm"),
+    "inside the transaction that confirms": lambda: after(ReleaseAct, "confirmed"),
+    "confirmed": lambda: after(Settler, "_confirm"),
+    "dearer signed and not written down": lambda: after(Chain, "sign_dearer"),
+    "dearer written down and not sent": lambda: before(Settler, "_offer", again),
+    "dearer sent": lambda: after(Settler, "_offer", again),
+    "seen to be given up and not written down": lambda: before(Settler, "_vanish"),
+    "inside the transaction that takes back": lambda: after(ReleaseAct, "vanished"),
+    "taken back and not offered": lambda: after(Settler, "_vanish"),
+}
+"""What a settler does with a release: for the first time, when it waits for too long, when its block is given up."""
 
 
 def act(job: Job) -> None:
@@ -132,6 +162,34 @@ async def _recover(job: Job) -> None:
     mesh = MeshDouble(serving=job.nodes)
     async with open_rooms(Settings.read(**job.settings), meshes_of(mesh)) as rooms:  # type: ignore[arg-type]
         await everything_settled(rooms)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a child process that is nothing but a settler is to do."""
+
+    database_url: str
+    rpc_url: str
+    token: str
+    escrow: str
+    die: str = ""
+
+
+def settle(job: Round) -> None:
+    """Settle until nothing is left, or until the step at which to die."""
+    ROUND_STEPS.get(job.die, lambda: None)()
+    asyncio.run(_settle(job))
+
+
+async def _settle(job: Round) -> None:
+    chain, database = Chain(job.rpc_url, CHAIN_ID, job.token, job.escrow), Database(job.database_url)
+    room, acts = Settlement(database, chain, 5.0), escrow_acts(database, chain, address_of(SETTLER))
+    life = Gateway(GATEWAY.name, str(uuid.uuid4()))
+    settler = Settler(database, chain, SETTLER, life, room, acts, Rules(bump_seconds=1e-6))
+    async with asyncio.timeout(20):
+        await settler.drain()
+    await chain.close()
+    await database.close()
 
 
 async def everything_settled(rooms: Rooms) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
-from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.context import ForkServerContext
 from typing import Any
 
 import pytest
@@ -41,25 +38,6 @@ BY_CHECKPOINT = {
     "receipts in, nothing captured": STORY_TOKENS,
     "inside the transaction that captures": STORY_TOKENS,
 }
-
-
-@pytest.fixture(scope="module")
-def processes() -> ForkServerContext:
-    """Processes that share nothing with this one, and begin in milliseconds."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([kill.__name__])
-    return context
-
-
-@pytest.fixture
-def in_a_process(processes: ForkServerContext) -> Callable[[Callable[[Job], None], Job], int | None]:
-    def run(target: Callable[[Job], None], job: Job) -> int | None:
-        process = processes.Process(target=target, args=(job,))
-        process.start()
-        process.join(30)
-        return process.exitcode
-
-    return run
 
 
 @pytest.fixture
