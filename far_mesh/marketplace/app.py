@@ -1,6 +1,6 @@
 """The marketplace as one application: its rooms, who opens them and in which order.
 
-database ▸ chain ▸ meshes ▸ what a crash left open ▸ settler, deposit watcher, caretaker ▸ doors open
+database ▸ where the money lies ▸ meshes ▸ what a crash left open ▸ settler, deposit watcher, caretaker ▸ doors open
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,12 @@ from sqlalchemy.engine import make_url
 from discovery.protocol.ids import check_wallet
 from far_mesh.marketplace import http
 from far_mesh.marketplace.account import endpoints as account_endpoints
-from far_mesh.marketplace.account.deposits import Deposits, EscrowDeposits
+from far_mesh.marketplace.account.deposits import Deposits
 from far_mesh.marketplace.account.service import AccountService
-from far_mesh.marketplace.account.watcher import DepositWatcher
 from far_mesh.marketplace.auth import endpoints as auth_endpoints
 from far_mesh.marketplace.auth.contract_wallets import ContractWallets
 from far_mesh.marketplace.auth.service import Audience, AuthService
 from far_mesh.marketplace.auth.tokens import Tokens
-from far_mesh.marketplace.chain.audit import AuditedChain
 from far_mesh.marketplace.chain.client import Chain
 from far_mesh.marketplace.channels import endpoints as channel_endpoints
 from far_mesh.marketplace.channels.service import ChannelService
@@ -43,15 +40,13 @@ from far_mesh.marketplace.inference.meshes import MeshLike, swarm_meshes
 from far_mesh.marketplace.inference.payment import Terms
 from far_mesh.marketplace.inference.run import Limits
 from far_mesh.marketplace.inference.service import InferenceService
-from far_mesh.marketplace.inference.till import Credit, Till
 from far_mesh.marketplace.keys import endpoints as keys_endpoints
 from far_mesh.marketplace.keys.service import KeyService
 from far_mesh.marketplace.ledger.notes import Notes
 from far_mesh.marketplace.logs import where_it_failed
 from far_mesh.marketplace.migrations import upgrade
+from far_mesh.marketplace.money import Money, check_settings, open_money
 from far_mesh.marketplace.openai_api import endpoints as openai_endpoints
-from far_mesh.marketplace.payments.registry import open_provider
-from far_mesh.marketplace.payments.vouchers import Domain
 from far_mesh.marketplace.pricing.quotes import Quotes
 from far_mesh.marketplace.pricing.service import Pricing
 from far_mesh.marketplace.pricing.service import Terms as PriceTerms
@@ -59,10 +54,8 @@ from far_mesh.marketplace.provider import endpoints as provider_endpoints
 from far_mesh.marketplace.provider.service import ProviderService
 from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settings import Settings
-from far_mesh.marketplace.settlement.fees import FeeWatch
-from far_mesh.marketplace.settlement.opening import settler_of
-from far_mesh.marketplace.settlement.reconciler import Reconciler, reconciler_of
-from far_mesh.marketplace.settlement.service import Caretaker, Settlement, Settler
+from far_mesh.marketplace.settlement.reconciler import Reconciler
+from far_mesh.marketplace.settlement.service import Caretaker, Settler
 
 RESTART_SECONDS = 1.0
 FLUSH_SECONDS = 5.0
@@ -74,20 +67,20 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Rooms:
-    """What endpoints reach through ``request.app.state.rooms``."""
+    """What endpoints reach through ``request.app.state.rooms``. What is None is there only with an escrow."""
 
     database: Database
-    chain: Chain
+    chain: Chain | None
     auth: AuthService
     keys: KeyService
     account: AccountService
     deposits: Deposits
-    channels: ChannelService
-    terms: Terms
+    channels: ChannelService | None
+    terms: Terms | None
     inference: InferenceService
-    provider: ProviderService
+    provider: ProviderService | None
     health: HealthService
-    reconciler: Reconciler
+    reconciler: Reconciler | None
     opened_at: datetime
 
 
@@ -103,31 +96,25 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
         MissingSetting: a secret or an address without which nothing is safe is absent.
         InvalidSetting: a setting means nothing.
     """
-    settings.require("chain_rpc_url", "token_address", "escrow_address", "models")
+    check_settings(settings)
+    settings.require("models")
     settings.jwt_key()
     settings.jwt_other_keys()
-    settings.settler_key()
     sys.setrecursionlimit(_RECURSION_LIMIT)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_rooms(settings, open_meshes) as rooms:
             app.state.rooms = rooms
-            app.state.accepts = rooms.terms.accepts
+            if rooms.terms is not None:
+                app.state.accepts = rooms.terms.accepts
             yield
 
     app = FastAPI(title="Far Mesh", version="0.1.0", lifespan=lifespan, redirect_slashes=False)
     http.install(app, settings.max_body_bytes)
-    rooms = (
-        auth_endpoints,
-        keys_endpoints,
-        account_endpoints,
-        channel_endpoints,
-        inference_endpoints,
-        openai_endpoints,
-        provider_endpoints,
-        health_endpoints,
-    )
+    rooms = [auth_endpoints, keys_endpoints, account_endpoints, inference_endpoints, openai_endpoints, health_endpoints]
+    if settings.has_escrow:
+        rooms += [channel_endpoints, provider_endpoints]
     for room in rooms:
         app.include_router(room.router)
     return app
@@ -143,51 +130,33 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
     gateway = Gateway(settings.gateway, str(uuid.uuid4()))
     async with AsyncExitStack() as stack:
         database = await _open_database(settings, stack)
-        chain = await _open_chain(settings, stack)
-        watcher = _watcher(settings, database, chain)
-        await watcher.open()
-        deposits = await _open_deposits(settings, database, chain, stack)
-        fees = FeeWatch(chain, settings.fee_bps)
-        await fees.check()
+        money = await open_money(settings, database, gateway, stack)
         meshes = await stack.enter_async_context(open_meshes(settings))
-        settlement = Settlement(database, chain, settings.lock_timeout_seconds)
-        settler = settler_of(settings, database, chain, gateway, settlement)
-        caretaker = Caretaker(database, gateway, settlement)
+        caretaker = Caretaker(database, gateway, money.settlement)
         await caretaker.tend()
         stack.push_async_callback(caretaker.leave)
-        tasks = {
-            "settler": settler.run,
-            "deposits": watcher.run,
-            "caretaker": caretaker.run,
-            "notes": Notes(database).run,
-            "fees": fees.run,
-        }
-        reconciler = await _open_reconciler(settings, database, stack)
-        if settings.reconcile_seconds:
-            tasks["reconciler"] = partial(reconciler.run, gateway, settings.reconcile_seconds)
+        tasks = {**money.tasks, "caretaker": caretaker.run, "notes": Notes(database).run}
         for name, run in tasks.items():
             stack.push_async_callback(_end, asyncio.create_task(_supervised(name, run), name=name))
-        domain = Domain(chain.chain_id, chain.escrow_address)
-        channels = ChannelService(database, domain, watcher.look, settings.voucher_step_units)
-        credit = Credit(settings.unsettled_limit_units, settings.lock_seconds, settings.voucher_seconds)
-        till = Till(database, chain, channels, fees, credit)
-        inference = _inference(settings, database, settlement, gateway, meshes, till)
+        inference = _inference(settings, database, money, gateway, meshes)
         keys = KeyService(database, settings.auth_cache_seconds)
-        stack.push_async_callback(_flush, settler)
+        escrow = money.escrow
+        if escrow is not None:
+            stack.push_async_callback(_flush, escrow.settler)
         stack.push_async_callback(inference.close)
         yield Rooms(
             database=database,
-            chain=chain,
-            auth=_auth(settings, database, keys, chain),
+            chain=None if escrow is None else escrow.chain,
+            auth=_auth(settings, database, keys, None if escrow is None else escrow.chain),
             keys=keys,
             account=AccountService(database),
-            deposits=deposits,
-            channels=channels,
-            terms=_terms(settings, chain),
+            deposits=money.deposits,
+            channels=None if escrow is None else escrow.channels,
+            terms=None if escrow is None else escrow.terms,
             inference=inference,
-            provider=ProviderService(database, chain, meshes),
-            health=HealthService(database, chain, inference),
-            reconciler=reconciler,
+            provider=None if escrow is None else ProviderService(database, escrow.chain, meshes),
+            health=HealthService(database, money.answers, inference),
+            reconciler=None if escrow is None else escrow.reconciler,
             opened_at=now(),
         )
 
@@ -202,62 +171,26 @@ async def _open_database(settings: Settings, stack: AsyncExitStack) -> Database:
     return database
 
 
-async def _open_chain(settings: Settings, stack: AsyncExitStack) -> Chain:
-    chain = Chain(settings.chain_rpc_url, settings.chain_id, settings.token_address, settings.escrow_address)
-    stack.push_async_callback(chain.close)
-    await chain.check()
-    return chain
-
-
-async def _open_reconciler(settings: Settings, database: Database, stack: AsyncExitStack) -> Reconciler:
-    chain = AuditedChain(settings.chain_rpc_url, settings.chain_id, settings.token_address, settings.escrow_address)
-    stack.push_async_callback(chain.close)
-    return reconciler_of(settings, database, chain)
-
-
-async def _open_deposits(settings: Settings, database: Database, chain: Chain, stack: AsyncExitStack) -> EscrowDeposits:
-    provider = open_provider(settings)
-    stack.push_async_callback(provider.close)
-    await provider.check()
-    return EscrowDeposits(database, provider, settings.chain_start_block, chain)
-
-
-def _watcher(settings: Settings, database: Database, chain: Chain) -> DepositWatcher:
-    return DepositWatcher(
-        database,
-        chain,
-        confirmations=settings.confirmations,
-        first_block=settings.chain_start_block,
-        poll_seconds=settings.deposit_poll_seconds,
-        reorg_blocks=settings.reorg_blocks,
-    )
-
-
-def _auth(settings: Settings, database: Database, keys: KeyService, chain: Chain) -> AuthService:
+def _auth(settings: Settings, database: Database, keys: KeyService, chain: Chain | None) -> AuthService:
     return AuthService(
         database,
         Tokens(settings.jwt_key(), settings.uri, settings.jwt_seconds, settings.jwt_other_keys()),
         Audience(settings.domain, settings.uri, settings.chain_id, settings.nonce_seconds),
         keys,
         operators=frozenset(map(check_wallet, settings.operators)),
-        contracts=ContractWallets(chain),
+        contracts=None if chain is None else ContractWallets(chain),
         recall_seconds=settings.auth_cache_seconds,
     )
 
 
 def _inference(
-    settings: Settings,
-    database: Database,
-    settlement: Settlement,
-    gateway: Gateway,
-    meshes: Mapping[str, MeshLike],
-    till: Till,
+    settings: Settings, database: Database, money: Money, gateway: Gateway, meshes: Mapping[str, MeshLike]
 ) -> InferenceService:
     limits = Limits(settings.lock_seconds, settings.generation_seconds)
     terms = PriceTerms(settings.fee_bps, settings.cached_discount_bps, settings.requests_per_node)
     return InferenceService(
         database,
-        settlement,
+        money.settlement,
         gateway,
         settings.models,
         meshes,
@@ -265,18 +198,7 @@ def _inference(
         settings.default_max_tokens,
         Pricing(database, terms),
         Quotes(settings.jwt_key(), settings.quote_seconds),
-        till,
-    )
-
-
-def _terms(settings: Settings, chain: Chain) -> Terms:
-    return Terms(
-        chain_id=chain.chain_id,
-        token=chain.token_address,
-        escrow=chain.escrow_address,
-        lock_seconds=settings.lock_seconds,
-        fee_bps=settings.fee_bps,
-        step_units=settings.voucher_step_units,
+        money.till,
     )
 
 

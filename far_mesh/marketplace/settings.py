@@ -16,6 +16,7 @@ from far_mesh.marketplace.errors import InvalidSetting, MissingSetting
 from far_mesh.marketplace.ledger.split import BPS, MAX_FEE_BPS
 
 PREFIX = "FAR_"
+EVM = "evm"
 MIN_JWT_SECRET_BYTES = 32
 
 Units = Annotated[int, Field(ge=0, lt=2**53)]
@@ -155,6 +156,11 @@ class Settings(BaseSettings):
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             name = PREFIX + str(first["loc"][0] if first["loc"] else "").upper()
             raise InvalidSetting(f"the setting {name} is not usable: {first['msg']}", setting=name) from None
+
+    @property
+    def has_escrow(self) -> bool:
+        """Whether users' money lies in an escrow on chain; else it comes by transfer, or there is none."""
+        return self.payment_provider == EVM and bool(self.escrow_address)
 
     @property
     def database(self) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
@@ -158,6 +159,15 @@ class TransferDeposits(Deposits):
         else:
             identity = ChainIdentity(0, coin.chain, coin.token or coin.symbol)
         await belong_together(self._database, identity, self._first_block)
+
+    async def answers(self) -> None:
+        """Does the chain answer, if there is one?
+
+        Raises:
+            ChainUnavailable: it does not.
+        """
+        with suppress(PaymentsOff):
+            await self._provider.check()
 
     async def credit(self, claim: Claim) -> Credited:
         """See :class:`Deposits`."""

@@ -14,7 +14,8 @@ router = APIRouter(tags=["health"])
 @router.get("/health", response_model_exclude_none=True)
 async def health(request: Request) -> Alive:
     """The process answers, whatever it needs is there or not; and whether the books agreed with the chain."""
-    last = request.app.state.rooms.reconciler.last
+    reconciler = request.app.state.rooms.reconciler
+    last = reconciler and reconciler.last
     if last is None:
         return Alive()
     kinds = Counter(finding["kind"] for finding in last.findings)

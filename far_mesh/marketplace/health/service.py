@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 from discovery.protocol.errors import FarError
-from far_mesh.marketplace.chain.client import Chain
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import DatabaseUnavailable
 from far_mesh.marketplace.health.schemas import ModelReadiness, PartState, Readiness, RefusedRow, SettlementReadiness
@@ -19,15 +18,17 @@ from far_mesh.route import in_words
 class HealthService:
     """Asks every part."""
 
-    def __init__(self, database: Database, chain: Chain, inference: InferenceService) -> None:
+    def __init__(
+        self, database: Database, chain_answers: Callable[[], Awaitable[object]], inference: InferenceService
+    ) -> None:
         self._database = database
-        self._chain = chain
+        self._chain_answers = chain_answers
         self._inference = inference
 
     async def readiness(self) -> Readiness:
         """Ready when the database and the chain answer and at least one model has all its blocks."""
         database = await _state_of(self._database.check())
-        chain = await _state_of(self._chain.block_number())
+        chain = await _state_of(self._chain_answers())
         models = await self._models() if database.ok else {}
         settlement = await self._settlement() if database.ok else None
         reasons = [part.reason for part in (database, chain) if part.reason]

@@ -19,7 +19,7 @@ from far_mesh.marketplace.inference import repository
 from far_mesh.marketplace.inference.meshes import MeshLike, Prompt
 from far_mesh.marketplace.inference.payment import AS_IT_IS_BEST, Wanted
 from far_mesh.marketplace.inference.run import Answer, Limits, Order, Run
-from far_mesh.marketplace.inference.till import Till
+from far_mesh.marketplace.inference.till import Cashier
 from far_mesh.marketplace.ledger.split import Prices, Tokens, price_of
 from far_mesh.marketplace.pricing.quotes import Quotes
 from far_mesh.marketplace.pricing.schemas import PriceNow, Quote
@@ -39,7 +39,8 @@ CLOSE_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Wish:
-    """What a caller asks for, whichever door it came through. ``max_tokens`` None: our default."""
+    """What a caller asks for, whichever door it came through. ``max_tokens`` None: our default. ``api_key_id``: that of
+    the caller's API key, if it may spend only so much a day."""
 
     model_id: str
     prompt: Prompt
@@ -130,7 +131,7 @@ class InferenceService:
         default_max_tokens: int,
         pricing: Pricing,
         quotes: Quotes,
-        till: Till,
+        till: Cashier,
     ) -> None:
         self._database = database
         self._settlement = settlement

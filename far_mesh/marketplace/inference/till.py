@@ -8,13 +8,14 @@ import time
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from far_mesh.marketplace.chain.client import Chain, request_key
 from far_mesh.marketplace.channels.meter import Meter
 from far_mesh.marketplace.channels.service import ChannelService
 from far_mesh.marketplace.database import Database
-from far_mesh.marketplace.inference.payment import Means, Wanted, Way, choose
+from far_mesh.marketplace.errors import UnsupportedParameter
+from far_mesh.marketplace.inference.payment import PARAM, Means, Wanted, Way, choose
 from far_mesh.marketplace.payments import intents
 from far_mesh.marketplace.payments.errors import IntentRefused
 from far_mesh.marketplace.payments.intents import Intent
@@ -81,6 +82,38 @@ class Chargeable:
 
 def _has_failed(task: asyncio.Task[int]) -> bool:
     return task.done() and (task.cancelled() or task.exception() is not None)
+
+
+class Cashier(Protocol):
+    """Who says how a request is paid."""
+
+    async def pay(self, session: NewSession, wanted: Wanted, max_tokens: int) -> Paid:
+        """The request with its way of payment. Nothing is held or counted yet."""
+
+    def intent(self, wallet: str, request_id: str, units: int, valid_until: datetime) -> dict[str, Any]:
+        """Typed data of an escrow intent that would pay for a request."""
+
+
+class BooksTill:
+    """Where there is no escrow: every request is charged to what the books say of the user."""
+
+    async def pay(self, session: NewSession, wanted: Wanted, max_tokens: int) -> Paid:
+        """See :class:`Cashier`.
+
+        Raises:
+            UnsupportedParameter: it is to be paid otherwise.
+        """
+        if wanted.way not in (Way.AUTO, Way.BALANCE):
+            raise _no_escrow()
+        return Paid(replace(session, payment=Payment.NETTED))
+
+    def intent(self, wallet: str, request_id: str, units: int, valid_until: datetime) -> dict[str, Any]:
+        """Refuses."""
+        raise _no_escrow()
+
+
+def _no_escrow() -> UnsupportedParameter:
+    return UnsupportedParameter("there is no escrow here: requests are charged to the balance", param=PARAM)
 
 
 class Till:

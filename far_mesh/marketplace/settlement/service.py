@@ -54,15 +54,16 @@ log = structlog.get_logger(__name__)
 
 
 class Settlement:
-    """What the other rooms see: new rows are announced here, and a lock is awaited here."""
+    """What the other rooms see: new rows are announced here, and a lock is awaited here. ``chain`` is None where
+    there is no escrow: then nothing is ever locked."""
 
-    def __init__(self, database: Database, chain: Chain, lock_timeout_seconds: float) -> None:
+    def __init__(self, database: Database, chain: Chain | None, lock_timeout_seconds: float) -> None:
         self._database = database
         self._chain = chain
         self._lock_timeout = lock_timeout_seconds
         self.new_rows = Bell()
         self.finished_rows = Bell()
-        self.unpayable = frozenset({ZERO_ADDRESS, chain.escrow_address})
+        self.unpayable = frozenset({ZERO_ADDRESS} if chain is None else {ZERO_ADDRESS, chain.escrow_address})
 
     async def locked(self, wallet: str, request_id: str) -> Escrow:
         """The escrow of a request, once its money is locked.
@@ -72,6 +73,7 @@ class Settlement:
             TransactionReverted: the escrow refused for another reason.
             SettlementDelayed: not in time.
         """
+        assert self._chain is not None
         try:
             async with asyncio.timeout(self._lock_timeout):
                 row = await self._finished(Kind.LOCK, request_id)
@@ -312,8 +314,7 @@ class Settler:
             await self._confirm(row, await self._chain.head())
             return
         log.warning("transaction_displaced", kind=row.kind, request_id=row.request_id, nonce=row.nonce)
-        async with self._writing() as connection:
-            await repository.mark_pending(connection, row)
+        await self._sign_anew(row)
 
     async def _confirm_or_fail(self, row: Row, code: str, error: str) -> None:
         if await self._act(row).has_happened(row):
@@ -444,11 +445,18 @@ class Settler:
         self._room.finished_rows.ring()
 
     async def _give_up(self, row: Row, code: str, error: str) -> None:
+        """It was refused. For good, unless it came too early: before something that has yet to happen, again maybe."""
         ready = await self._act(row).is_ready(row)
         if isinstance(ready, Needless):
             await self._end_needless(row, ready)
-        else:
+        elif ready is Ready.YES:
             await self._fail(row, code, error)
+        elif row.status is RowStatus.SENT:
+            await self._sign_anew(row)
+
+    async def _sign_anew(self, row: Row) -> None:
+        async with self._writing() as connection:
+            await repository.mark_pending(connection, row)
 
     async def _end_needless(self, row: Row, why: Needless) -> None:
         if why.code is None:

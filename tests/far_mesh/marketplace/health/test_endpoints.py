@@ -32,7 +32,7 @@ def test_unready_when_the_chain_is_gone(open_house: OpenHouse) -> None:
     house = open_house()
     chain = house.rooms.chain
     nowhere = Chain("http://127.0.0.1:9", chain.chain_id, chain.token_address, chain.escrow_address)
-    house.rooms.health._chain = nowhere
+    house.rooms.health._chain_answers = nowhere.block_number
     answer = httpx.get(house.url + "/ready")
     assert (answer.status_code, answer.json()["chain"]["ok"]) == (503, False)
     assert "chain does not answer" in answer.json()["reasons"][0]

@@ -1,0 +1,159 @@
+"""Where users' money lies, and everything that depends on it: in an escrow of ours on an EVM chain, or with us.
+
+With an escrow requests are locked, charged or covered by vouchers on chain. Without one deposits come by transfer to an
+address of the operator's, or not at all, and the books alone say what is whose: every request is charged to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from far_mesh.marketplace.account.deposits import Deposits, EscrowDeposits, TransferDeposits
+from far_mesh.marketplace.account.watcher import DepositWatcher
+from far_mesh.marketplace.chain.audit import AuditedChain
+from far_mesh.marketplace.chain.client import Chain
+from far_mesh.marketplace.channels.service import ChannelService
+from far_mesh.marketplace.database import Database
+from far_mesh.marketplace.errors import InvalidSetting
+from far_mesh.marketplace.inference.payment import Terms
+from far_mesh.marketplace.inference.till import BooksTill, Cashier, Credit, Till
+from far_mesh.marketplace.payments.registry import open_provider
+from far_mesh.marketplace.payments.vouchers import Domain
+from far_mesh.marketplace.sessions.schemas import Gateway
+from far_mesh.marketplace.settings import EVM, Settings
+from far_mesh.marketplace.settlement.fees import FeeWatch
+from far_mesh.marketplace.settlement.opening import settler_of
+from far_mesh.marketplace.settlement.reconciler import Reconciler, reconciler_of
+from far_mesh.marketplace.settlement.service import Settlement, Settler
+
+Task = Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True)
+class EscrowRooms:
+    """What there is only with an escrow."""
+
+    chain: Chain
+    channels: ChannelService
+    terms: Terms
+    settler: Settler
+    reconciler: Reconciler
+
+
+@dataclass(frozen=True)
+class Money:
+    """What other rooms need to know of money. ``answers`` raises when the chain does not."""
+
+    deposits: Deposits
+    settlement: Settlement
+    till: Cashier
+    answers: Callable[[], Awaitable[object]]
+    escrow: EscrowRooms | None = None
+    tasks: dict[str, Task] = field(default_factory=dict)
+
+
+def check_settings(settings: Settings) -> None:
+    """Is all there that the way of the money needs, and nothing that contradicts it?
+
+    Raises:
+        MissingSetting, InvalidSetting: names the variable.
+    """
+    if settings.payment_provider != EVM:
+        if settings.escrow_address:
+            raise InvalidSetting(
+                f"FAR_ESCROW_ADDRESS is set, and FAR_PAYMENT_PROVIDER={settings.payment_provider} knows no escrow: "
+                "unset one of them",
+                setting="FAR_ESCROW_ADDRESS",
+            )
+        return
+    settings.require("chain_rpc_url", "token_address")
+    if not settings.deposit_address:  # who wants plain transfers says where to
+        settings.require("escrow_address")
+    settings.settler_key()
+
+
+async def open_money(settings: Settings, database: Database, gateway: Gateway, stack: AsyncExitStack) -> Money:
+    """Open what the settings say.
+
+    Raises:
+        FarError: what is missing, or does not belong together, in words.
+    """
+    if settings.has_escrow:
+        return await _in_escrow(settings, database, gateway, stack)
+    return await _by_transfer(settings, database, stack)
+
+
+async def _in_escrow(settings: Settings, database: Database, gateway: Gateway, stack: AsyncExitStack) -> Money:
+    chain = Chain(settings.chain_rpc_url, settings.chain_id, settings.token_address, settings.escrow_address)
+    stack.push_async_callback(chain.close)
+    await chain.check()
+    watcher = _watcher(settings, database, chain)
+    await watcher.open()
+    provider = open_provider(settings)
+    stack.push_async_callback(provider.close)
+    await provider.check()
+    fees = FeeWatch(chain, settings.fee_bps)
+    await fees.check()
+    settlement = Settlement(database, chain, settings.lock_timeout_seconds)
+    settler = settler_of(settings, database, chain, gateway, settlement)
+    domain = Domain(chain.chain_id, chain.escrow_address)
+    channels = ChannelService(database, domain, watcher.look, settings.voucher_step_units)
+    credit = Credit(settings.unsettled_limit_units, settings.lock_seconds, settings.voucher_seconds)
+    reconciler = _reconciler(settings, database, stack)
+    tasks: dict[str, Task] = {"settler": settler.run, "deposits": watcher.run, "fees": fees.run}
+    if settings.reconcile_seconds:
+        tasks["reconciler"] = partial(reconciler.run, gateway, settings.reconcile_seconds)
+    return Money(
+        deposits=EscrowDeposits(database, provider, settings.chain_start_block, chain),
+        settlement=settlement,
+        till=Till(database, chain, channels, fees, credit),
+        answers=chain.block_number,
+        escrow=EscrowRooms(chain, channels, _terms(settings, chain), settler, reconciler),
+        tasks=tasks,
+    )
+
+
+async def _by_transfer(settings: Settings, database: Database, stack: AsyncExitStack) -> Money:
+    provider = open_provider(settings)
+    stack.push_async_callback(provider.close)
+    deposits = TransferDeposits(database, provider, settings.chain_start_block, settings.domain, settings.reorg_blocks)
+    await deposits.open()
+    return Money(
+        deposits=deposits,
+        settlement=Settlement(database, None, settings.lock_timeout_seconds),
+        till=BooksTill(),
+        answers=deposits.answers,
+        tasks={"deposits": deposits.run},
+    )
+
+
+def _watcher(settings: Settings, database: Database, chain: Chain) -> DepositWatcher:
+    return DepositWatcher(
+        database,
+        chain,
+        confirmations=settings.confirmations,
+        first_block=settings.chain_start_block,
+        poll_seconds=settings.deposit_poll_seconds,
+        reorg_blocks=settings.reorg_blocks,
+    )
+
+
+def _reconciler(settings: Settings, database: Database, stack: AsyncExitStack) -> Reconciler:
+    chain = AuditedChain(settings.chain_rpc_url, settings.chain_id, settings.token_address, settings.escrow_address)
+    stack.push_async_callback(chain.close)
+    return reconciler_of(settings, database, chain)
+
+
+def _terms(settings: Settings, chain: Chain) -> Terms:
+    return Terms(
+        chain_id=chain.chain_id,
+        token=chain.token_address,
+        escrow=chain.escrow_address,
+        lock_seconds=settings.lock_seconds,
+        fee_bps=settings.fee_bps,
+        step_units=settings.voucher_step_units,
+    )
