@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from far_mesh.marketplace.chain.audit import AuditedChain, ChannelMoney
 from far_mesh.marketplace.chain.client import EscrowEvent
+from far_mesh.marketplace.sessions.schemas import Payment
 from far_mesh.marketplace.settlement.reconcile import (
     BatchLines,
     Books,
@@ -63,13 +64,13 @@ async def read_chain(
     """What became of everything that the books have of these blocks, or that is under way."""
     at = window.last_block
     seen = rows_with_events(window.events, books)
-    wallets = {
-        row.request_id: books.requests[row.request_id].user
+    asked_for = {
+        row.request_id
         for row in books.rows.values()
-        if row.kind in (Kind.LOCK, Kind.RELEASE, Kind.CANCEL)
-        and row.request_id in books.requests
-        and (row.id not in seen or not row.is_done(at))
+        if row.kind in (Kind.LOCK, Kind.RELEASE, Kind.CANCEL) and (row.id not in seen or not row.is_done(at))
     }
+    asked_for |= {one for one in books.in_motion if books.requests[one].payment is Payment.ESCROW}
+    wallets = {one: books.requests[one].user for one in asked_for & books.requests.keys()}
     settled = [event.fields for event in window.events if event.name == "BatchSettled"]
     announced = {said["batchId"]: said["detailRoot"] for said in settled}
     batches = await ask(

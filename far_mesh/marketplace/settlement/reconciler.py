@@ -94,9 +94,7 @@ class Reconciler:
 
     # ---- once
 
-    async def compare(
-        self, *, full: bool = False, on_progress: OnProgress = _nobody_listens, pause_seconds: float = PAUSE_SECONDS
-    ) -> Result:
+    async def compare(self, *, full: bool = False, on_progress: OnProgress = _nobody_listens) -> Result:
         """Compare, and a second time after a pause if anything was found; what was found both times counts. ``full``:
         from the first block on, and everybody's sums.
 
@@ -107,7 +105,7 @@ class Reconciler:
         identity = await self._identity()
         compared = await self._look(full, on_progress)
         if compared.findings:
-            await asyncio.sleep(pause_seconds)
+            await asyncio.sleep(PAUSE_SECONDS)
             before = {(one.kind, one.about) for one in compared.findings}
             compared = await self._look(full, on_progress)
             still = [one for one in compared.findings if (one.kind, one.about) in before]

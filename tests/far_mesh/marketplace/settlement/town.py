@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
@@ -30,7 +29,7 @@ from far_mesh.marketplace.settlement.requests import (
     refund_request,
 )
 from far_mesh.marketplace.settlement.service import Settlement
-from tests.far_mesh.marketplace.house import SETTLER, LiveChain, new_user, rpc
+from tests.far_mesh.marketplace.house import LiveChain, new_user, rpc
 from tests.support.documents import wallet_of
 
 GATEWAY = Gateway("here", "first life")
@@ -140,8 +139,8 @@ class Town:
         await self.watch()
 
     async def compare(self, *, full: bool = False) -> Result:
-        """Without a pause before the second look."""
-        return await self.reconciler.compare(full=full, pause_seconds=0)
+        """What disagrees."""
+        return await self.reconciler.compare(full=full)
 
     async def found(self, *, full: bool = False) -> dict[str, list[str]]:
         """What disagrees: by kind, what it is about."""
@@ -166,11 +165,3 @@ class Town:
     async def anvil(self, method: str, *parameters: Any) -> Any:
         """Ask anvil itself."""
         return await rpc(self.url, method, *parameters)
-
-
-def charges(users: Sequence[str], units: Sequence[int]) -> tuple[Sequence[str], list[int]]:
-    """``Charges`` of the contract."""
-    return users, [one * 10**9 for one in units]
-
-
-SETTLER_KEY = SETTLER
