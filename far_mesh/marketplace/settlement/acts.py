@@ -46,7 +46,7 @@ class Act(Protocol):
 
     async def is_ready(self, row: Row) -> Ready | Needless:
         """Whether a row that was never signed, or has to be signed anew, can be sent now. Also asked before a row fails
-        for good: what turns out to be needless ends as that."""
+        for good: what turns out to be needless ends as that, and what came too early is signed anew when it can be."""
 
     async def prepare(self, row: Row) -> Call:
         """The call that does it.

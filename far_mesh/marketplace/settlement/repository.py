@@ -111,7 +111,7 @@ async def mark_sent(connection: AsyncConnection, row: Row, signed: SignedCall) -
 
 
 async def mark_pending(connection: AsyncConnection, row: Row) -> Row | None:
-    """What was signed can never be mined, because its nonce was used for something else: sign anew."""
+    """What was signed can never do it, because its nonce is used: sign anew."""
     cleared = {"nonce": None, "raw_tx": None, "tx_hash": None, "sent_at": None}
     return await _change(connection, row, status=RowStatus.PENDING.value, **cleared)
 

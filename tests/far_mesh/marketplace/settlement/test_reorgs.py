@@ -92,6 +92,22 @@ async def test_lock_and_release_vanish_together_and_come_back_in_their_order(ben
     await agrees(bench, "r3")
 
 
+async def test_a_release_that_comes_back_before_its_lock_is_signed_anew_after_it(bench_of_each: Bench) -> None:
+    bench, settler = bench_of_each, address_of(SETTLER)
+    await locked(bench, "r10")
+    await bench.capture("r10")
+    await bench.settler.drain()
+    await bench.mine()
+    await bench.give_up(3)
+    # Something else takes the nonce that the lock had.
+    await bench.chain.send(await bench.chain.prepare(bench.chain.token, "approve", (bench.user, 1), settler), SETTLER)
+    await bench.settler.drain()
+    rows = [await bench.row(kind, "r10") for kind in (Kind.LOCK, Kind.RELEASE)]
+    assert [(row.status, row.vanished, row.attempts) for row in rows] == [(RowStatus.CONFIRMED, 1, 2)] * 2
+    assert await bench.earned("r10") == {Book.PROVIDER_PAID: PAID}
+    await agrees(bench, "r10")
+
+
 async def test_what_is_in_another_block_now_is_noted_and_nothing_is_booked(bench: Bench) -> None:
     await released(bench, "r4")
     before = await bench.row(Kind.RELEASE, "r4")
