@@ -131,7 +131,13 @@ def test_without_a_voucher_the_answer_ends_and_costs_what_was_promised(open_hous
 def test_a_dear_prompt_is_not_lent(open_house: OpenHouse) -> None:
     offer = {"model": MODEL, "prompt_price_units": 50_000, "completion_price_units": 1}
     payer = payer_of(open_house(**TERMS, models=[offer]))
-    wanted = {"prompt": "word " * 47, "max_tokens": 2, "payment": "channel", "raw": True, "stream": False}
+    wanted: dict[str, Any] = {
+        "prompt": "word " * 47,
+        "max_tokens": 2,
+        "payment": "channel",
+        "raw": True,
+        "stream": False,
+    }
     answer, needed = payer.user.generate(**wanted), 47 * 50_000
     error = error_of(answer, 402)
     assert error["code"] == "voucher_needed"
