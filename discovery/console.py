@@ -29,10 +29,10 @@ class Console:
         elif sentence is not None:
             self._write(sentence)
 
-    def token(self, token_id: int, text: str) -> None:
+    def token(self, token_id: int, text: str, **facts: Any) -> None:
         """A piece of text as it is generated."""
         if self.as_json:
-            self._write(json.dumps({"event": "token", "id": token_id, "text": text}))
+            self._write(json.dumps({"event": "token", "id": token_id, "text": text, **facts}))
         else:
             print(text, end="", flush=True)
 

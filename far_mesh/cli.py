@@ -16,26 +16,37 @@ from far_mesh.marketplace.pricing import cli as prices_cli
 from far_mesh.marketplace.settlement import cli as settlement_cli
 from far_mesh.marketplace.settlement import reconcile_cli
 from far_mesh.options import (
+    FrequencyPenaltyOption,
+    JsonSchemaOption,
     LocalFirstOption,
     LocalLastOption,
+    LogprobsOption,
     MaxHopsOption,
     MaxLatencyOption,
     MaxLoadOption,
     MaxPriceOption,
+    MinPOption,
     MinTpsOption,
     ModelOption,
     NoSpeculationOption,
     PeersOption,
     PreferOption,
     PrefixOption,
+    PresencePenaltyOption,
     QuantizationOption,
+    RegexOption,
     RegionOption,
+    SeedOption,
+    TemperatureOption,
     ThreadsOption,
+    TopKOption,
+    TopPOption,
     TrustedOption,
 )
 
 if TYPE_CHECKING:
-    from far_mesh.client import Generation, Result
+    from far_mesh.client import Generation, Result, Token
+    from far_mesh.config import Grammar
     from far_mesh.session import Mended
     from far_mesh.trace import Trace
 
@@ -60,9 +71,16 @@ def generate(
     initial_peers: PeersOption,
     prompt: Annotated[str, typer.Option(help="What to ask. A chat model gets it as a user's message.")],
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 256,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.0,
-    top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="Same seed, same text.")] = None,
+    temperature: TemperatureOption = 0.0,
+    top_p: TopPOption = 1.0,
+    top_k: TopKOption = 0,
+    min_p: MinPOption = 0.0,
+    presence_penalty: PresencePenaltyOption = 0.0,
+    frequency_penalty: FrequencyPenaltyOption = 0.0,
+    seed: SeedOption = None,
+    logprobs: LogprobsOption = None,
+    json_schema: JsonSchemaOption = None,
+    regex: RegexOption = None,
     stop: Annotated[list[str], typer.Option(help="End before this text; repeatable.")] = [],  # noqa: B006
     raw: Annotated[bool, typer.Option("--raw", help="Do not apply the model's chat template.")] = False,
     priority: Annotated[str, typer.Option(help="high, normal or low: whose steps go first on a busy node.")] = "normal",
@@ -100,7 +118,19 @@ def generate(
     console = Console(json)
     quiet_libraries()
     try:
-        options = GenerationOptions(max_tokens, temperature, top_p, seed, tuple(stop))
+        options = GenerationOptions(
+            max_tokens,
+            temperature,
+            top_p,
+            seed,
+            tuple(stop),
+            top_k=top_k,
+            min_p=min_p,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            logprobs=logprobs,
+            grammar=_grammar(json_schema, regex),
+        )
         treatment = Treatment(parse_priority(priority), share_prefix=share_prefix)
         preference = route_cli.preference_of(context)
         if receipts is not None:
@@ -135,6 +165,29 @@ def generate(
     run(console, ask)
 
 
+def _grammar(json_schema: Path | None, regex: str | None) -> Grammar | None:
+    from discovery.protocol.errors import InvalidArgument
+    from far_mesh.config import Grammar
+
+    if json_schema is not None and regex is not None:
+        raise InvalidArgument("an answer keeps to a JSON schema or to a regular expression, not both", param="regex")
+    if json_schema is not None:
+        try:
+            return Grammar.json_schema(json_schema.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidArgument(f"{json_schema} cannot be read: {error}", param="json_schema") from None
+    return None if regex is None else Grammar.regex(regex)
+
+
+def _logprobs(token: Token) -> dict[str, object]:
+    if token.logprob is None:
+        return {}
+    own, *top = (
+        {"id": one.id, "bytes": list(one.bytes), "logprob": one.logprob} for one in (token.logprob, *token.top)
+    )
+    return {"logprob": own["logprob"], "bytes": own["bytes"], "top": top}
+
+
 def _tell_loss(console: Console, mended: Mended) -> None:
     blocks = f"{mended.blocks[0]}:{mended.blocks[1]}"
     if mended.waiting_for:
@@ -151,7 +204,7 @@ async def _stream(console: Console, generation: Generation, receipts: Path | Non
 
     try:
         async for token in generation:
-            console.token(token.id, token.text)
+            console.token(token.id, token.text, **_logprobs(token))
     finally:
         result = await generation.finish()
         if receipts is not None:

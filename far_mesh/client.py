@@ -23,15 +23,16 @@ from far_mesh.errors import ContextLengthExceeded
 from far_mesh.model.draft import DraftModel, draft_beside, goes_back
 from far_mesh.model.embedding import Embeddings, Pooling, check_pooling, embed_texts, pool
 from far_mesh.model.ends import ModelEnds
+from far_mesh.model.grammar import Grammars
 from far_mesh.model.private import LocalBlocks, LocalText
-from far_mesh.model.sampler import Noise, pick
+from far_mesh.model.sampler import Likelihood, Noise, Sampler, likelihood
 from far_mesh.model.tokens import Prompt, TextStream, Tokens
 from far_mesh.opener import ModelFacts, OnMended, SessionOpener, Swarm
 from far_mesh.receipts_file import Evidence
 from far_mesh.route import RouteHop
 from far_mesh.session import Mended, MeshSession
 from far_mesh.trace import Trace
-from far_mesh.walk import Drafter, Walk
+from far_mesh.walk import Chosen, Drafter, Walk
 from far_node.blocks.cut import read_config, shape_of
 from far_node.blocks.load import load_client_model
 from far_node.blocks.slots import divides
@@ -54,15 +55,32 @@ __all__ = [
     "Result",
     "Swarm",
     "Token",
+    "TokenLogprob",
 ]
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """A token, its bytes, which may be a part of a character, and its log probability by the model's own logits."""
+
+    id: int
+    bytes: bytes
+    logprob: float
+
+
+@dataclass(frozen=True)
 class Token:
-    """A generated token. ``text`` may be empty while a character is incomplete or may become a stop string."""
+    """A generated token. ``text`` may be empty while a character is incomplete or may become a stop string.
+
+    ``offset`` is how many characters of the answer stand before it; one that it completes is not among them.
+    ``logprob`` and ``top`` are there if they were asked for.
+    """
 
     id: int
     text: str
+    offset: int = 0
+    logprob: TokenLogprob | None = None
+    top: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -227,6 +245,7 @@ class Mesh:
             on_mended: told when lost nodes were replaced, and while the session waits for somebody to replace them.
 
         Raises:
+            InvalidArgument: an option names tokens that the model does not have, or the grammar cannot be used.
             ContextLengthExceeded: prompt and ``max_tokens`` do not fit.
             NoRoute: some blocks have no live node.
             FarError: nodes refused (``Busy``) or could not be reached, after all attempts.
@@ -239,8 +258,9 @@ class Mesh:
                 f"the context of {self.model_id} holds {self.context_length}",
                 param="max_tokens" if len(prompt_ids) < self.context_length else "prompt",
             )
+        sampler = await self._model.sampler(prompt_ids, options)
         session = await self._opener.open(length, price_units=price_units, treatment=treatment, on_mended=on_mended)
-        return Generation(session, self._model, prompt_ids, options, on_checkpoint)
+        return Generation(session, self._model, prompt_ids, sampler, on_checkpoint)
 
     async def embed(
         self,
@@ -309,12 +329,12 @@ class Generation:
         session: MeshSession,
         model: _ClientModel,
         prompt_ids: list[int],
-        options: GenerationOptions,
+        sampler: Sampler,
         on_checkpoint: CheckpointCallback | None,
     ) -> None:
-        self._session, self._model, self._prompt_ids, self._options = session, model, prompt_ids, options
+        self._session, self._model, self._prompt_ids, self._options = session, model, prompt_ids, sampler.options
         self._on_checkpoint = on_checkpoint
-        self._walk = model.walk(session, prompt_ids, options)
+        self._walk = model.walk(session, prompt_ids, sampler)
         self._progress = _Progress()
         self._stream: AsyncIterator[Token] | None = None
         self._result: Result | None = None
@@ -338,15 +358,16 @@ class Generation:
 
     async def _tokens(self) -> AsyncIterator[Token]:
         options, progress, walk = self._options, self._progress, self._walk
-        text = TextStream(self._model.tokens, options.stop)
+        text = TextStream(self._model.tokens, options.stop, options.shown_tokens)
         await walk.begin()
-        while token_ids := await walk.confirmed():
+        while (chosen := await walk.confirmed()) is not None:
             if not options.stop:
                 await walk.go_on()  # the ring works while we turn tokens into text
-            for token_id in token_ids:
+            for place, token_id in enumerate(chosen.tokens):
                 self._note(token_id)
-                token = Token(token_id, text.push(token_id))
-                if text.stopped:
+                offset, piece = text.length, text.push(token_id)
+                token = Token(token_id, piece, offset, *self._logprobs(chosen, place))
+                if text.stopped or (chosen.has_ended and place == len(chosen.tokens) - 1):
                     progress.finish_reason = "stop"
                 if self._has_ended:
                     yield self._last(token, text)
@@ -361,17 +382,25 @@ class Generation:
         progress = self._progress
         progress.first_token_at = progress.first_token_at or time.monotonic()
         progress.token_ids.append(token_id)
-        if token_id in self._model.tokens.end_ids:
+        if token_id in self._walk.ahead.ends:
             progress.finish_reason = "stop"
         elif len(progress.token_ids) >= self._options.max_tokens:
             progress.finish_reason = "length"
+
+    def _logprobs(self, chosen: Chosen, place: int) -> tuple[TokenLogprob | None, tuple[TokenLogprob, ...]]:
+        if not chosen.likelihoods:
+            return None, ()
+        likely: Likelihood = chosen.likelihoods[place]
+        bytes_of, token = self._model.tokens.bytes_of, chosen.tokens[place]
+        top = tuple(TokenLogprob(one, bytes_of(one), logprob) for one, logprob in likely.top)
+        return TokenLogprob(token, bytes_of(token), likely.logprob), top
 
     @property
     def _has_ended(self) -> bool:
         return self._stop_asked or self._progress.finish_reason != "stopped"
 
     def _last(self, token: Token, text: TextStream) -> Token:
-        whole = Token(token.id, token.text + text.flush())
+        whole = replace(token, text=token.text + text.flush())
         self._progress.text.append(whole.text)
         self._progress.ended = time.monotonic()
         return whole
@@ -437,6 +466,7 @@ class _ClientModel:
         self._drafter = None if draft is None else Drafter(draft)
         self._thread = ComputeThread("model-ends")
         self._head = _Head(ends)
+        self._grammars = Grammars(tokens)
 
     @classmethod
     async def load(
@@ -464,12 +494,24 @@ class _ClientModel:
         facts = replace(model_facts(source, config), local=local)
         return cls(facts, tokens, ends, blocks, guesses=guesses, draft=loaded)
 
-    def walk(self, session: MeshSession, prompt_ids: Sequence[int], options: GenerationOptions) -> Walk:
+    async def sampler(self, prompt_ids: Sequence[int], options: GenerationOptions) -> Sampler:
+        """What chooses the tokens of an answer.
+
+        Raises:
+            InvalidArgument: an option names tokens that there are not, or the grammar cannot be used.
+        """
+        for param in ("logit_bias", "stop_token_ids", "shown_tokens"):
+            if not all(0 <= token < self.tokens.vocabulary for token in getattr(options, param)):
+                raise InvalidArgument(f"token ids lie from 0 to {self.tokens.vocabulary - 1}", param=param)
+        if options.logprobs is not None:
+            await asyncio.to_thread(lambda: self.tokens.exact)  # made here, and not while others wait for their tokens
+        matcher = None if options.grammar is None else await self._grammars.matcher(options.grammar)
+        return Sampler(options, Noise(options.seed), prompt_ids, self.tokens.end_ids | options.stop_token_ids, matcher)
+
+    def walk(self, session: MeshSession, prompt_ids: Sequence[int], sampler: Sampler) -> Walk:
         """The walk of an answer to a prompt."""
-        ends = self.ends_for(len(prompt_ids) + options.max_tokens)
-        return Walk(
-            session, ends, prompt_ids, self.tokens.end_ids, options, guesses=self._guesses, drafter=self._drafter
-        )
+        ends, ends_of_text = self.ends_for(len(prompt_ids) + sampler.options.max_tokens), sampler.ends
+        return Walk(session, ends, prompt_ids, ends_of_text, sampler, guesses=self._guesses, drafter=self._drafter)
 
     def ends_for(self, max_length: int) -> _TextEnds:
         """The ends for a text of up to so many positions."""
@@ -549,18 +591,15 @@ class _TextEnds:
         start: int,
         first: int,
         guessed: Sequence[int],
-        options: GenerationOptions,
-        noise: Noise,
-    ) -> tuple[list[int], torch.Tensor | None]:
+        sampler: Sampler,
+    ) -> Chosen:
         """The tokens that an answer tells, in one visit to the thread.
 
         Args:
             start: position of the first hidden state in the answer.
             first: position of the first of the tokens.
             guessed: what was sent there and at the positions after it; at the first that is wrong the answer ends.
-
-        Returns:
-            The tokens, and hidden states of the last of them if nobody has guessed it.
+            sampler: of this text; it has read the tokens before, and reads these.
         """
         question = _Question(
             lambda: self._text.after(self._read(answer), start)[:, first - 1 - start :],
@@ -570,14 +609,18 @@ class _TextEnds:
         if not self._text.needs_all:  # else there are blocks here that remember the text, and it takes its turn
             self._head.ask(question)
 
-        def work() -> tuple[list[int], torch.Tensor | None]:
-            tokens = list[int]()
+        def work() -> Chosen:
+            tokens, likelihoods, wanted = list[int](), list[Likelihood](), sampler.options.logprobs
             logits = self._head.answer(question)
             for row in logits[0]:
-                tokens.append(pick(row, options, noise, first + len(tokens)))
+                tokens.append(sampler.pick(row))
+                if wanted is not None:
+                    likelihoods.append(likelihood(row, tokens[-1], wanted))
+                sampler.read(tokens[-1:])
                 if len(tokens) > len(guessed) or tokens[-1] != guessed[len(tokens) - 1]:
-                    return tokens, self._embed(tokens[-1:], first + len(tokens) - 1)
-            return tokens, None
+                    hidden = self._embed(tokens[-1:], first + len(tokens) - 1)
+                    return Chosen(tokens, likelihoods, hidden, sampler.is_complete)
+            return Chosen(tokens, likelihoods, None, sampler.is_complete)
 
         return await self._thread.run(work)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 from discovery.dht.keys import DEFAULT_PREFIX
 from discovery.protocol.announcement import MAX_ASKED_UNITS, REGION_PATTERN, Quantization
@@ -13,6 +15,14 @@ from discovery.protocol.ids import check_peer_id, check_wallet
 from discovery.protocol.messages import MAX_SCOPE_BYTES, Priority
 
 Goal = Literal["fastest", "cheapest", "balanced"]
+GrammarKind = Literal["json_schema", "regex", "lark"]
+
+MAX_GRAMMAR_BYTES = 64 * 1024
+MAX_LOGPROBS = 20
+MAX_BIASES = 1024
+MAX_STOP_TOKENS = 64
+FORBIDDEN = 100.0
+"""A token whose bias is so far below zero does not occur."""
 
 
 @dataclass(frozen=True)
@@ -138,12 +148,95 @@ def parse_priority(name: str) -> Priority:
 
 
 @dataclass(frozen=True)
+class Grammar:
+    """What an answer must look like; made by its class methods.
+
+    ``text`` is a JSON schema, a regular expression that the whole answer matches, or a grammar in llguidance's variety
+    of Lark. Whether it can be kept to is found out when it is compiled: :mod:`far_mesh.model.grammar`.
+    """
+
+    kind: GrammarKind
+    text: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(GrammarKind):
+            raise InvalidArgument(f"{self.kind!r} is not one of {', '.join(get_args(GrammarKind))}", param="grammar")
+        if not self.text:
+            raise InvalidArgument("the grammar is empty", param="grammar")
+        try:
+            size = len(self.text.encode())
+        except UnicodeEncodeError:
+            raise InvalidArgument("the grammar is not Unicode: it holds half a character", param="grammar") from None
+        if size > MAX_GRAMMAR_BYTES:
+            raise InvalidArgument(f"a grammar takes at most {MAX_GRAMMAR_BYTES} bytes, not {size}", param="grammar")
+
+    @classmethod
+    def json_object(cls) -> Grammar:
+        """Any JSON object."""
+        return cls("json_schema", '{"type":"object"}')
+
+    @classmethod
+    def json_schema(cls, schema: Mapping[str, Any] | bool | str) -> Grammar:
+        """JSON that a schema (draft 2020-12) describes; its properties come in the order in which the schema has them.
+
+        Raises:
+            InvalidArgument: no JSON, neither an object nor true, nested too deep, or too long.
+        """
+        try:
+            parsed = json.loads(schema, parse_constant=_no_number) if isinstance(schema, str) else schema
+            if parsed is True:
+                parsed = {}
+            if not isinstance(parsed, Mapping):
+                raise InvalidArgument("a JSON schema is an object, or true", param="grammar")
+            return cls("json_schema", json.dumps(parsed, allow_nan=False, ensure_ascii=False, separators=(",", ":")))
+        except RecursionError:
+            raise InvalidArgument("the JSON schema is nested too deep", param="grammar") from None
+        except (ValueError, TypeError) as error:
+            raise InvalidArgument(f"the JSON schema is no JSON: {error}", param="grammar") from None
+
+    @classmethod
+    def regex(cls, pattern: str) -> Grammar:
+        """Text that matches a regular expression from its beginning to its end."""
+        return cls("regex", pattern)
+
+    @classmethod
+    def lark(cls, grammar: str) -> Grammar:
+        """Text of a context-free grammar."""
+        return cls("lark", grammar)
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
+
+
+@dataclass(frozen=True)
 class GenerationOptions:
     """How tokens are chosen and when to stop.
 
-    ``temperature`` 0 is greedy. ``top_p`` keeps the smallest set of tokens whose probability reaches it (nucleus
-    sampling, arXiv:1904.09751). The same ``seed`` gives the same text on the same weights. Text ends before the first
-    ``stop`` string.
+    What is worth how much is settled in this order, which is that of transformers: what ``grammar``, ``min_tokens`` and
+    ``logit_bias`` forbid; ``logit_bias``; ``repetition_penalty``; ``frequency_penalty`` and ``presence_penalty``;
+    ``temperature``; ``top_k``; ``top_p``; ``min_p``. Each of the last three sees what those before it have left.
+
+    Attributes:
+        max_tokens: longest answer.
+        temperature: 0 is greedy; ``top_k``, ``top_p`` and ``min_p`` have no say then.
+        top_p: the smallest set of tokens whose probability reaches it (nucleus sampling, arXiv:1904.09751).
+        seed: the same gives the same text on the same weights.
+        stop: the text ends before the first of these.
+        top_k: only so many of the likeliest; 0 is all.
+        min_p: only tokens with at least this share of the likeliest one's probability (arXiv:2407.01082).
+        presence_penalty: what each token loses that the answer has; over the tokens of the answer alone, not of the
+            prompt, as OpenAI's reference of its API has it.
+        frequency_penalty: what it loses for each time that it has occurred there.
+        repetition_penalty: above 1 makes tokens of prompt and answer less likely: it divides what is positive and
+            multiplies what is negative (CTRL, arXiv:1909.05858), as transformers does; 1 is none.
+        logit_bias: added to tokens' logits, from -100 to 100; -100 forbids a token.
+        logprobs: tell each token's log probability, and those of so many of the likeliest tokens, up to 20. They are
+            the model's own: of its logits, before anything above.
+        min_tokens: no token that ends the text among so many first ones.
+        stop_token_ids: tokens that end the text, beside the model's own; their text is part of it.
+        grammar: what the answer must look like. The text ends where that is complete, or at ``max_tokens``.
+        shown_tokens: special tokens whose written form is part of the text; others are left out.
     """
 
     max_tokens: int
@@ -151,6 +244,17 @@ class GenerationOptions:
     top_p: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logprobs: int | None = None
+    min_tokens: int = 0
+    stop_token_ids: frozenset[int] = frozenset()
+    grammar: Grammar | None = None
+    shown_tokens: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -163,3 +267,31 @@ class GenerationOptions:
             raise InvalidArgument("stop takes up to 16 strings of 1 to 256 characters", param="stop")
         if self.seed is not None and not -(2**63) <= self.seed < 2**63:
             raise InvalidArgument("seed must fit in 64 bits", param="seed")
+        if not 0 <= self.top_k < 2**31:
+            raise InvalidArgument(f"top_k must be 0 (all) or more, not {self.top_k}", param="top_k")
+        if not 0.0 <= self.min_p <= 1.0:
+            raise InvalidArgument(f"min_p must be from 0 to 1, not {self.min_p}", param="min_p")
+        self._check_penalties()
+        if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
+            raise InvalidArgument(f"logprobs must be from 0 to {MAX_LOGPROBS}, not {self.logprobs}", param="logprobs")
+        if not 0 <= self.min_tokens <= self.max_tokens:
+            raise InvalidArgument(f"min_tokens must be from 0 to max_tokens, not {self.min_tokens}", param="min_tokens")
+        if len(self.stop_token_ids) > MAX_STOP_TOKENS:
+            raise InvalidArgument(f"stop_token_ids takes up to {MAX_STOP_TOKENS}", param="stop_token_ids")
+
+    def _check_penalties(self) -> None:
+        for name, value in (
+            ("presence_penalty", self.presence_penalty),
+            ("frequency_penalty", self.frequency_penalty),
+        ):
+            if not -2.0 <= value <= 2.0:
+                raise InvalidArgument(f"{name} must be from -2 to 2, not {value}", param=name)
+        if not 0.0 < self.repetition_penalty <= 2.0:
+            raise InvalidArgument(
+                f"repetition_penalty must be above 0 and at most 2, not {self.repetition_penalty}",
+                param="repetition_penalty",
+            )
+        if len(self.logit_bias) > MAX_BIASES:
+            raise InvalidArgument(f"logit_bias takes up to {MAX_BIASES} tokens", param="logit_bias")
+        if not all(-FORBIDDEN <= bias <= FORBIDDEN for bias in self.logit_bias.values()):
+            raise InvalidArgument("logit_bias takes numbers from -100 to 100", param="logit_bias")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 _ROUTE_PANEL = "Route"
+_CHOICE_PANEL = "How tokens are chosen"
 
 
 def _route_option(help: str) -> Any:
@@ -26,6 +28,24 @@ LocalLastOption = Annotated[
     int,
     typer.Option("--local-blocks-last", min=0, help="Compute so many last blocks here: no node sees what comes out."),
 ]
+
+
+def _choice_option(help: str) -> Any:
+    return typer.Option(help=help, rich_help_panel=_CHOICE_PANEL)
+
+
+TemperatureOption = Annotated[float, _choice_option("0 is greedy.")]
+TopPOption = Annotated[float, _choice_option("Nucleus sampling.")]
+TopKOption = Annotated[int, _choice_option("Only so many of the likeliest; 0 is all.")]
+MinPOption = Annotated[float, _choice_option("Only tokens with this share of the likeliest one's probability.")]
+PresencePenaltyOption = Annotated[float, _choice_option("What tokens lose that the answer has already; -2 to 2.")]
+FrequencyPenaltyOption = Annotated[float, _choice_option("What they lose for each time it has them; -2 to 2.")]
+SeedOption = Annotated[int | None, _choice_option("Same seed, same text.")]
+LogprobsOption = Annotated[
+    int | None, _choice_option("With --json: log probabilities of the tokens, and of so many likeliest ones, up to 20.")
+]
+JsonSchemaOption = Annotated[Path | None, _choice_option("The answer is JSON that this schema describes.")]
+RegexOption = Annotated[str | None, _choice_option("The whole answer matches this regular expression.")]
 
 PreferOption = Annotated[str, _route_option("fastest, cheapest or balanced.")]
 MaxPriceOption = Annotated[

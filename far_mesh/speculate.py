@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -372,7 +372,9 @@ class Lookahead:
 
     ``tokens`` are the prompt and what came after it; ``guesses`` were sent and stand after them. ``epoch`` changes
     whenever the last token stands in no step: guesses that are being made then are too late. ``unsent`` is a guess that
-    was made for a position and not found worth sending; something is learnt from it all the same.
+    was made for a position and not found worth sending; something is learnt from it all the same. ``has_ended``: the
+    text is complete, whatever its last token. ``may_follow`` says of guesses and a token after them whether the model
+    may choose it there, and something after it.
     """
 
     tokens: list[int]
@@ -385,6 +387,8 @@ class Lookahead:
     sent: int = 0
     epoch: int = 0
     unsent: tuple[int, Guess] | None = None
+    has_ended: bool = False
+    may_follow: Callable[[Sequence[int], int], bool] | None = None
     _match: Match | None = None
     _matched_to: int = -1
 
@@ -394,7 +398,9 @@ class Lookahead:
     @property
     def is_over(self) -> bool:
         """Whether no token may follow."""
-        return len(self.tokens) >= self.limit or (len(self.tokens) > self._prompt and self.tokens[-1] in self.ends)
+        if self.has_ended or len(self.tokens) >= self.limit:
+            return True
+        return len(self.tokens) > self._prompt and self.tokens[-1] in self.ends
 
     @property
     def needs_step(self) -> bool:
@@ -452,7 +458,11 @@ class Lookahead:
         if found is None:
             return None
         guess, match = found
-        if budget.chances[guess.kind] < draft_chance or guess.token in self.ends or not budget.take(guess):
+        if budget.chances[guess.kind] < draft_chance or guess.token in self.ends:
+            return None
+        if self.may_follow is not None and not self.may_follow(ahead, guess.token):
+            return None
+        if not budget.take(guess):
             return None
         self._match, self._matched_to = match.next, position + 1
         return guess

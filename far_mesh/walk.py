@@ -18,9 +18,8 @@ import torch
 
 from discovery.protocol.errors import FarError
 from discovery.protocol.messages import WireTensor
-from far_mesh.config import GenerationOptions
 from far_mesh.model.draft import DraftModel, DraftText
-from far_mesh.model.sampler import Noise
+from far_mesh.model.sampler import Likelihood, Sampler
 from far_mesh.session import MeshSession
 from far_mesh.speculate import WINDOW, Budget, Guess, Lookahead, Repeats, SentStep, Source, drafted
 from far_mesh.trace import NodeTime, StepTrace
@@ -32,6 +31,23 @@ from far_node.errors import BadPosition
 log = structlog.get_logger(__name__)
 
 _PARTS_PER_NODE = 2
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The tokens that an answer tells, and what else it tells.
+
+    Attributes:
+        tokens: the model's own.
+        likelihoods: of each of them, if they were asked for.
+        hidden: hidden states of the last token as they leave for the nodes, if nobody has guessed it.
+        has_ended: whether a grammar is complete with the last token.
+    """
+
+    tokens: list[int]
+    likelihoods: list[Likelihood]
+    hidden: torch.Tensor | None
+    has_ended: bool
 
 
 class Ends(Protocol):
@@ -49,9 +65,8 @@ class Ends(Protocol):
         start: int,
         first: int,
         guessed: Sequence[int],
-        options: GenerationOptions,
-        noise: Noise,
-    ) -> tuple[list[int], torch.Tensor | None]: ...
+        sampler: Sampler,
+    ) -> Chosen: ...
 
 
 class Drafter:
@@ -107,18 +122,19 @@ class Walk:
         ends: Ends,
         prompt_ids: Sequence[int],
         end_ids: frozenset[int],
-        options: GenerationOptions,
+        sampler: Sampler,
         *,
         guesses: bool,
         drafter: Drafter | None,
     ) -> None:
-        self._session, self._ends, self._options = session, ends, options
-        self._noise = Noise(options.seed)
-        self.ahead = Lookahead(list(prompt_ids), len(prompt_ids) + options.max_tokens, end_ids)
+        self._session, self._ends, self._sampler = session, ends, sampler
+        self.ahead = Lookahead(list(prompt_ids), len(prompt_ids) + sampler.options.max_tokens, end_ids)
         self._guesses = guesses
         self._under_way: list[_UnderWay] = []
         self._last_hidden: torch.Tensor | None = None
-        self._drafts = _Drafts(drafter, options, self._noise) if guesses and drafter is not None else None
+        if guesses and sampler.forbids:
+            self.ahead.may_follow = _Filter(sampler.fork(), self.ahead)
+        self._drafts = _Drafts(drafter, sampler.fork()) if guesses and drafter is not None else None
         self._guessing: asyncio.Task[None] | None = None
         self._room = asyncio.Event()
         self._settled = False
@@ -134,11 +150,12 @@ class Walk:
         if self._guesses:
             self._guessing = asyncio.create_task(self._guess())
 
-    async def confirmed(self) -> list[int]:
-        """The next tokens that are certain; none, once it is settled. The step after them is sent by :meth:`go_on`.
+    async def confirmed(self) -> Chosen | None:
+        """The next tokens that are certain; None, once it is settled. The step after them is sent by :meth:`go_on`.
 
         Raises:
-            FarError: what a node reports, a lost node, no answer in time, or an answer that is no number.
+            FarError: what a node reports, a lost node, no answer in time, an answer that is no number, or a grammar
+                that becomes too much for its limits.
         """
         while self._under_way:
             oldest = self._under_way[0]
@@ -153,14 +170,15 @@ class Walk:
             first = len(self.ahead.tokens)
             guessed = [guess.token for guess in self.ahead.guesses][: step.positions]
             start = step.start + step.positions - answer.hidden.shape[1]  # of a prompt only the end may have come
-            chosen, hidden = await self._ends.choose(answer.hidden, start, first, guessed, self._options, self._noise)
+            chosen = await self._ends.choose(answer.hidden, start, first, guessed, self._sampler)
             times = oldest.sent_at, answer.at, began, time.monotonic()
-            self.steps.append(StepTrace(step.positions, len(chosen), *times, answer.nodes))
+            self.steps.append(StepTrace(step.positions, len(chosen.tokens), *times, answer.nodes))
             self._learn(step, answer.at - oldest.sent_at + times[-1] - began)
-            self.ahead.accept(chosen)
-            self._last_hidden = hidden
+            self.ahead.accept(chosen.tokens)
+            self.ahead.has_ended = chosen.has_ended
+            self._last_hidden = chosen.hidden
             return chosen
-        return []
+        return None
 
     async def go_on(self) -> None:
         """Send the last token round, if it is not under way as a guess that was right, and what follows it for free."""
@@ -271,12 +289,26 @@ class Walk:
         return True
 
 
+class _Filter:
+    """Which guesses the options of a text forbid. Reads the text as it becomes certain."""
+
+    def __init__(self, sampler: Sampler, ahead: Lookahead) -> None:
+        self._sampler, self._ahead = sampler, ahead
+
+    def __call__(self, guesses: Sequence[int], token: int) -> bool:
+        try:
+            self._sampler.read(self._ahead.tokens[self._sampler.position :])
+            return self._sampler.may_follow(guesses, token)
+        except FarError:  # a text goes on without guesses
+            return False
+
+
 class _Drafts:
     """The guesses of a draft model for one text."""
 
-    def __init__(self, drafter: Drafter, options: GenerationOptions, noise: Noise) -> None:
+    def __init__(self, drafter: Drafter, sampler: Sampler) -> None:
         self._thread = drafter.thread
-        self._text = DraftText(drafter.model, options, noise)
+        self._text = DraftText(drafter.model, sampler)
         self._known = 0
         """So many of the tokens that are certain it has read."""
 
@@ -311,7 +343,7 @@ class _Drafts:
                     return made
                 (choice,) = self._text.predict(known, tail, start + made)
                 guess = drafted(choice.token, choice.probability)
-                if not ahead.takes(guess.token, start + made):
+                if not ahead.takes(guess.token, start + made) or self._text.ends_with(guess.token):
                     return made + 1
                 if not budget.take(guess):
                     unsent.append((start + made, guess))

@@ -19,9 +19,8 @@ from transformers.cache_utils import (
     get_layer_types_and_kwargs,
 )
 
-from far_mesh.config import GenerationOptions
 from far_mesh.errors import DraftUnfit
-from far_mesh.model.sampler import Choice, Noise, choose
+from far_mesh.model.sampler import Choice, Sampler
 from far_mesh.model.tokens import Tokens
 from far_node.blocks.cut import find_stack, read_config, text_config
 from far_node.blocks.slots import batching_obstacle
@@ -79,8 +78,8 @@ class DraftModel:
 class DraftText:
     """One text, as far as the draft model has read it; its attention cache goes back where the text does."""
 
-    def __init__(self, model: DraftModel, options: GenerationOptions, noise: Noise) -> None:
-        self._model, self._options, self._noise = model, options, noise
+    def __init__(self, model: DraftModel, sampler: Sampler) -> None:
+        self._model, self._sampler = model, sampler
         self._cache = DynamicCache()  # without a config: full layers, which can go back however far
         self._ids: list[int] = []
 
@@ -92,8 +91,12 @@ class DraftText:
         Args:
             known: so many tokens of the text are as they were in the last call.
             tail: those after them.
-            since: from 1 to the length of the text; what the target would choose with the same noise is chosen.
+            since: from 1 to the length of the text, and not inside the prompt; what the target would choose with the
+                same noise is chosen.
             is_wanted: asked between the parts of a long text; when it says no, nothing is returned.
+
+        Returns:
+            Fewer, where a grammar lets nothing follow.
         """
         ids = self._ids[:known] + list(tail)
         same = min(self._shared(ids, known), since - 1)
@@ -105,8 +108,18 @@ class DraftText:
             if not is_wanted():
                 return []
             self._read(ids[len(self._ids) : min(len(self._ids) + _CHUNK, len(ids) - wanted)], 1)
-        logits = self._read(ids[len(self._ids) :], wanted)
-        return [choose(row, self._options, self._noise, position) for position, row in enumerate(logits, start=since)]
+        self._sampler.back_to(min(known, since))
+        choices = list[Choice]()
+        for position, row in enumerate(self._read(ids[len(self._ids) :], wanted), start=since):
+            self._sampler.read(ids[self._sampler.position : position])
+            if self._sampler.is_complete:
+                break
+            choices.append(self._sampler.choose(row))
+        return choices
+
+    def ends_with(self, token: int) -> bool:
+        """Whether nothing can follow ``token`` after the last choice."""
+        return self._sampler.ends_with(token)
 
     def _read(self, ids: Sequence[int], wanted: int) -> Tensor:
         logits = self._model.logits(ids, self._cache, wanted)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
+from llguidance import LLTokenizer
+from llguidance.hf import from_tokenizer
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig
 
 from discovery.protocol.errors import InvalidArgument
@@ -42,6 +45,25 @@ class Tokens:
         """Whether the model was made for chat."""
         return bool(getattr(self._tokenizer, "chat_template", None))
 
+    @cached_property
+    def exact(self) -> LLTokenizer:
+        """The same tokens byte for byte, for grammars. It takes up to a second to make.
+
+        Raises:
+            InvalidArgument: the tokenizer's files do not say it.
+        """
+        size = max(self.vocabulary, len(self._tokenizer))
+        try:
+            return from_tokenizer(self._tokenizer, n_vocab=size, eos_token=sorted(self.end_ids) or None)
+        except ValueError as error:
+            raise InvalidArgument(
+                f"this model's tokenizer does not tell which bytes its tokens are: {error}", param="model"
+            ) from None
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """The bytes that a token stands for; of a special token those of its written form."""
+        return self.exact.decode_bytes([token_id])
+
     def are_those_of(self, other: Tokens) -> bool:
         """Whether the same ids stand for the same tokens."""
         ours, theirs = self._tokenizer.get_vocab(), other._tokenizer.get_vocab()
@@ -60,10 +82,17 @@ class Tokens:
             raise InvalidArgument("the prompt is empty", param="prompt")
         return ids
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids, special tokens left out."""
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
+    def decode(self, ids: Sequence[int], shown: frozenset[int] = frozenset()) -> str:
+        """Text of token ids, special tokens left out but for those that are to be ``shown``."""
+        if shown.isdisjoint(ids):
+            text: str = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            return text
+        parts, begin = list[str](), 0
+        for index, token in enumerate(ids):
+            if token in shown:
+                parts += self.decode(ids[begin:index]), self._tokenizer.convert_ids_to_tokens(token)
+                begin = index + 1
+        return "".join([*parts, self.decode(ids[begin:])])
 
     def _ids(self, prompt: Prompt, raw: bool) -> list[int]:
         if isinstance(prompt, str):
@@ -111,18 +140,24 @@ class TextStream:
     tokens is decoded, and what has settled is given out.
     """
 
-    def __init__(self, tokens: Tokens, stop: tuple[str, ...] = ()) -> None:
-        self._tokens, self._stop = tokens, stop
+    def __init__(self, tokens: Tokens, stop: tuple[str, ...] = (), shown: frozenset[int] = frozenset()) -> None:
+        self._tokens, self._stop, self._shown = tokens, stop, shown
         self._ids: list[int] = []
         self._window = self._settled = 0  # ids before _window are decoded for good; up to _settled, given out
         self._held = ""
+        self._given = 0
         self.stopped = False
+
+    @property
+    def length(self) -> int:
+        """Characters so far, also those that are held back because they may become a stop string."""
+        return self._given + len(self._held)
 
     def push(self, token_id: int) -> str:
         """The text that is certain now that ``token_id`` has come; may be empty."""
         self._ids.append(token_id)
-        before = self._tokens.decode(self._ids[self._window : self._settled])
-        now = self._tokens.decode(self._ids[self._window :])
+        before = self._decoded(self._ids[self._window : self._settled])
+        now = self._decoded(self._ids[self._window :])
         if len(now) <= len(before) or now.endswith(_UNFINISHED):
             return ""
         self._window, self._settled = self._settled, len(self._ids)
@@ -130,8 +165,8 @@ class TextStream:
 
     def flush(self) -> str:
         """What is left at the end."""
-        before = self._tokens.decode(self._ids[self._window : self._settled])
-        rest = self._tokens.decode(self._ids[self._window :])[len(before) :]
+        before = self._decoded(self._ids[self._window : self._settled])
+        rest = self._decoded(self._ids[self._window :])[len(before) :]
         self._window = self._settled = len(self._ids)
         text = self._give(rest)
         if self.stopped:
@@ -139,7 +174,15 @@ class TextStream:
         held, self._held = self._held, ""
         return text + held
 
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return self._tokens.decode(ids, self._shown)
+
     def _give(self, text: str) -> str:
+        given = self._without_stop(text)
+        self._given += len(given)
+        return given
+
+    def _without_stop(self, text: str) -> str:
         if self.stopped:
             return ""
         text = self._held + text

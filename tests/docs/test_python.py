@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -62,8 +63,12 @@ def test_examples_call_methods_and_options_that_exist(example: Block) -> None:
 )
 def test_tables_of_options_are_those_of_the_code(kind: type[GenerationOptions | MeshConfig], first_row: str) -> None:
     documented = {bare(row[0]): row[1] for row in _table_after(ROOT / "docs/developers.md", f"`{kind.__name__}`")}
-    assert documented == {field.name: _in_words(field.default) for field in dataclasses.fields(kind)}
+    assert documented == {field.name: _in_words(_default(field)) for field in dataclasses.fields(kind)}
     assert first_row.strip("`") == next(iter(documented))
+
+
+def _default(field: dataclasses.Field[Any]) -> object:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _in_words(default: object) -> str:

@@ -16,7 +16,7 @@ import torch
 
 from discovery.dht.peer import SwarmPeer
 from far_mesh.client import GenerationOptions, Mesh, Result, Swarm
-from far_mesh.config import MeshConfig
+from far_mesh.config import Grammar, MeshConfig
 from far_mesh.errors import DraftUnfit
 from far_mesh.model.draft import DraftModel
 from far_node.blocks.source import bundled_model_path
@@ -99,6 +99,54 @@ async def test_the_text_is_the_same_with_any_draft_and_without(
     assert strange.accepted < 5
     assert strange.drafted < 30
     assert text_alone.drafted >= text_alone.accepted
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        GenerationOptions(
+            30,
+            temperature=0.9,
+            seed=5,
+            presence_penalty=1.0,
+            frequency_penalty=0.5,
+            repetition_penalty=1.2,
+            top_k=60,
+            min_p=0.01,
+            logit_bias={300: -100, 301: 3.0},
+            min_tokens=9,
+        ),
+        GenerationOptions(40, temperature=1.0, seed=3, grammar=Grammar.json_object(), logprobs=2),
+        GenerationOptions(40, grammar=Grammar.regex("(the rabbit |a fox ){6,9}[.]")),
+    ],
+    ids=["penalties", "object", "pattern"],
+)
+async def test_whatever_the_options_guesses_change_nothing(
+    talker: Path, relative: Path, options: GenerationOptions
+) -> None:
+    async with far_ring(talker, *SPANS) as ring:
+        results = []
+        for draft, speculation in ((None, False), (None, True), (relative, True)):
+            mesh = await mesh_of(ring, draft, speculation=speculation)
+            results.append(await answer(mesh, options))
+            await mesh.close()
+    plain, *with_guesses = results
+    assert {(result.token_ids, result.text, result.finish_reason) for result in results} == {
+        (plain.token_ids, plain.text, plain.finish_reason)
+    }
+    assert sum(result.accepted for result in with_guesses) > 0
+
+
+async def test_a_text_whose_grammar_is_complete_ends_there(talker: Path) -> None:
+    async with far_ring(talker, *SPANS) as ring:
+        mesh = await mesh_of(ring, talker)
+        result = await answer(mesh, GenerationOptions(60, grammar=Grammar.regex("one two three four five")))
+        cut = await answer(mesh, GenerationOptions(2, grammar=Grammar.regex("one two three four five")))
+        await mesh.close()
+    assert (result.text, result.finish_reason) == ("one two three four five", "stop")
+    assert result.expected_token_layers == 6 * (result.prompt_tokens + result.completion_tokens - 1), "nothing needless"
+    assert (cut.completion_tokens, cut.finish_reason) == (2, "length")
+    assert result.text.startswith(cut.text)
 
 
 async def test_greedy_tokens_are_those_of_plain_transformers(talker: Path, relative: Path) -> None:

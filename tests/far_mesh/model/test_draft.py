@@ -12,7 +12,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from far_mesh.config import GenerationOptions
 from far_mesh.errors import DraftUnfit
 from far_mesh.model.draft import DraftModel, DraftText, draft_beside, goes_back
-from far_mesh.model.sampler import Choice, Noise, choose
+from far_mesh.model.sampler import Choice, Noise, Sampler, choose
 from far_mesh.model.tokens import Tokens
 from far_node.blocks.cut import read_config
 from far_node.blocks.source import bundled_model_path, find_model
@@ -36,7 +36,7 @@ def test_what_it_says_is_what_the_whole_text_gives(tmp_path: Path, kind: str, op
     """However the text came to be, also behind the window of a model that has one."""
     path = with_bundled_tokenizer(make_model(tmp_path / kind, kind, vocab_size=BUNDLED_VOCABULARY))
     whole, luck, noise = whole_model(path), random.Random(4), Noise(7)
-    text, ids, known = DraftText(drafter(path), options, noise), [luck.randrange(2000) for _ in range(12)], 0
+    text, ids, known = DraftText(drafter(path), Sampler(options, noise)), [luck.randrange(2000) for _ in range(12)], 0
     for _ in range(12):
         since = luck.randint(max(1, len(ids) - 5), len(ids))
         choices = text.predict(known, ids[known:], since)
@@ -62,16 +62,16 @@ def test_a_long_text_is_read_in_parts_and_given_up_between_them(tmp_path: Path) 
         asked += 1
         return asked < 2
 
-    text = DraftText(model, OPTIONS[0], Noise(1))
+    text = DraftText(model, Sampler(OPTIONS[0], Noise(1)))
     assert text.predict(0, ids, len(ids), is_wanted) == []
     assert asked == 2
-    assert text.predict(0, ids, len(ids)) == DraftText(model, OPTIONS[0], Noise(1)).predict(0, ids, len(ids))
+    assert text.predict(0, ids, len(ids)) == DraftText(model, Sampler(OPTIONS[0], Noise(1))).predict(0, ids, len(ids))
 
 
 def test_a_vocabulary_that_is_padded_is_cut_to_the_targets(tmp_path: Path) -> None:
     path = with_bundled_tokenizer(make_model(tmp_path / "padded", vocab_size=BUNDLED_VOCABULARY + 64))
     target = tokens_of(bundled_model_path())
-    text = DraftText(DraftModel.load(str(path), "target", target), OPTIONS[0], Noise(1))
+    text = DraftText(DraftModel.load(str(path), "target", target), Sampler(OPTIONS[0], Noise(1)))
     for last in range(1, 60):
         (choice,) = text.predict(0, [5, last], 2)
         assert isinstance(choice, Choice)

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import math
+import random
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers.generation.logits_process import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
+from discovery.protocol.errors import InvalidArgument
 from far_mesh.config import GenerationOptions
 from far_mesh.errors import NotADraw
-from far_mesh.model.sampler import Noise, choose, pick
+from far_mesh.model.sampler import Noise, Sampler, _probabilities, choose, likelihood, pick
 
 INFINITY = float("inf")
 logits_of = st.lists(st.floats(-50, 50, width=32) | st.just(-INFINITY), min_size=1, max_size=20).filter(
@@ -25,8 +36,8 @@ def draws(logits: torch.Tensor, options: GenerationOptions, count: int) -> list[
     return [pick(logits, options, noise, position) for position in range(count)]
 
 
-def options(**more: float) -> GenerationOptions:
-    return GenerationOptions(max_tokens=1, **{"temperature": 1.0, "seed": 3, **more})  # type: ignore[arg-type]
+def options(**more: Any) -> GenerationOptions:
+    return GenerationOptions(max_tokens=1, **{"temperature": 1.0, "seed": 3, **more})
 
 
 @given(logits_of)
@@ -175,3 +186,118 @@ def test_a_choice_is_the_pick_and_its_probability(temperature: float) -> None:
         if expected is not None:
             assert choice.probability == pytest.approx(float(expected[choice.token]))
         assert 0 < choice.probability <= 1
+
+
+def test_what_is_left_of_the_logits_is_what_transformers_leaves() -> None:
+    """By random options; where two processors changed places, most cases would differ."""
+    luck, generator = random.Random(1), torch.Generator().manual_seed(1)
+    for _ in range(300):
+        size = luck.randint(4, 40)
+        logits = 4 * torch.randn(size, generator=generator)
+        prompt, said = luck.choices(range(size), k=luck.randint(1, 6)), luck.choices(range(size), k=luck.randint(0, 6))
+        bias = {luck.randrange(size): luck.uniform(-5, 5) for _ in range(luck.randint(1, 4))}
+        wish = options(
+            temperature=luck.uniform(0.2, 2.0),
+            top_k=luck.randint(1, size),
+            top_p=luck.uniform(0.1, 0.99),
+            min_p=luck.uniform(0.0, 0.3),
+            repetition_penalty=luck.uniform(0.5, 2.0),
+            logit_bias=bias,
+        )
+        sampler = Sampler(wish, Noise(1), prompt)
+        sampler.read(said)
+        ours = _probabilities(scores := sampler._scores(logits), int(scores.argmax()), wish)
+        ids, expected = torch.tensor([prompt + said]), logits[None]
+        for processor in (
+            SequenceBiasLogitsProcessor({(token,): value for token, value in bias.items()}),
+            RepetitionPenaltyLogitsProcessor(wish.repetition_penalty),
+            TemperatureLogitsWarper(wish.temperature),
+            TopKLogitsWarper(wish.top_k),
+            TopPLogitsWarper(wish.top_p),
+            MinPLogitsWarper(wish.min_p),
+        ):
+            expected = processor(ids, expected)
+        assert torch.allclose(ours / ours.sum(), torch.softmax(expected, -1)[0], atol=1e-6)
+
+
+def test_penalties_count_the_tokens_of_the_answer_and_not_of_the_prompt() -> None:
+    logits = torch.zeros(5)
+    sampler = Sampler(options(presence_penalty=0.5, frequency_penalty=0.25), Noise(1), [0, 0, 1])
+    assert sampler._scores(logits).tolist() == [0, 0, 0, 0, 0]
+    sampler.read([1, 2, 2, 2])
+    assert sampler._scores(logits).tolist() == [0, -0.75, -1.25, 0, 0]
+    sampler.back_to(5)
+    assert sampler._scores(logits).tolist() == [0, -0.75, -0.75, 0, 0]
+    sampler.back_to(0)
+    assert sampler._scores(logits).tolist() == [0, 0, 0, 0, 0]
+
+
+def test_a_repetition_penalty_counts_the_prompt_too() -> None:
+    sampler = Sampler(options(repetition_penalty=2.0), Noise(1), [0, 1])
+    assert sampler._scores(torch.tensor([1.0, -1.0, 1.0])).tolist() == [0.5, -2.0, 1.0]
+    sampler.read([2])
+    sampler.back_to(2)
+    assert sampler._scores(torch.tensor([1.0, -1.0, 1.0])).tolist() == [0.5, -2.0, 1.0]
+
+
+def test_top_k_keeps_so_many_and_min_p_what_is_near_the_best() -> None:
+    logits = torch.tensor([0.5, 0.25, 0.15, 0.1]).log()
+    assert set(draws(logits, options(top_k=1), 200)) == {0}
+    assert set(draws(logits, options(top_k=3), 400)) == {0, 1, 2}
+    assert set(draws(logits, options(top_k=9), 400)) == {0, 1, 2, 3}
+    assert set(draws(logits, options(min_p=0.4), 400)) == {0, 1}
+    assert set(draws(logits, options(min_p=0.0), 400)) == {0, 1, 2, 3}
+    assert set(draws(logits, options(top_k=2, top_p=0.6), 400)) == {0}, "top_p sees what top_k has left"
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_token_with_the_least_bias_does_not_occur(temperature: float) -> None:
+    sampler = Sampler(options(temperature=temperature, logit_bias={1: -100, 0: 5.0}), Noise(1))
+    assert {sampler.pick(torch.tensor([0.0, 1000.0, 1.0])) for _ in range(30)} == {0}
+
+
+def test_no_end_comes_among_the_first_tokens() -> None:
+    sampler = Sampler(GenerationOptions(5, min_tokens=2), Noise(1), [7], frozenset([1, 900]))
+    logits = torch.tensor([0.0, 5.0])
+    for expected in (0, 0, 1):
+        assert sampler.pick(logits) == expected
+        sampler.read([expected])
+
+
+@pytest.mark.parametrize(
+    ("param", "wish"),
+    [
+        ("logit_bias", GenerationOptions(5, logit_bias={0: -100, 1: -100})),
+        ("min_tokens", GenerationOptions(5, min_tokens=2)),
+    ],
+)
+def test_options_that_leave_no_token_are_to_blame_and_not_the_nodes(param: str, wish: GenerationOptions) -> None:
+    sampler = Sampler(wish, Noise(1), (), frozenset([0, 1]))
+    with pytest.raises(InvalidArgument) as failure:
+        sampler.pick(torch.zeros(2))
+    assert failure.value.facts["param"] == param
+    with pytest.raises(NotADraw):
+        sampler.pick(torch.tensor([float("nan"), 0.0]))
+
+
+def test_without_options_a_sampler_is_the_plain_pick() -> None:
+    for temperature in (0.0, 0.9):
+        wish, generator = options(temperature=temperature, top_p=0.9), torch.Generator().manual_seed(3)
+        sampler = Sampler(wish, Noise(3), [5, 5])
+        for position in range(2, 40):
+            logits = torch.randn(50, generator=generator)
+            assert sampler._scores(logits) is logits
+            token = sampler.pick(logits)
+            assert token == pick(logits, wish, Noise(3), position)
+            sampler.read([token])
+
+
+def test_log_probabilities_are_those_of_the_models_own_logits() -> None:
+    logits = torch.tensor([1.0, 3.0, 2.0, -INFINITY])
+    expected = torch.log_softmax(logits, -1)
+    told = likelihood(logits, 0, 2)
+    assert told.logprob == pytest.approx(float(expected[0]))
+    assert [token for token, _ in told.top] == [1, 2]
+    assert [value for _, value in told.top] == pytest.approx(expected[1:3].tolist())
+    assert likelihood(logits, 1, 0).top == ()
+    assert len(likelihood(logits, 1, 20).top) == 4
