@@ -22,7 +22,7 @@ from sqlalchemy.engine import make_url
 from discovery.protocol.ids import check_wallet
 from far_mesh.marketplace import http
 from far_mesh.marketplace.account import endpoints as account_endpoints
-from far_mesh.marketplace.account.deposits import Deposits
+from far_mesh.marketplace.account.deposits import Deposits, PayIn
 from far_mesh.marketplace.account.service import AccountService
 from far_mesh.marketplace.auth import endpoints as auth_endpoints
 from far_mesh.marketplace.auth.contract_wallets import ContractWallets
@@ -74,6 +74,7 @@ class Rooms:
     auth: AuthService
     keys: KeyService
     account: AccountService
+    pay_in: PayIn
     deposits: Deposits
     channels: ChannelService | None
     terms: Terms | None
@@ -150,6 +151,7 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
             auth=_auth(settings, database, keys, None if escrow is None else escrow.chain),
             keys=keys,
             account=AccountService(database),
+            pay_in=money.pay_in,
             deposits=money.deposits,
             channels=None if escrow is None else escrow.channels,
             terms=None if escrow is None else escrow.terms,

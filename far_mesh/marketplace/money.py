@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from far_mesh.marketplace.account.deposits import Deposits, EscrowDeposits, TransferDeposits
+from far_mesh.marketplace.account.deposits import Deposits, EscrowDeposits, PayIn, TransferDeposits
 from far_mesh.marketplace.account.watcher import DepositWatcher
 from far_mesh.marketplace.chain.audit import AuditedChain
 from far_mesh.marketplace.chain.client import Chain
@@ -48,6 +48,7 @@ class EscrowRooms:
 class Money:
     """What other rooms need to know of money. ``answers`` raises when the chain does not."""
 
+    pay_in: PayIn
     deposits: Deposits
     settlement: Settlement
     till: Cashier
@@ -95,7 +96,7 @@ async def _in_escrow(settings: Settings, database: Database, gateway: Gateway, s
     await watcher.open()
     provider = open_provider(settings)
     stack.push_async_callback(provider.close)
-    await provider.check()
+    coin = await provider.check()
     fees = FeeWatch(chain, settings.fee_bps)
     await fees.check()
     settlement = Settlement(database, chain, settings.lock_timeout_seconds)
@@ -108,6 +109,7 @@ async def _in_escrow(settings: Settings, database: Database, gateway: Gateway, s
     if settings.reconcile_seconds:
         tasks["reconciler"] = partial(reconciler.run, gateway, settings.reconcile_seconds)
     return Money(
+        pay_in=PayIn(EVM, chain.chain_id, coin.chain, chain.token_address, chain.escrow_address),
         deposits=EscrowDeposits(database, provider, settings.chain_start_block, chain),
         settlement=settlement,
         till=Till(database, chain, channels, fees, credit),
@@ -121,8 +123,12 @@ async def _by_transfer(settings: Settings, database: Database, stack: AsyncExitS
     provider = open_provider(settings)
     stack.push_async_callback(provider.close)
     deposits = TransferDeposits(database, provider, settings.chain_start_block, settings.domain, settings.reorg_blocks)
-    await deposits.open()
+    coin = await deposits.open()
+    pay_in = PayIn(settings.payment_provider, settings.chain_id)
+    if coin is not None:
+        pay_in = replace(pay_in, chain=coin.chain, token_address=coin.token, deposit_address=provider.deposit_address)
     return Money(
+        pay_in=pay_in,
         deposits=deposits,
         settlement=Settlement(database, None, settings.lock_timeout_seconds),
         till=BooksTill(),

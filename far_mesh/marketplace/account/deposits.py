@@ -28,7 +28,7 @@ from far_mesh.marketplace.payments.errors import (
     DepositUnknown,
     PaymentsOff,
 )
-from far_mesh.marketplace.payments.provider import Deposit, PaymentProvider
+from far_mesh.marketplace.payments.provider import Coin, Deposit, PaymentProvider
 from far_mesh.marketplace.payments.vouchers import Domain
 
 AT_ONCE = 8
@@ -53,6 +53,19 @@ class Credited:
 
     events: tuple[BookedEvent, ...]
     was_booked: bool
+
+
+@dataclass(frozen=True)
+class PayIn:
+    """Where users pay in: into the escrow at ``escrow_address``, by transfer to ``deposit_address``, or not at all where
+    both are None. ``token_address`` None: the chain's own coin. ``chain_id`` is what sign-in messages name."""
+
+    payment_provider: str
+    chain_id: int
+    chain: str | None = None
+    token_address: str | None = None
+    escrow_address: str | None = None
+    deposit_address: str | None = None
 
 
 def claim_text(place: str, tx_id: str, wallet: str) -> str:
@@ -146,19 +159,18 @@ class TransferDeposits(Deposits):
         self._place = place
         self._reorg_blocks = reorg_blocks
 
-    async def open(self) -> None:
-        """Check the provider, and that the database belongs to its chain and its coin.
+    async def open(self) -> Coin | None:
+        """Check the provider, and that the database belongs to its chain and its coin. The coin, if there is one.
 
         Raises:
             ChainMismatch: it belongs to others, or the chain is not as the settings say.
         """
-        try:
+        coin, identity = None, ChainIdentity(0, "none", "none")
+        with suppress(PaymentsOff):
             coin = await self._provider.check()
-        except PaymentsOff:
-            identity = ChainIdentity(0, "none", "none")
-        else:
             identity = ChainIdentity(0, coin.chain, coin.token or coin.symbol)
         await belong_together(self._database, identity, self._first_block)
+        return coin
 
     async def answers(self) -> None:
         """Does the chain answer, if there is one?

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -42,9 +43,7 @@ async def balance(request: Request, wallet: AccountReader) -> BalanceAnswer:
         available_far=units_to_far(found.available),
         held_far=units_to_far(found.held),
         deposited_far=units_to_far(found.deposited),
-        chain_id=rooms.chain.chain_id,
-        token_address=rooms.chain.token_address,
-        escrow_address=rooms.chain.escrow_address,
+        **asdict(rooms.pay_in),
     )
 
 

@@ -15,7 +15,8 @@ Signature = Annotated[str, Field(max_length=MAX_SIGNATURE_CHARACTERS)]
 
 
 class BalanceAnswer(BaseModel):
-    """A user's prepaid money. Units are 1e-9 FAR; the ``_far`` numbers are for eyes only."""
+    """A user's prepaid money, and where to pay more in: into the escrow, or by transfer to ``deposit_address``.
+    ``chain`` is a CAIP-2 name. Units are 1e-9 FAR; the ``_far`` numbers are for eyes only."""
 
     wallet_address: str
     available_units: int
@@ -24,9 +25,12 @@ class BalanceAnswer(BaseModel):
     available_far: float
     held_far: float
     deposited_far: float
+    payment_provider: str
+    chain: str | None
     chain_id: int
-    token_address: str
-    escrow_address: str
+    token_address: str | None
+    escrow_address: str | None
+    deposit_address: str | None
 
 
 class DepositRequest(BaseModel):

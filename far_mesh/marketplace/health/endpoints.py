@@ -6,7 +6,7 @@ from collections import Counter
 
 from fastapi import APIRouter, Request, Response
 
-from far_mesh.marketplace.health.schemas import Alive, Readiness, Reconciliation
+from far_mesh.marketplace.health.schemas import Alive, Payments, Readiness, Reconciliation
 
 router = APIRouter(tags=["health"])
 
@@ -14,12 +14,13 @@ router = APIRouter(tags=["health"])
 @router.get("/health", response_model_exclude_none=True)
 async def health(request: Request) -> Alive:
     """The process answers, whatever it needs is there or not; and whether the books agreed with the chain."""
-    reconciler = request.app.state.rooms.reconciler
-    last = reconciler and reconciler.last
+    rooms = request.app.state.rooms
+    payments = Payments(provider=rooms.pay_in.payment_provider, escrow=rooms.pay_in.escrow_address is not None)
+    last = rooms.reconciler and rooms.reconciler.last
     if last is None:
-        return Alive()
+        return Alive(payments=payments)
     kinds = Counter(finding["kind"] for finding in last.findings)
-    return Alive(reconciliation=Reconciliation(at=last.at, block=last.block, findings=dict(kinds)))
+    return Alive(payments=payments, reconciliation=Reconciliation(at=last.at, block=last.block, findings=dict(kinds)))
 
 
 @router.get("/ready", responses={503: {"model": Readiness}})

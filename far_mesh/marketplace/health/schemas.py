@@ -16,10 +16,18 @@ class Reconciliation(BaseModel):
     findings: dict[str, int]
 
 
+class Payments(BaseModel):
+    """How money comes in: by which provider, and whether into an escrow."""
+
+    provider: str
+    escrow: bool
+
+
 class Alive(BaseModel):
     """The process answers. ``reconciliation`` is None until the books were compared with the chain."""
 
     status: str = "alive"
+    payments: Payments
     reconciliation: Reconciliation | None = None
 
 

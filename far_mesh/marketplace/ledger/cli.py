@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from far_mesh.marketplace.ledger.verify import Report
     from far_mesh.marketplace.settings import Settings
 
-app = typer.Typer(help="The marketplace's books: show, verify, export.", no_args_is_help=True)
+app = typer.Typer(help="The marketplace's books: show, verify, export, grant.", no_args_is_help=True)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 
@@ -153,6 +153,42 @@ def export(
                 table.writeheader()
                 async for line in repository.all_lines(connection):
                     table.writerow(_facts(line))
+
+    run(console, main)
+
+
+@app.command()
+def grant(
+    wallet: Annotated[str, typer.Argument(help="Whose balance.")],
+    units: Annotated[int, typer.Argument(min=1, max=2**53, help="How much, in units of 1e-9 FAR.")],
+    name: Annotated[str, typer.Option(help="Of this grant, for ever: the same name is the same grant.")],
+    reason: Annotated[str, typer.Option(help="For whoever reads the books.")],
+    json: JsonOption = False,
+) -> None:
+    """Give a balance where there are no payments (FAR_PAYMENT_PROVIDER=none)."""
+    console = Console(json)
+    quiet_libraries()
+
+    async def main() -> None:
+        from discovery.protocol.errors import InvalidArgument
+        from discovery.protocol.ids import check_wallet
+        from far_mesh.marketplace.ledger import service
+        from far_mesh.marketplace.ledger.schemas import Account, Book
+        from far_mesh.marketplace.settings import Settings
+
+        settings = Settings.read()
+        if settings.payment_provider != "none":
+            raise InvalidArgument(
+                f"with FAR_PAYMENT_PROVIDER={settings.payment_provider} balances come from deposits alone"
+            )
+        if not reason.strip():
+            raise InvalidArgument("a grant needs a reason", param="reason")
+        owner = check_wallet(wallet)
+        lines = {Account(Book.CHAIN, owner): -units, Account(Book.USER_DEPOSIT, owner): units}
+        async with opened_database(settings) as database, database.writing() as connection:
+            is_new = await service.adjustment(connection, name, lines, reason)
+        text = f"{units} units for {owner}" if is_new else f"{name} was granted before"
+        console.event("granted", text, wallet=owner, units=units, name=name, is_new=is_new)
 
     run(console, main)
 

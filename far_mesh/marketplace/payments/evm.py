@@ -119,6 +119,7 @@ class EvmPayments(PaymentProvider):
         self._token = token
         self._escrow = escrow
         self._deposit_address = deposit_address
+        self.deposit_address = None if escrow else deposit_address
         self._confirmations = confirmations
         self._native_symbol = native_symbol
         self.chain = f"eip155:{node.chain_id}"

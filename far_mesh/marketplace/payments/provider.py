@@ -176,6 +176,9 @@ class PaymentProvider(ABC):
     max_payouts: int = 1
     """How many payouts fit into one transaction."""
 
+    deposit_address: str | None = None
+    """Where users pay in by transfer, if they do."""
+
     @abstractmethod
     async def check(self) -> Coin:
         """Is everything as the settings say: the chain, the coin, the keys? To be called once, before all else.

@@ -178,6 +178,7 @@ class SolanaPayments(PaymentProvider):
         self.payer = payer.pubkey()
         self._mint = mint
         self._deposit_owner = deposit_owner
+        self.deposit_address = str(deposit_owner)
         self._deposit_account = get_associated_token_address(deposit_owner, mint)
         self._coin: Coin | None = None
 

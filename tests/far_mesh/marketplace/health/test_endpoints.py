@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 
 from far_mesh.marketplace.chain.client import Chain
 from tests.far_mesh.marketplace.conftest import OpenHouse
 from tests.far_mesh.marketplace.doubles import NODES, MeshDouble
+from tests.far_mesh.marketplace.house import User
 
 
 def test_ready_when_everything_answers(open_house: OpenHouse) -> None:
     house = open_house()
-    assert httpx.get(house.url + "/health").json() == {"status": "alive"}
+    assert httpx.get(house.url + "/health").json() == {
+        "status": "alive",
+        "payments": {"provider": "evm", "escrow": True},
+    }
     answer = httpx.get(house.url + "/ready")
     body = answer.json()
     assert (answer.status_code, body["status"], body["reasons"]) == (200, "ready", [])
     assert body["models"]["tiny"] == {"ok": True, "reason": None, "active_nodes": 3, "uncovered": []}
     assert body["settlement"]["failed"] == 0
+
+
+def test_ready_says_who_settles_and_what_waits(open_house: OpenHouse) -> None:
+    house = open_house(gateway_name="the one")
+
+    def settlement() -> dict[str, Any]:
+        found: dict[str, Any] = httpx.get(house.url + "/ready").json()["settlement"]
+        return found
+
+    User.wait_for(lambda: settlement()["settler"] == "the one")
+    found = settlement()
+    assert (found["pending"], found["sent"], found["oldest_seconds"], found["at_fee_cap"]) == (0, 0, None, 0)
 
 
 def test_unready_names_the_blocks_that_nobody_serves(open_house: OpenHouse) -> None:

@@ -1,0 +1,155 @@
+"""A marketplace without an escrow: by transfer, or without payments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from far_mesh.cli import app
+from far_mesh.marketplace.app import create_app
+from far_mesh.marketplace.chain.anvil import CHAIN_ID
+from far_mesh.marketplace.chain.client import address_of
+from far_mesh.marketplace.chain.wallet import ChainWallet
+from far_mesh.marketplace.errors import InvalidSetting, MissingSetting
+from far_mesh.marketplace.ledger.schemas import Account, Book
+from far_mesh.marketplace.ledger.verify import verify
+from far_mesh.marketplace.money import check_settings
+from tests.far_mesh.marketplace.conftest import OpenHouse
+from tests.far_mesh.marketplace.house import DEPLOYER, House, LiveChain, User
+from tests.far_mesh.marketplace.payments.street import TILL
+
+BY_TRANSFER: dict[str, Any] = {"escrow_address": "", "deposit_address": TILL}
+NONE: dict[str, Any] = {
+    "payment_provider": "none",
+    "escrow_address": "",
+    "token_address": "",
+    "settler_private_key": None,
+}
+FAR = 10**9
+
+
+async def pay(live: LiveChain, to: str, units: int, key: str = DEPLOYER) -> str:
+    """A plain transfer of tokens."""
+    chain = live.connect()
+    try:
+        return await ChainWallet(chain, key).transfer(to, units)
+    finally:
+        await chain.close()
+
+
+def settle(user: User) -> dict[str, Any]:
+    """An answer, and the report about it."""
+    answer = user.generate()
+    assert answer.status_code == 200, answer.text
+    return user.request(answer.json()["request_id"])
+
+
+def is_sound(house: House) -> bool:
+    async def recompute() -> bool:
+        async with house.rooms.database.snapshot() as connection:
+            return (await verify(connection)).findings == ()
+
+    return house.loop.do(recompute())
+
+
+def test_deposits_by_transfer_are_credited_when_they_are_named_and_requests_are_charged_to_them(
+    open_house: OpenHouse, live_chain: LiveChain
+) -> None:
+    house = open_house(**BY_TRANSFER)
+    payer = User(house, DEPLOYER)
+    before = payer.balance()
+    assert (before["escrow_address"], before["deposit_address"]) == (None, TILL)
+    assert (before["payment_provider"], before["chain"]) == ("evm", f"eip155:{CHAIN_ID}")
+    tx_hash = house.loop.do(pay(live_chain, TILL, FAR))
+    answers = [payer.http.post("/api/account/deposit", json={"tx_hash": tx_hash}) for _ in range(2)]
+    assert [answer.json()["was_booked"] for answer in answers] == [False, True]
+    assert payer.balance()["available_units"] == FAR
+    report = settle(payer)
+    cost = report["cost_units"]
+    assert cost > 0
+    assert payer.balance()["available_units"] == FAR - cost
+    earned = [units for account, units in house.books().items() if account.kind is Book.PROVIDER_EARNED]
+    fee = house.books()[Account(Book.PLATFORM_FEE, "platform")]
+    assert sum(earned) + fee == cost
+    assert is_sound(house)
+
+
+def test_what_needs_an_escrow_is_refused_where_there_is_none(open_house: OpenHouse) -> None:
+    house = open_house(**BY_TRANSFER)
+    user = User(house, DEPLOYER)
+    for way in ("escrow", "channel"):
+        answer = user.generate(payment=way)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_parameter"), answer.text
+    assert user.generate(payment="balance").json()["error"]["code"] == "insufficient_balance"
+    assert user.http.get("/api/channels").status_code == 404
+    assert "accepts" not in user.generate().json()
+
+
+def test_it_says_what_it_is_paid_with(open_house: OpenHouse) -> None:
+    house = open_house(**BY_TRANSFER)
+    assert httpx.get(house.url + "/health").json() == {
+        "status": "alive",
+        "payments": {"provider": "evm", "escrow": False},
+    }
+    assert httpx.get(house.url + "/ready").status_code == 200
+
+
+def test_without_payments_balances_are_granted(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch, sqlite_url: str
+) -> None:
+    house = open_house(**NONE)
+    user = User(house, DEPLOYER)
+    assert httpx.get(house.url + "/health").json()["payments"] == {"provider": "none", "escrow": False}
+    assert httpx.get(house.url + "/ready").status_code == 200
+    refused = user.http.post("/api/account/deposit", json={"tx_hash": "0x" + "1" * 64})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "payments_off")
+    assert user.generate().status_code == 402
+    monkeypatch.setenv("FAR_DATABASE_URL", sqlite_url)
+    monkeypatch.setenv("FAR_PAYMENT_PROVIDER", "none")
+    words = ["ledger", "grant", user.wallet, str(FAR), "--name", "spring", "--reason", "a member since May"]
+    for told in (f"{FAR} units for {user.wallet}", "spring was granted before"):
+        result = CliRunner().invoke(app, words)
+        assert (result.exit_code, told in result.stdout) == (0, True), result.output
+    assert user.balance()["available_units"] == FAR
+    cost = settle(user)["cost_units"]
+    assert user.balance()["available_units"] == FAR - cost
+    assert is_sound(house)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["0x12", "5", "--name", "a", "--reason", "b"], "0x12"),
+        ([address_of(DEPLOYER), "5", "--name", "a", "--reason", " "], "reason"),
+    ],
+)
+def test_a_grant_that_means_nothing_is_refused(
+    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, sqlite_url: str
+) -> None:
+    monkeypatch.setenv("FAR_DATABASE_URL", sqlite_url)
+    monkeypatch.setenv("FAR_PAYMENT_PROVIDER", "none")
+    result = CliRunner().invoke(app, ["ledger", "grant", *words])
+    assert result.exit_code != 0
+    assert said in result.output
+
+
+def test_nothing_is_granted_where_there_are_payments(monkeypatch: pytest.MonkeyPatch, sqlite_url: str) -> None:
+    monkeypatch.setenv("FAR_DATABASE_URL", sqlite_url)
+    words = ["ledger", "grant", address_of(DEPLOYER), "5", "--name", "a", "--reason", "b"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code != 0
+    assert "deposits alone" in result.output
+
+
+def test_who_wants_transfers_says_where_to(live_chain: LiveChain) -> None:
+    with pytest.raises(MissingSetting, match="FAR_ESCROW_ADDRESS"):
+        create_app(live_chain.settings(escrow_address=""))
+    check_settings(live_chain.settings(**BY_TRANSFER))
+
+
+def test_an_escrow_that_the_provider_does_not_know_is_refused(live_chain: LiveChain) -> None:
+    with pytest.raises(InvalidSetting, match="FAR_ESCROW_ADDRESS"):
+        create_app(live_chain.settings(payment_provider="none"))
