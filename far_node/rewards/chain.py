@@ -227,7 +227,7 @@ class Escrow:
             raise RpcUnavailable(f"the chain's node does not answer: {why}", retry_after=5.0) from None
         except ValueError:
             raise RpcRefused("what answers at --rpc is no node of an EVM chain") from None
-        if not isinstance(answer, dict) or ("result" not in answer and "error" not in answer):
+        if not isinstance(answer, dict) or "jsonrpc" not in answer or not answer.keys() & {"result", "error"}:
             raise RpcRefused("what answers at --rpc is no node of an EVM chain")
         if refusal := answer.get("error"):
             raise _refusal(refusal)

@@ -16,8 +16,11 @@ WALLET = wallet_of("provider")
 NOW = datetime(2026, 11, 21, 16, 0, tzinfo=UTC)
 
 
-def offer(domain: str = "far.example", wallet: str = WALLET, uri: str = "https://far.example", **more: str) -> str:
-    return SignIn(domain, wallet, uri, 56, "0123456789abcdef", NOW, NOW + timedelta(minutes=5), **more).text()
+def offer(
+    domain: str = "far.example", wallet: str = WALLET, uri: str = "https://far.example", said: str = "Sign in."
+) -> str:
+    until = NOW + timedelta(minutes=5)
+    return SignIn(domain, wallet, uri, 56, "0123456789abcdef", NOW, until, statement=said).text()
 
 
 @pytest.mark.parametrize("domain", ["far.example", "127.0.0.1:8000", "[::1]:8000"])
@@ -37,8 +40,8 @@ def test_the_message_of_our_gateway_is_signed(domain: str) -> None:
         "\n" + offer(),
         offer().replace("Version: 1", "Version: 2"),
         offer().replace("Chain ID: 56", "Chain ID: 0x38"),
-        offer(statement="one\ntwo"),
-        offer(statement="ünïcode"),
+        offer(said="one\ntwo"),
+        offer(said="ünïcode"),
     ],
 )
 def test_anything_else_is_not(message: str) -> None:

@@ -35,7 +35,7 @@ from tests.far_mesh.marketplace.provider.works import (
     share,
     work,
 )
-from tests.support.documents import wallet_of
+from tests.support.documents import peer_of, wallet_of
 
 ANN: str = wallet_of("provider ann")
 BOB: str = wallet_of("provider bob")
@@ -72,9 +72,9 @@ async def test_history_is_paged_newest_first_and_shows_each_line_once(
         lines += [(line.done.request_id, line.done.node_id) for line in page.items]
         if (cursor := page.next_cursor) is None:
             break
-    assert lines == [(f"r{index}", node) for index in (4, 3, 2, 1, 0) for node in ("a2", "a1")]
+    assert lines == [(f"r{index}", peer_of(node)) for index in (4, 3, 2, 1, 0) for node in ("a2", "a1")]
     bobs = await service.history(BOB, None, 100)
-    assert {line.done.node_id for line in bobs.items} == {"b1"}
+    assert {line.done.node_id for line in bobs.items} == {peer_of("b1")}
     assert (await service.history(wallet_of("nobody"), None, 100)).items == []
 
 
@@ -122,8 +122,8 @@ async def test_every_unit_is_waiting_in_flight_or_paid(service: ProviderService,
     # this chain never saw the batch, so nothing of it lies there any more
     assert (found.on_chain.credit, found.on_chain.unclaimed, found.withdrawn) == (0, 0, 300)
     assert [(row.node_id, row.requests, row.token_layers, row.units) for row in found.per_node] == [
-        ("a1", 3, 480, 600),
-        ("a2", 3, 240, 300),
+        (peer_of("a1"), 3, 480, 600),
+        (peer_of("a2"), 3, 240, 300),
     ]
     assert (await service.rewards(wallet_of("nobody"), 30)).earned == 0
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
+from discovery.protocol.receipt import sign_receipt
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.ledger import service as ledger
 from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, Payment, Share, Work
+from far_mesh.marketplace.settlement import batch_repository
 from far_mesh.marketplace.settlement import repository as outbox
 from far_mesh.marketplace.settlement.merkle import Tree, detail_leaves
 from far_mesh.marketplace.settlement.requests import Measured, activate_request, close_request, open_request
@@ -23,7 +26,7 @@ from far_mesh.marketplace.tables import (
     payout_leaves,
     settlement_batches,
 )
-from tests.support.documents import wallet_of
+from tests.support.documents import key_of, peer_of, receipt, wallet_of
 
 GATEWAY = Gateway("here", "first life")
 USER = wallet_of("user")
@@ -38,8 +41,11 @@ async def give_money(database: Database, units: int = 100_000, wallet: str = USE
 
 
 def share(node: str, wallet: str, token_layers: int) -> Share:
-    """What a node did, with a receipt that is unlike all others."""
-    return Share(wallet, node, 0, 8, "int8", token_layers // 8, token_layers, f'{{"{node}": "{wallet}"}}')
+    """What a node did, with its receipt."""
+    positions = token_layers // 8
+    said = receipt(node, wallet=wallet, end_block=8, positions=positions, token_layers=token_layers)
+    signed = sign_receipt(said, key_of(node)).to_bytes().decode()
+    return Share(wallet, peer_of(node), 0, 8, "none", positions, token_layers, signed)
 
 
 async def work(
@@ -87,6 +93,20 @@ async def put_in_batch(database: Database, number: int, requests: Mapping[str, M
         await ledger.payout_sent(connection, f"batch-{number}", payouts, FEE * len(requests))
         await outbox.add(connection, Kind.SETTLE, f"batch-{number}", USER, {})
     return root
+
+
+async def settle(database: Database) -> None:
+    """Have everything settled that has ended and is owed, by the settler of whoever has this database."""
+    unpaid = node_contributions.c.paid_at.is_(None) & (node_contributions.c.payment_units > 0)
+    async with database.writing() as connection:
+        number = await batch_repository.order(connection)
+    async with asyncio.timeout(20):
+        while True:
+            async with database.reading() as connection:
+                is_paid = (await connection.execute(select(node_contributions.c.id).where(unpaid))).first() is None
+                if is_paid and await batch_repository.is_done(connection, number):
+                    return
+            await asyncio.sleep(0.02)
 
 
 async def end(database: Database, key: str, status: RowStatus, tx_hash: str | None = None) -> None:
