@@ -149,7 +149,7 @@ class House:
         # What earlier tests deposited on the same chain is none of this house's business, and takes time to book.
         newest = int(await rpc(self.live.rpc_url, "eth_blockNumber"), 16)
         self.settings = self.settings.model_copy(update={"chain_start_block": newest + 1})
-        app = create_app(self.settings, meshes_of(self.mesh))  # type: ignore[arg-type]
+        self.app = app = create_app(self.settings, meshes_of(self.mesh))  # type: ignore[arg-type]
         await self._stack.enter_async_context(app.router.lifespan_context(app))
         self.rooms = app.state.rooms
         door = self._stack.enter_context(listening("127.0.0.1", 0))
