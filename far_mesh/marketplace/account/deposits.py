@@ -57,8 +57,8 @@ class Credited:
 
 @dataclass(frozen=True)
 class PayIn:
-    """Where users pay in: into the escrow at ``escrow_address``, by transfer to ``deposit_address``, or not at all where
-    both are None. ``token_address`` None: the chain's own coin. ``chain_id`` is what sign-in messages name."""
+    """Where users pay in: into the escrow at ``escrow_address``, by transfer to ``deposit_address``, or not at all
+    where both are None. ``token_address`` None: the chain's own coin. ``chain_id`` is what sign-in messages name."""
 
     payment_provider: str
     chain_id: int
