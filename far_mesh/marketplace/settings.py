@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from discovery.dht.keys import DEFAULT_PREFIX
 from discovery.protocol.errors import InvalidWallet
@@ -156,6 +156,9 @@ class Settings(BaseSettings):
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             name = PREFIX + str(first["loc"][0] if first["loc"] else "").upper()
             raise InvalidSetting(f"the setting {name} is not usable: {first['msg']}", setting=name) from None
+        except SettingsError as error:  # a list or an object that is no JSON; it names the field and shows no value
+            name = PREFIX + str(error).partition('field "')[2].partition('"')[0].upper()
+            raise InvalidSetting(f"the setting {name} is not usable: it must be JSON", setting=name) from None
 
     @property
     def has_escrow(self) -> bool:

@@ -61,6 +61,7 @@ async def test_without_a_swarm_to_join_the_meshes_do_not_open(environment: pytes
         ("FAR_PORT", "seventy"),
         ("FAR_PORT", "70000"),
         ("FAR_LOCK_SECONDS", "10"),
+        ("FAR_MODELS", "[no JSON"),
         ("FAR_MODELS", '[{"model": "a", "completion_price_units": 0}]'),
         ("FAR_MODELS", '[{"model": "a", "completion_price_units": 1}, {"model": "a", "completion_price_units": 1}]'),
     ],
