@@ -16,16 +16,15 @@ from eth_utils.crypto import keccak
 from web3.contract import AsyncContract
 from web3.contract.async_contract import AsyncContractEvent
 from web3.exceptions import TransactionNotFound
-from web3.logs import DISCARD
 from web3.types import LogReceipt
 
 from far_mesh.marketplace.chain.abi import artifact
-from far_mesh.marketplace.chain.amounts import units_to_wei, wei_to_units, wei_to_units_up
+from far_mesh.marketplace.chain.amounts import units_to_wei, wei_to_units
 from far_mesh.marketplace.chain.node import Call as Call
 from far_mesh.marketplace.chain.node import Node, call_data, reachable
 from far_mesh.marketplace.chain.node import SignedCall as SignedCall
 from far_mesh.marketplace.chain.node import address_of as address_of
-from far_mesh.marketplace.errors import ChainMismatch, TransactionReverted
+from far_mesh.marketplace.errors import ChainMismatch, ChainUnavailable, TransactionReverted
 
 LOG_BLOCKS = 5_000
 """How many blocks are asked for events at once; public nodes refuse many more."""
@@ -65,7 +64,7 @@ class EscrowEvent:
 
 @dataclass(frozen=True)
 class Release:
-    """What ``EscrowReleased`` says of one request, in wei: credits by provider, the fee, the user's refund."""
+    """What the chain says of one request's money, in wei: credits by provider, the fee, the user's refund."""
 
     paid_wei: Mapping[str, int]
     fee_wei: int
@@ -110,14 +109,6 @@ class PayoutRoot:
     root: bytes
     total_units: int
     claimable_at: int
-
-
-@dataclass(frozen=True)
-class ReleaseCap:
-    """How much the escrow lets go out in a day, in units, and what went out today (UTC)."""
-
-    per_day_units: int
-    today_units: int
 
 
 def request_key(request_id: str) -> bytes:
@@ -202,10 +193,9 @@ class Chain(Node):
         _user, amount, deadline, fee_bps, status, _epoch = await self._read(self.escrow, "escrowOf", escrow_id)
         return Escrow(EscrowStatus(status), wei_to_units(amount), fee_bps, deadline)
 
-    async def release_cap(self) -> ReleaseCap:
-        """How much may go out of the escrow in a day, and went out today."""
-        cap, today = await self._read(self.escrow, "releaseCapPerDay"), await self._read(self.escrow, "releasedToday")
-        return ReleaseCap(wei_to_units(cap), wei_to_units_up(today))
+    async def release_cap_per_day(self) -> int:
+        """How much may leave deposits and the pool for providers in a day (UTC), in units."""
+        return wei_to_units(await self._read(self.escrow, "releaseCapPerDay"))
 
     async def channel_of(self, channel_id: str) -> ChannelState:
         """A payment channel; its status is NONE when there is none."""
@@ -219,15 +209,22 @@ class Chain(Node):
 
     async def details_of_batch(self, number: int, first_block: int) -> bytes | None:
         """The detail root that was announced when the batch of this number was settled, or None when none was in
-        ``first_block`` or later. Looks from the newest block backwards, in pieces that public nodes answer."""
-        event = self.escrow.events.BatchSettled()
+        ``first_block`` or later. Looks from the newest block backwards, in pieces; where the node refuses to look at so
+        many blocks at once, in smaller ones."""
+        event, at_once = self.escrow.events.BatchSettled(), LOG_BLOCKS
         topics = ["0x" + event_abi_to_log_topic(event.abi).hex(), "0x" + number.to_bytes(32).hex()]
         last = await self.block_number()
         while last >= first_block:
-            first = max(first_block, last - LOG_BLOCKS + 1)
+            first = max(first_block, last - at_once + 1)
             question = {"address": self.escrow_address, "fromBlock": first, "toBlock": last, "topics": topics}
-            async with reachable():
-                logs = await self._web3.eth.get_logs(question)  # type: ignore[arg-type]
+            try:
+                async with reachable():
+                    logs = await self._web3.eth.get_logs(question)  # type: ignore[arg-type]
+            except ChainUnavailable as error:
+                if "objection" not in error.facts or at_once == 1:
+                    raise
+                at_once //= 2
+                continue
             if logs:
                 return bytes(logs[0]["topics"][2])
             last = first - 1
@@ -272,20 +269,20 @@ class Chain(Node):
         events = [self.escrow.events[name]() for name in names]
         return {"0x" + event_abi_to_log_topic(event.abi).hex(): event for event in events}
 
-    async def released(self, tx_hash: str) -> Release:
-        """What a mined release transaction paid, from its event.
+    async def settled(self, tx_hash: str, user: str, held_units: int) -> Release:
+        """What a mined batch paid, from its event, for a user of whom ``held_units`` were held: what was not charged of
+        them is the refund. Exact where the batch is of one request.
 
         Raises:
-            TransactionReverted: it released nothing.
+            TransactionReverted: it settled nothing.
         """
-        async with reachable():
-            receipt = await self._web3.eth.get_transaction_receipt(tx_hash)  # type: ignore[arg-type]
-        events = self.escrow.events.EscrowReleased().process_receipt(receipt, errors=DISCARD)
+        events = await self.escrow_events_of(["BatchSettled"], tx_hash)
         if not events:
-            raise TransactionReverted(f"{tx_hash} released nothing", reason="no EscrowReleased event")
-        said = events[0]["args"]
+            raise TransactionReverted(f"{tx_hash} settled nothing", reason="no BatchSettled event")
+        said = events[0].fields
+        charges = dict(zip(said["charges"]["users"], said["charges"]["amounts"], strict=True))
         paid = dict(zip(said["providers"], said["amounts"], strict=True))
-        return Release(paid, said["fee"], said["refund"])
+        return Release(paid, said["fee"], units_to_wei(held_units) - charges.get(user, 0))
 
     async def _read(self, contract: AsyncContract, name: str, *arguments: Any) -> Any:
         async with reachable():

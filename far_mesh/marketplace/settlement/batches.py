@@ -193,8 +193,8 @@ def _sums(lines: Iterable[tuple[str, int]]) -> dict[str, int]:
 class Composition:
     """What is settled together, and what is not. Requests that are in neither wait for the next time."""
 
-    batches: tuple[Batch, ...]
-    left_out: tuple[LeftOut, ...]
+    batches: tuple[Batch, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def requests(self) -> list[Ended]:

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from far_mesh.marketplace.chain.client import Chain, Claim
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import Database
-from far_mesh.marketplace.errors import Conflict, InsufficientFunds, TransactionReverted
+from far_mesh.marketplace.errors import ChainUnavailable, Conflict, InsufficientFunds, TransactionReverted
 from far_mesh.marketplace.ledger import service as ledger
 from far_mesh.marketplace.payments import channels
 from far_mesh.marketplace.payments.vouchers import Channel, Domain
@@ -49,10 +49,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Redemption:
-    """What the escrow would redeem of a channel now, of which ``before_units`` were redeemed before."""
+    """What the escrow would redeem of a channel now, of which ``before_units`` were redeemed before. It is urgent while
+    the channel is closing."""
 
     claim: Claim
     before_units: int
+    is_urgent: bool
 
     @property
     def units(self) -> int:
@@ -73,12 +75,20 @@ class BatchComposer:
         self._rests_until = 0.0
 
     async def compose(self, fence: Fence) -> bool:
-        """Write down what is due, or was ordered. Whether there was anything.
+        """Write down what is due, or was ordered. Whether there was anything. While the chain does not say what can be
+        charged, nothing is due.
 
         Raises:
             LeaseLost: somebody else composes now.
-            ChainUnavailable: nobody can say what can be charged.
         """
+        try:
+            return await self._compose(fence)
+        except ChainUnavailable as error:
+            log.warning("composing_waits", code=error.code, objection=error.facts.get("objection"))
+            self._rest(time.monotonic(), PATIENCE_SECONDS)
+            return False
+
+    async def _compose(self, fence: Fence) -> bool:
         began = time.monotonic()
         async with self._database.reading() as connection:
             ordered = await batches.is_ordered(connection)
@@ -92,16 +102,20 @@ class BatchComposer:
             redeemable = await channels.redeemable(
                 connection, self._domain, MAX_CLAIMS, closing_only=bool(busy) or not due
             )
-        if await self._redeem(fence, redeemable):
+        tried = await _all(self._try, redeemable)
+        await self._learn(redeemable, tried)
+        redemptions = [one for one in tried if isinstance(one, Redemption)]
+        composition = await self.composition(redemptions) if due and not busy else Composition()
+        is_time = ordered or is_due(gathered(composition.requests), self._rule, now())
+        first = redemptions if is_time else [one for one in redemptions if one.is_urgent]
+        if first:
+            await self._write_redemption(fence, first)
             return True
-        if busy or not due:
-            self._rest(began, LOOK_SECONDS)
-            return False
-        if await self._settle(fence, ordered=ordered):
+        if is_time and await self._write_batches(fence, composition):
             return True
-        if ordered:
+        if ordered and not busy:
             await self._finish_orders(fence)
-        self._rest(began, PATIENCE_SECONDS)
+        self._rest(began, PATIENCE_SECONDS if redeemable or composition.left_out else LOOK_SECONDS)
         return False
 
     def _rest(self, began: float, seconds: float) -> None:
@@ -125,20 +139,13 @@ class BatchComposer:
             redeemable = await channels.redeemable(connection, self._domain, MAX_CLAIMS)
         return [one for one in await _all(self._try, redeemable) if isinstance(one, Redemption)]
 
-    async def _redeem(self, fence: Fence, redeemable: Sequence[tuple[Channel, int]]) -> bool:
-        tried = await _all(self._try, redeemable)
-        for (channel, _units), one in zip(redeemable, tried, strict=True):
-            if one == "ChannelNothingToRedeem":
-                await self._learn(channel.channel_id)
-        payload = [{**asdict(one.claim), "before_units": one.before_units} for one in tried if not isinstance(one, str)]
-        if not payload:
-            return False
+    async def _write_redemption(self, fence: Fence, redemptions: Sequence[Redemption]) -> None:
+        claims = [{**asdict(one.claim), "before_units": one.before_units} for one in redemptions]
         async with self._database.writing() as connection:
             await outbox.hold_fence(connection, fence)
             number = await batches.count_of(connection, Kind.REDEEM) + 1
-            await outbox.add(connection, Kind.REDEEM, f"redeem-{number}", self._settler, {"claims": payload})
-        log.info("redemption_composed", number=number, channels=len(payload))
-        return True
+            await outbox.add(connection, Kind.REDEEM, f"redeem-{number}", self._settler, {"claims": claims})
+        log.info("redemption_composed", number=number, channels=len(claims))
 
     async def _try(self, one: tuple[Channel, int]) -> Redemption | str:
         """What can be redeemed of a channel, or why nothing. Each is tried alone: one that is refused would hold up all
@@ -152,24 +159,19 @@ class BatchComposer:
             reason = str(error.facts["reason"])
             log.warning("voucher_not_redeemable", channel_id=channel.channel_id, reason=reason)
             return reason
-        return Redemption(claim, channel.redeemed_units)
+        return Redemption(claim, channel.redeemed_units, is_urgent=channel.closes_at is not None)
 
-    async def _learn(self, channel_id: str) -> None:
-        """More was taken out of a channel than the books know."""
-        state = await self._chain.channel_of(channel_id)
-        async with self._database.writing() as connection:
-            await channels.redeemed(connection, self._domain, channel_id, state.redeemed_units)
+    async def _learn(self, redeemable: Sequence[tuple[Channel, int]], tried: Sequence[Redemption | str]) -> None:
+        """Of some channels more was taken out than the books know."""
+        for (channel, _units), found in zip(redeemable, tried, strict=True):
+            if found == "ChannelNothingToRedeem":
+                state = await self._chain.channel_of(channel.channel_id)
+                async with self._database.writing() as connection:
+                    await channels.redeemed(connection, self._domain, channel.channel_id, state.redeemed_units)
 
     # ---- batches
 
-    async def _settle(self, fence: Fence, *, ordered: bool) -> bool:
-        composition = await self.composition()
-        if composition.left_out:
-            log.warning("requests_not_settled", **Counter(one.why.value for one in composition.left_out))
-        if not composition.batches:
-            return False
-        if not ordered and not is_due(gathered(composition.requests), self._rule, now()):
-            return False
+    async def _write_batches(self, fence: Fence, composition: Composition) -> bool:
         numbered = await self._numbered(composition.batches)
         try:
             async with self._database.writing() as connection:
@@ -181,7 +183,7 @@ class BatchComposer:
             return False
         for number, batch in numbered:
             log.info("batch_composed", number=number, requests=len(batch.requests), units=batch.total_units)
-        return True
+        return bool(numbered)
 
     async def _write(self, connection: AsyncConnection, number: int, batch: Batch) -> None:
         name = f"{BATCH}{number}"
@@ -207,16 +209,18 @@ class BatchComposer:
             redeemed[one.claim.channel_id] = redeemed.get(one.claim.channel_id, 0) + one.units
         users = sorted({request.user for request in requests if request.payment is Payment.NETTED})
         chargeable = dict(zip(users, await _all(self._chargeable, users), strict=True))
-        cap = await self._chain.release_cap()
         means = Means(
             users={user: units - locking.get(user, 0) for user, units in chargeable.items()},
             channels=redeemed,
             owed=owed,
             fee_bps=await self._chain.fee_bps(),
-            cap_units=cap.per_day_units,
+            cap_units=await self._chain.release_cap_per_day(),
             unpayable=frozenset({ZERO_ADDRESS, self._chain.escrow_address}),
         )
-        return compose(requests, means)
+        composition = compose(requests, means)
+        if composition.left_out:
+            log.warning("requests_not_settled", **Counter(one.why.value for one in composition.left_out))
+        return composition
 
     async def _chargeable(self, user: str) -> int:
         deposit, allowance = await self._chain.deposit_of(user), await self._chain.spending_allowance(user)

@@ -21,13 +21,13 @@ from tests.far_mesh.marketplace.settlement.netting import Netting
 REDEEM, SETTLE = of(Kind.REDEEM), of(Kind.SETTLE)
 
 STEPS: dict[str, Callable[[], None]] = {
-    "redemption composed": lambda: after(BatchComposer, "_redeem", lambda _composer, _fence, found: bool(found)),
+    "redemption composed": lambda: after(BatchComposer, "_write_redemption"),
     "redemption signed and not sent": lambda: before(Settler, "_offer", REDEEM),
     "redemption mined and not confirmed": lambda: before(Settler, "_confirm", REDEEM),
     "inside the transaction that confirms the redemption": lambda: after(channels, "redeemed"),
     "redemption confirmed": lambda: after(Settler, "_confirm", REDEEM),
     "inside the transaction that composes": lambda: after(ledger, "payout_sent"),
-    "composed": lambda: after(BatchComposer, "_settle"),
+    "composed": lambda: after(BatchComposer, "_write_batches"),
     "signed and not sent": lambda: before(Settler, "_offer", SETTLE),
     "sent and not followed up": lambda: after(Settler, "_offer", SETTLE),
     "mined and not confirmed": lambda: before(Settler, "_confirm", SETTLE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 
@@ -225,11 +226,11 @@ async def test_vouchers_are_redeemed_into_the_pool_and_pay_the_requests_of_their
     # What is served later is redeemed later, by the same voucher as far as it goes and by a new one.
     name = await town.served(ann.address, {nodes[0]: 400}, channel_id=channel_id)
     await town.settles(settler)
-    assert await town.batch_of(name) is None  # 200 of it were promised, and they wait in the pool
+    assert await town.batch_of(name) is None  # 200 of it were promised: for that alone nothing is redeemed
     await town.promises(channel_id, key, 1_500)
     await town.settles(settler)
     assert await town.batch_of(name) == 2
-    assert len(await town.rows(Kind.REDEEM)) == 3
+    assert len(await town.rows(Kind.REDEEM)) == 2
     await town.check()
 
 
@@ -248,6 +249,21 @@ async def test_a_channel_that_is_closing_is_redeemed_at_once(town: Netting, node
     (row,) = await town.rows(Kind.REDEEM)
     assert [one["channel_id"] for one in row.payload["claims"]] == [closing]
     assert await town.rows(Kind.SETTLE) == []
+
+
+async def test_a_user_who_never_pays_does_not_bring_forward_what_others_pay_by_vouchers(
+    town: Netting, nodes: Providers
+) -> None:
+    ann, bob = await town.user(), await town.user()
+    channel_id, key = await town.opens_channel(ann, 5_000)
+    await town.promises(channel_id, key, 500)
+    long_ago = now() - timedelta(hours=2)
+    await town.served(bob.address, {nodes[0]: 400}, ended_at=long_ago)
+    await town.withdraws(bob, 10_000)
+    await town.served(ann.address, {nodes[0]: 400}, channel_id=channel_id)
+    settler = town.settler(Rule(3_600, 10**15, 10**15))
+    await town.settles(settler)
+    assert (await town.rows(Kind.REDEEM), await town.rows(Kind.SETTLE)) == ([], [])
 
 
 async def test_a_voucher_that_the_escrow_refuses_does_not_hold_up_the_others(town: Netting, nodes: Providers) -> None:
