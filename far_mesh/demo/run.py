@@ -165,15 +165,15 @@ async def _tell(
     )
     screen.print("\n")
     request = await user.settled(told.done["request_id"])
-    release_tx = request["settlement"]["release_tx"]
-    if release_tx is None:
-        raise DoesNotAddUp(f"nothing was released: {request['settlement']['error'] or request['settlement']['status']}")
-    release = await chain.released(release_tx)
+    batch_tx = request["settlement"]["batch_tx"]
+    if batch_tx is None:
+        raise DoesNotAddUp(f"nothing was settled: {request['settlement']['error'] or request['settlement']['status']}")
+    release = await chain.settled(batch_tx, user.address, request["held_units"])
     facts = {
         "rpc_url": town.rpc_url,
         "token": town.contracts.token,
         "escrow": town.contracts.escrow,
-        "release_tx": release_tx,
+        "batch_tx": batch_tx,
     }
     return report(told, request, town.nodes, release, facts), release
 
@@ -183,7 +183,7 @@ def _show(result: dict[str, Any], release: Release, screen: Console, as_json: bo
     screen.print(sum_line(result, release), soft_wrap=True)
     screen.print(
         f"{result['completion_tokens']} tokens, first after {result['time_to_first_token_s']:.2f} s, "
-        f"then {result['tokens_per_s']:.1f}/s; release {result['chain']['release_tx']}",
+        f"then {result['tokens_per_s']:.1f}/s; paid by batch {result['chain']['batch_tx']}",
         soft_wrap=True,
     )
     if as_json:

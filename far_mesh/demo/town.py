@@ -91,6 +91,7 @@ async def start_gateway(
         "FAR_ESCROW_ADDRESS": contracts.escrow,
         "FAR_CHAIN_START_BLOCK": str(contracts.block),
         "FAR_SETTLER_PRIVATE_KEY": SETTLER,
+        "FAR_SETTLE_SECONDS": "1",  # on a real chain it is an hour, so that many requests share a transaction
         "FAR_JWT_SECRET": store.secret("jwt"),
         "FAR_INITIAL_PEERS": json.dumps([bootstrap]),
         "FAR_MODELS": json.dumps([offer]),

@@ -20,7 +20,7 @@ from far_mesh.marketplace.chain.wallet import ChainWallet
 CREDIT_SECONDS = 30.0
 SETTLEMENT_SECONDS = 60.0
 _POLL_SECONDS = 0.1
-_UNSETTLED = ("locking", "locked", "releasing")
+_UNSETTLED = ("waiting", "in_batch")
 
 
 @dataclass(frozen=True)
@@ -82,14 +82,14 @@ class DemoUser:
         raise DeadlineExceeded("the stream ended before the answer did")
 
     async def settled(self, request_id: str) -> dict[str, Any]:
-        """The request once its money was released on chain."""
+        """The request once a batch has charged it on chain and paid those who worked on it."""
         deadline = time.monotonic() + SETTLEMENT_SECONDS
         while time.monotonic() < deadline:
             state = await self._call("GET", f"/api/inference/requests/{request_id}")
             if state["settlement"]["status"] not in _UNSETTLED:
                 return state
             await asyncio.sleep(_POLL_SECONDS)
-        raise DeadlineExceeded(f"the money of {request_id} was not released in {SETTLEMENT_SECONDS:.0f} s")
+        raise DeadlineExceeded(f"{request_id} was not settled in {SETTLEMENT_SECONDS:.0f} s")
 
     async def _until(self, enough: Callable[[int], bool]) -> int:
         deadline = time.monotonic() + CREDIT_SECONDS

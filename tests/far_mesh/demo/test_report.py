@@ -34,7 +34,7 @@ def facts() -> tuple[dict[str, Any], Release]:
     ]
     release = Release({ANNA: 60 * GWEI, BEN: 40 * GWEI}, 25 * GWEI, 75 * GWEI)
     told = Told("a story", {"request_id": "r"}, 0.25, 2.0)
-    return report(told, request, nodes, release, {"rpc_url": "http://x", "release_tx": "0x1"}), release
+    return report(told, request, nodes, release, {"rpc_url": "http://x", "batch_tx": "0x1"}), release
 
 
 def test_the_object_has_what_scripts_are_promised() -> None:
