@@ -16,7 +16,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from discovery.protocol.ids import Wallet
-from far_mesh.marketplace.auth.principal import Principal, Role, Scope, TokenProof
+from far_mesh.marketplace.auth.principal import KeyProof, Principal, Role, Scope, TokenProof
 from far_mesh.marketplace.auth.service import AuthService
 from far_mesh.marketplace.errors import Forbidden, Unauthorized
 
@@ -99,6 +99,16 @@ SignedIn = Annotated[Principal, Depends(Needs())]
 
 MayInfer = Annotated[Principal, Depends(Needs(Scope.INFERENCE))]
 """Who asks, with a credential that may spend on requests."""
+
+
+def limited_key(principal: MayInfer) -> str | None:
+    """The id of the API key that asks, if what may be spent with it is limited."""
+    proof = principal.proof
+    return proof.key_id if isinstance(proof, KeyProof) and proof.units_per_day is not None else None
+
+
+LimitedKey = Annotated[str | None, Depends(limited_key)]
+"""What a request has to name, so that it counts for the limit of the API key that it was asked for with."""
 
 Caller = Annotated[Wallet, Depends(needs())]
 """The wallet that asks, signed in with itself."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import Response
 
 from discovery.protocol.errors import InvalidArgument
-from far_mesh.marketplace.auth.door import InferenceCaller
+from far_mesh.marketplace.auth.door import InferenceCaller, LimitedKey
 from far_mesh.marketplace.chain.amounts import units_to_far, units_to_wei
 from far_mesh.marketplace.channels.meter import VoucherNotice
 from far_mesh.marketplace.http import call_request, id_of_call, request_id_of
@@ -69,10 +70,15 @@ RequestName = Annotated[str, Depends(name_of_request)]
 
 @router.post("/distributed/generate", response_model=GenerateAnswer)
 async def generate(
-    request: Request, service: Service, wallet: InferenceCaller, name: RequestName, body: GenerateRequest
+    request: Request,
+    service: Service,
+    wallet: InferenceCaller,
+    key: LimitedKey,
+    name: RequestName,
+    body: GenerateRequest,
 ) -> Response | GenerateAnswer:
     """Generate text. With ``stream`` (the default) tokens come as server-sent events, and last the bill."""
-    run = await service.start(wallet, name, _wish(body))
+    run = await service.start(wallet, name, replace(_wish(body), api_key_id=key))
     if body.stream:
         return EventStream(
             run, events_of(run, lambda text: _token(text, run.request_id), lambda end: [_done(end)], _needed)

@@ -54,6 +54,7 @@ class Wish:
     tier: str = "standard"
     quote_id: str | None = None
     payment: Wanted = AS_IT_IS_BEST
+    api_key_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class InferenceService:
             ModelUnknown, UnsupportedParameter, InvalidArgument, ContextLengthExceeded, NoRoute, NotEnoughNodes,
                 QuoteInvalid, IntentRefused, ChannelUnknown, ChannelClosing, FeeMismatch: before any money moves.
             Conflict: there was a request of this name before.
-            InsufficientBalance, AllowanceTooLow, UnsettledLimit, VoucherNeeded: nothing was held.
+            InsufficientBalance, AllowanceTooLow, UnsettledLimit, VoucherNeeded, KeyLimitReached: nothing was held.
             SettlementDelayed, FarError: after it was given back.
         """
         order = await self._order(wallet, request_id, wish)
@@ -246,6 +247,7 @@ class InferenceService:
             cached_price_units=prices.cached,
             fee_bps=prices.fee_bps,
             held_units=price_of(Tokens(len(prompt_ids), options.max_tokens), prices),
+            api_key_id=wish.api_key_id,
         )
         paid = await self._till.pay(session, wish.payment, options.max_tokens)
         return Order(

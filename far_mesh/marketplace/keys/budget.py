@@ -7,33 +7,31 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
 
-from sqlalchemy import ColumnElement, case, update
+from sqlalchemy import ColumnElement, case, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from far_mesh.marketplace.auth.principal import KeyProof
 from far_mesh.marketplace.database import insert_if_absent
 from far_mesh.marketplace.errors import KeyLimitReached
-from far_mesh.marketplace.tables import api_key_days
+from far_mesh.marketplace.tables import api_key_days, api_keys
 
 
-async def reserve(connection: AsyncConnection, key: KeyProof, units: int, at: datetime) -> None:
-    """Count ``units`` of a request that begins. A key without a limit is not counted.
+async def reserve(connection: AsyncConnection, key_id: str, units: int, at: datetime) -> None:
+    """Count ``units`` of a request that begins. The key has a limit.
 
     Raises:
         KeyLimitReached: it would be more than may be spent today.
     """
-    if key.units_per_day is None:
-        return
     today = at.astimezone(UTC).date()
-    row = {"key_id": key.key_id, "day": today, "units": 0}
+    row = {"key_id": key_id, "day": today, "units": 0}
     await connection.execute(insert_if_absent(connection, api_key_days).values(**row))
-    fits = _of(key.key_id, at) & (api_key_days.c.units + units <= key.units_per_day)
+    limit = select(api_keys.c.units_per_day).where(api_keys.c.id == key_id).scalar_subquery()
+    fits = _of(key_id, at) & (api_key_days.c.units + units <= limit)
     more = update(api_key_days).where(fits).values(units=api_key_days.c.units + units)
     if (await connection.execute(more)).rowcount == 0:
         tomorrow = datetime.combine(today + timedelta(days=1), time(), UTC)
         raise KeyLimitReached(
-            f"this API key may spend {key.units_per_day} units a day; the request would hold {units}, and that is more "
-            "than is left until midnight UTC",
+            f"the request would hold {units} units, which is more than may still be spent with this API key until "
+            "midnight UTC",
             retry_after=(tomorrow - at).total_seconds(),
         )
 

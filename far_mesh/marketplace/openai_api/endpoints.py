@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
 
-from far_mesh.marketplace.auth.door import InferenceCaller
+from far_mesh.marketplace.auth.door import InferenceCaller, LimitedKey
 from far_mesh.marketplace.inference.endpoints import RequestName, Service
 from far_mesh.marketplace.inference.payment import wanted
 from far_mesh.marketplace.inference.run import Run
@@ -34,6 +34,7 @@ async def chat(
     request: Request,
     service: Service,
     wallet: InferenceCaller,
+    key: LimitedKey,
     name: RequestName,
     body: ChatRequest,
     x_far_payment: Annotated[str | None, Header(max_length=80)] = None,
@@ -41,7 +42,7 @@ async def chat(
 ) -> Response | ChatAnswer:
     """Answer a chat, at once or as a stream."""
     intent = None if x_far_escrow_intent is None else intents.from_header(x_far_escrow_intent)
-    wish = replace(wish_of(body), payment=wanted(x_far_payment, intent))
+    wish = replace(wish_of(body), payment=wanted(x_far_payment, intent), api_key_id=key)
     run = await service.start(wallet, name, wish)
     include_usage = body.stream_options is not None and body.stream_options.include_usage
     envelope = Envelope(run.request_id, body.model, int(time.time()), include_usage)

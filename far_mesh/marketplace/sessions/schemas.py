@@ -42,7 +42,8 @@ class Gateway:
 @dataclass(frozen=True)
 class NewSession:
     """A request that begins. Prices (units per token) and fee are frozen; ``held_units`` is the most it can cost.
-    ``channel_id`` is there when vouchers of a channel pay it."""
+    ``channel_id`` is there when vouchers of a channel pay it, ``api_key_id`` when it was asked for with an API key that
+    may spend only so much a day."""
 
     id: str
     request_id: str
@@ -57,6 +58,7 @@ class NewSession:
     held_units: int
     payment: Payment = field(default=Payment.ESCROW, kw_only=True)
     channel_id: str | None = field(default=None, kw_only=True)
+    api_key_id: str | None = field(default=None, kw_only=True)
 
     @property
     def prices(self) -> Prices:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.errors import Conflict, FeeMismatch
+from far_mesh.marketplace.keys import budget
 from far_mesh.marketplace.ledger import service as ledger
 from far_mesh.marketplace.ledger.schemas import Book
 from far_mesh.marketplace.ledger.split import Settlement, Tokens, settle
@@ -64,12 +65,15 @@ async def open_request(
 
     Raises:
         InsufficientBalance: that much is not available.
+        KeyLimitReached: it is more than may be spent today with the API key.
         Conflict: there is a request of this name already.
         Whatever ``choose`` raises.
     """
     source = Book.USER_CHANNEL if session.payment is Payment.CHANNEL else Book.USER_DEPOSIT
     if not await ledger.hold(connection, session.user_wallet, session.request_id, session.held_units, source):
         raise Conflict(f"{session.request_id} was asked for before: GET /api/inference/requests/{session.request_id}")
+    if session.api_key_id is not None:
+        await budget.reserve(connection, session.api_key_id, session.held_units, now())
     if choose is not None:
         session = replace(session, payment=choose(await owed(connection, session.user_wallet)))
     if session.payment is not Payment.ESCROW:
@@ -114,6 +118,7 @@ async def close_request(connection: AsyncConnection, request_id: str, work: Work
         await _capture(connection, session, divided)
     else:
         await _give_back(connection, session, "no work could be proven")
+    await _unspent(connection, session, session.held_units - outcome.cost_units)
     await sessions.add_contributions(connection, session, outcome.shares)
     await _end(connection, session, Status.COMPLETED, work, outcome, measured)
     return outcome
@@ -125,6 +130,7 @@ async def refund_request(connection: AsyncConnection, request_id: str, error_cod
     if session is None:
         return False
     await _give_back(connection, session, error_code)
+    await _unspent(connection, session, session.held_units)
     if session.channel_id is not None:
         await channels.captured(connection, session.channel_id, 0, session.counted_units)
     await sessions.change(
@@ -184,6 +190,11 @@ async def _capture(connection: AsyncConnection, session: Session, divided: Settl
     await ledger.payout_sent(connection, request_id, dict(wallets.amounts), wallets.fee, request_id)
     amounts = {"amounts": [list(amount) for amount in wallets.amounts]}
     await outbox.add(connection, Kind.RELEASE, request_id, session.user_wallet, amounts)
+
+
+async def _unspent(connection: AsyncConnection, session: Session, units: int) -> None:
+    if session.api_key_id is not None:
+        await budget.give_back(connection, session.api_key_id, units, session.started_at)
 
 
 async def _give_back(connection: AsyncConnection, session: Session, reason: str) -> None:

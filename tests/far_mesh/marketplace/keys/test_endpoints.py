@@ -136,3 +136,33 @@ def test_a_key_with_an_end_and_a_limit_says_so(user: User) -> None:
 @pytest.mark.parametrize("key_id", ["key_0", "%00", "x" * 500, "..%2f"])
 def test_a_key_that_is_not_there_is_not_found(user: User, key_id: str) -> None:
     assert user.http.delete(f"{KEYS}/{key_id}").status_code == 404
+
+
+def test_a_key_spends_no_more_than_its_limit_and_what_it_did_not_need_comes_back(user: User) -> None:
+    body = {"model_id": MODEL, "prompt": "Tell me a story", "max_tokens": 40, "stream": False}
+    generate, chat = "/api/inference/distributed/generate", "/v1/chat/completions"
+    plain = user.generate(max_tokens=40).json()
+    held, cost = plain["held_units"], plain["cost_units"]
+    assert 2 * cost < held
+    key = made(user, limits={"units_per_day": held + cost})
+    with httpx.Client(base_url=user.house.url, timeout=20, headers=by(key)) as client:
+        assert [client.post(generate, json=body).status_code for _ in range(2)] == [200, 200]
+        refused = client.post(generate, json=body)
+        assert error(refused, 429, "key_limit_reached")["type"] == "rate_limit_error"
+        assert 0 < int(refused.headers["retry-after"]) <= 86_400
+        talk = {"model": MODEL, "messages": [{"role": "user", "content": "Tell me a story"}], "max_tokens": 40}
+        error(client.post(chat, json=talk), 429, "key_limit_reached")
+    assert user.generate().status_code == 200  # the wallet itself has no such limit
+
+
+def test_a_request_that_fails_does_not_count(user: User) -> None:
+    house = user.house
+    assert isinstance(house.mesh, MeshDouble)
+    body = {"model_id": MODEL, "prompt": "Tell me a story", "max_tokens": 12, "stream": False}
+    key = made(user, limits={"units_per_day": user.generate().json()["held_units"]})
+    with httpx.Client(base_url=house.url, timeout=20, headers=by(key)) as client:
+        house.mesh.break_at = 2
+        for _ in range(3):
+            assert client.post("/api/inference/distributed/generate", json=body).status_code == 502
+        house.mesh.break_at = None
+        assert client.post("/api/inference/distributed/generate", json=body).status_code == 200
