@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -87,8 +88,7 @@ def balance(
         if gateway is None:
             _chain_balance(console, wallet, rpc, escrow)
             return
-        key = _key(keystore, password_file, wallet)
-        with _signed_in(gateway, domain, key) as market:
+        with _looking(gateway, domain, keystore, password_file, wallet) as (market, _):
             found = market.rewards(days)
         if json:
             console.event("balance", **found.model_dump(mode="json"))
@@ -116,19 +116,21 @@ def history(
 ) -> None:
     """List what your nodes did and what became of the money, newest first."""
     with _command(json) as console:
+        from discovery.protocol.errors import InvalidArgument
         from far_node.rewards.check import Check, not_in_history
         from far_node.rewards.display import tell_history, tell_missing
         from far_node.rewards.kept import read_kept
 
         kept = None if receipts is None else read_kept(receipts)
-        key = _key(keystore, password_file, wallet)
-        with _signed_in(gateway, domain, key) as market:
+        if check and wallet is None and _looks_only(keystore):
+            raise InvalidArgument("pass --wallet: with an API key alone the gateway would say whose lines are proven")
+        with _looking(gateway, domain, keystore, password_file, wallet) as (market, owner):
             told = market.history(receipts=check or kept is not None)
             lines = list(told if kept is not None else _first(told, limit))
             checked = None
             if check:
                 with _escrow(rpc, escrow, market.rewards(1)) as contract:
-                    checked = list(Check(key.wallet, market, contract).lines(lines))
+                    checked = list(Check(owner, market, contract).lines(lines))
         is_good = tell_history(console, lines, checked, limit)
         if kept is not None:
             tell_missing(console, len(kept), not_in_history(kept, lines))
@@ -265,6 +267,36 @@ def _key(keystore: Path | None, password_file: Path | None, wallet: str | None) 
     return key
 
 
+def _looks_only(keystore: Path | None) -> bool:
+    """Whether there is an API key and no key of the wallet."""
+    from far_node.rewards.wallet import KEY_VARIABLE, api_key
+
+    return keystore is None and not os.environ.get(KEY_VARIABLE) and api_key() is not None
+
+
+@contextmanager
+def _looking(
+    gateway: str | None, domain: str | None, keystore: Path | None, password_file: Path | None, wallet: str | None
+) -> Iterator[tuple[Gateway, str]]:
+    """A gateway that tells us everything, and about which wallet: by the wallet's key, or by an API key."""
+    from discovery.protocol.ids import check_wallet
+    from far_node.rewards.errors import WalletKeyUnusable
+    from far_node.rewards.gateway import Gateway
+    from far_node.rewards.wallet import api_key
+
+    if not _looks_only(keystore):
+        key = _key(keystore, password_file, wallet)
+        with _signed_in(gateway, domain, key) as market:
+            yield market, key.wallet
+        return
+    with Gateway(_needed(gateway), domain) as market:
+        market.use_key(api_key() or "")
+        owner = check_wallet(market.rewards(1).wallet_address)
+        if wallet is not None and check_wallet(wallet) != owner:
+            raise WalletKeyUnusable(f"this is an API key of {owner}, not one of {check_wallet(wallet)}")
+        yield market, owner
+
+
 def _password(file: Path | None) -> str:
     from far_node.rewards.errors import WalletKeyUnusable
 
@@ -280,14 +312,19 @@ def _password(file: Path | None) -> str:
 
 @contextmanager
 def _signed_in(gateway: str | None, domain: str | None, key: WalletKey) -> Iterator[Gateway]:
-    from discovery.protocol.errors import InvalidArgument
     from far_node.rewards.gateway import Gateway
+
+    with Gateway(_needed(gateway), domain) as market:
+        market.sign_in(key)
+        yield market
+
+
+def _needed(gateway: str | None) -> str:
+    from discovery.protocol.errors import InvalidArgument
 
     if gateway is None:
         raise InvalidArgument("pass --gateway: the address of the marketplace that pays you")
-    with Gateway(gateway, domain) as market:
-        market.sign_in(key)
-        yield market
+    return gateway
 
 
 @contextmanager

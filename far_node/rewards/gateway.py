@@ -68,6 +68,10 @@ class Gateway:
         token = self._ask("POST", "/api/auth/login", SignedIn, json=login).token
         self._http.headers["authorization"] = f"Bearer {token}"
 
+    def use_key(self, api_key: str) -> None:
+        """Ask with an API key of the scope ``provider``, which can see everything and take out nothing."""
+        self._http.headers["authorization"] = f"Bearer {api_key}"
+
     def rewards(self, days: int) -> Rewards:
         """All of the wallet's money. Raises as :meth:`sign_in`."""
         return self._get("/api/provider/rewards", Rewards, days=days)

@@ -16,8 +16,10 @@ from discovery.protocol.ids import Wallet, check_wallet
 from far_node.rewards.errors import WalletKeyUnusable
 
 KEY_VARIABLE = "FAR_WALLET_KEY"
+API_KEY_VARIABLE = "FAR_API_KEY"
 MAX_KEYSTORE_BYTES = 65_536
 
+_API_KEY = re.compile(r"[\w.~+/=-]{8,512}\Z", re.ASCII)
 _KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}\Z")
 
 
@@ -59,6 +61,18 @@ def open_key(keystore: Path | None, ask_password: Callable[[], str]) -> WalletKe
     if not _KEY.match(text):
         raise WalletKeyUnusable(f"{KEY_VARIABLE} is not a private key: 64 hexadecimal digits are expected")
     return WalletKey(text)
+
+
+def api_key() -> str | None:
+    """The key in ``FAR_API_KEY``, with which one can look and not take.
+
+    Raises:
+        WalletKeyUnusable: what is there is none.
+    """
+    text = os.environ.get(API_KEY_VARIABLE, "").strip()
+    if text and not _API_KEY.match(text):
+        raise WalletKeyUnusable(f"{API_KEY_VARIABLE} is not an API key")
+    return text or None
 
 
 def _opened(keystore: Path, ask_password: Callable[[], str]) -> bytes:

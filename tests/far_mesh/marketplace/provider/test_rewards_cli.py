@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from eth_account import Account
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 from typer.testing import CliRunner, Result
 
 import far_node.cli
@@ -21,10 +21,10 @@ from far_mesh.contributions import Contribution
 from far_mesh.marketplace.chain.client import address_of
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.sessions.schemas import Share
-from far_mesh.marketplace.tables import chain_outbox, node_contributions, payout_leaves
+from far_mesh.marketplace.tables import chain_outbox, inference_sessions, node_contributions, payout_leaves
 from far_node.rewards.kept import ReceiptShelf
 from tests.far_mesh.marketplace.doubles import MeshDouble, Node
-from tests.far_mesh.marketplace.house import GAS_WEI, House, LiveChain, Loop, rpc
+from tests.far_mesh.marketplace.house import GAS_WEI, House, LiveChain, Loop, rpc, sign_in
 from tests.far_mesh.marketplace.provider.works import settle, share, work
 from tests.support.documents import key_of, receipt, signed_announcement, wallet_of
 
@@ -190,6 +190,29 @@ def test_what_was_earned_is_seen_proven_and_taken_out_to_the_unit(place: Place, 
     assert nothing["event"] == "nothing"
 
 
+def test_an_api_key_looks_and_cannot_take(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [place.house.user().generate()]
+    place.settle()
+    with httpx.Client(base_url=place.house.url, timeout=20) as http:
+        http.headers["authorization"] = f"Bearer {sign_in(http, ANN_KEY)['token']}"
+        made = http.post("/api/account/keys", json={"name": "looker", "scopes": ["provider"]})
+    monkeypatch.setenv("FAR_API_KEY", made.json()["key"])
+    (found,) = place.told("balance", key="")
+    assert (found["wallet_address"], found["paid_units"]) == (ANN, earned(answers, ANN))
+    *_, checked = place.told("history", "--check", "--wallet", ANN, key="")
+    assert checked["proven"]["lines"] == 2
+    assert place.refused("history", "--check", key="")[0] == "invalid_argument"
+    assert place.refused("balance", "--wallet", BOB, key="") == (
+        "wallet_key_unusable",
+        f"this is an API key of {ANN}, not one of {BOB}",
+    )
+    assert place.refused("withdraw", key="")[0] == "wallet_key_unusable"
+    monkeypatch.setenv("FAR_API_KEY", "far_" + "0" * 40)
+    assert place.refused("balance", key="")[0] == "unauthorized"
+    monkeypatch.setenv("FAR_API_KEY", "no\nkey at all")
+    assert place.refused("balance", key="") == ("wallet_key_unusable", "FAR_API_KEY is not an API key")
+
+
 def test_people_get_tables_and_bars(place: Place) -> None:
     answers = [place.house.user().generate()]
     place.settle()
@@ -218,16 +241,29 @@ def test_a_release_is_proven_by_its_transaction_and_serves_one_request_only(plac
 
 def test_a_gateway_that_lies_is_found_out(place: Place) -> None:
     user = place.house.user()
-    user.generate()
+    names = [user.generate().json()["request_id"] for _ in range(2)]
     place.settle()
-    line = node_contributions.c
-    place.write(
-        update(node_contributions).where(line.wallet_address == ANN).values(payment_units=line.payment_units + 1)
-    )
+    line, added = node_contributions.c, {names[0]: 1, names[1]: -1}
+    for name, units in added.items():  # the sum stays, so only the proofs can tell
+        of_request = line.session_id.in_(select(inference_sessions.c.id).where(inference_sessions.c.request_id == name))
+        hers = of_request & (line.wallet_address == ANN) & (line.first_block == 0)
+        place.write(update(node_contributions).where(hers).values(payment_units=line.payment_units + units))
     *lines, checked = place.told("history", "--check", exit_code=3)
-    assert {line["verdict"] for line in lines} == {"unproven"}
-    assert "its lines are" in lines[0]["why"]
-    assert checked["unproven"]["lines"] == 2
+    assert {line["why"] for line in lines} == {"batch 1 holds no line that proves it"}
+    assert checked["unproven"]["lines"] == 4
+
+
+def test_a_line_that_was_left_out_is_missed(place: Place) -> None:
+    user = place.house.user()
+    for _ in range(2):
+        user.generate()
+    place.settle()
+    hers = node_contributions.c.wallet_address == ANN
+    newest = select(node_contributions.c.id).where(hers).order_by(node_contributions.c.id.desc()).limit(1)
+    place.write(delete(node_contributions).where(node_contributions.c.id.in_(newest.scalar_subquery())))
+    *lines, _ = place.told("history", "--check", exit_code=3)
+    assert len(lines) == 3
+    assert all("batch 1 credited" in line["why"] and "its lines are" in line["why"] for line in lines)
 
 
 def test_paid_is_not_believed_before_the_chain_says_so(place: Place) -> None:
