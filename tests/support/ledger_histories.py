@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,6 +23,15 @@ from far_mesh.marketplace.tables import entries
 
 FEE = Account(Book.PLATFORM_FEE, PLATFORM)
 ACTS_OF_A_HISTORY = 10
+
+_TOLD = (
+    (Told.WITHDRAWAL, service.withdrawal_seen, Book.USER_DEPOSIT, Book.CHAIN),
+    (Told.CHANNEL_FUNDED, service.channel_funded, Book.USER_DEPOSIT, Book.USER_CHANNEL),
+    (Told.CHANNEL_FUNDED, service.channel_funded, Book.USER_DEPOSIT, Book.USER_CHANNEL),
+    (Told.CHANNEL_CLOSED, service.channel_closed, Book.USER_CHANNEL, Book.USER_DEPOSIT),
+    (Told.ESCROW_LOCKED, service.escrow_locked, Book.USER_DEPOSIT, Book.CHAIN),
+    (Told.ESCROW_RETURNED, service.escrow_returned, Book.CHAIN, Book.USER_DEPOSIT),
+)
 
 Do = Callable[[AsyncConnection], Awaitable[bool]]
 Lines = dict[Account, int]
@@ -41,6 +50,8 @@ class Act:
     do: Do
     lines: Mapping[Account, int]
     spends: tuple[Account, ...] = ()
+    after: str | None = None
+    """The key of what must have been done before."""
 
 
 @dataclass
@@ -62,7 +73,7 @@ class History:
         self._balances: Lines = defaultdict(int)
         self._overdrawn: set[Account] = set()
         self._done: dict[str, Act] = {}
-        self._held: dict[str, tuple[str, int]] = {}
+        self._held: dict[str, tuple[Account, int]] = {}
         self._captured: dict[str, Settlement[str]] = {}
         self._payouts: dict[str, dict[Account, int]] = {}
 
@@ -70,8 +81,8 @@ class History:
         """All of it."""
         choices = [
             self._deposit, self._deposit, self._hold, self._hold, self._hold, self._capture, self._capture,
-            self._release, self._refund, self._send, self._send, self._confirm, self._return, self._slash,
-            self._withdraw, self._vanish, self._adjust,
+            self._release, self._refund, self._send, self._send, self._confirm, self._confirm, self._return,
+            self._give_up, self._slash, self._told, self._told, self._vanish, self._adjust,
         ]  # fmt: skip
         await self._try(self._deposit())
         for _ in range(ACTS_OF_A_HISTORY - 1):
@@ -119,6 +130,8 @@ class History:
         if before is not None:
             same = before.kind == act.kind and _nonzero(before.lines) == _nonzero(act.lines)
             return "again" if same else "conflict"
+        if act.after is not None and act.after not in self._done:
+            return "conflict"
         taken = {account: act.lines.get(account, 0) for account in act.spends}
         if any(units and self._balances[account] + units < 0 for account, units in taken.items()):
             return "too little"
@@ -142,31 +155,34 @@ class History:
         lines = {Account(Book.CHAIN, user): -units, Account(Book.USER_DEPOSIT, user): units}
         return self._act(f"deposit {event}", lambda c: service.deposit_seen(c, user, units, event), lines)
 
-    def _withdraw(self) -> Act:
-        user, event, units = self._dice.choice(self._users), self._new("out"), self._units() // 4
-        deposit = Account(Book.USER_DEPOSIT, user)
-        self._overdrawn.add(deposit)
-        lines = {deposit: -units, Account(Book.CHAIN, user): units}
-        return self._act(f"withdraw {event}", lambda c: service.withdrawal_seen(c, user, units, event), lines)
+    def _told(self) -> Act:
+        """Whatever else the chain tells of a user's money: it has happened, whatever is left."""
+        user, units = self._dice.choice(self._users), self._units() // 4
+        told, book, source, target = self._dice.choice(_TOLD)
+        event = self._new(told)
+        lines = {Account(source, user): -units, Account(target, user): units}
+        self._overdrawn.add(Account(source, user))
+        return self._act(f"{told} {event}", lambda c: book(c, user, units, event), lines)
 
     def _vanish(self) -> Act | None:
-        deposits = [act for key, act in self._done.items() if "/deposit " in key]
-        if not deposits:
+        """The chain takes back what it told, once."""
+        told = [act for key, act in self._done.items() if key.removeprefix(f"{self._name}/").split(" ")[0] in set(Told)]
+        if not told:
             return None
-        deposit = self._dice.choice(deposits)
-        event = deposit.key.removeprefix(f"{self._name}/deposit ")
-        (account,) = [one for one, units in deposit.lines.items() if units > 0]
-        self._overdrawn.add(account)
-        lines = {one: -amount for one, amount in deposit.lines.items()}
-        return self._act(f"vanish {event}", lambda c: service.event_vanished(c, Told.DEPOSIT, event), lines)
+        act = self._dice.choice(told)
+        word, event = act.key.removeprefix(f"{self._name}/").split(" ")
+        lines = {account: -units for account, units in act.lines.items()}
+        self._overdrawn |= {account for account, units in lines.items() if units < 0}
+        return self._act(f"vanish {word} {event}", lambda c: service.event_vanished(c, Told(word), event), lines)
 
     def _hold(self) -> Act:
         user, request, units = self._dice.choice(self._users), self._new("req"), self._units() // 2 + 1
-        deposit = Account(Book.USER_DEPOSIT, user)
-        lines = {deposit: -units, Account(Book.USER_HOLD, user): units}
-        act = self._act(f"hold {request}", lambda c: service.hold(c, user, request, units), lines, deposit)
+        book = self._dice.choice([Book.USER_DEPOSIT, Book.USER_DEPOSIT, Book.USER_CHANNEL])
+        source = Account(book, user)
+        lines = {source: -units, Account(Book.USER_HOLD, user): units}
+        act = self._act(f"hold {request}", lambda c: service.hold(c, user, request, units, book), lines, source)
         if self._expected(act) == "done":
-            self._held[request] = (user, units)
+            self._held[request] = (source, units)
         return act
 
     def _open(self) -> str | None:
@@ -177,7 +193,7 @@ class History:
     def _capture(self) -> Act | None:
         if (request := self._open()) is None:
             return None
-        user, held = self._held[request]
+        (source, held), user = self._held[request], self._held[request][0].owner
         work = [(provider, self._dice.randrange(50)) for provider in self._providers]
         tokens = Tokens(self._dice.randrange(20), self._dice.randrange(20), self._dice.randrange(20))
         prices = Prices(self._dice.randrange(30), self._dice.randrange(60), self._dice.randrange(10), 2_000)
@@ -186,7 +202,7 @@ class History:
         for provider, units in divided.amounts:
             lines[Account(Book.PROVIDER_EARNED, provider)] += units
         lines[FEE] += divided.fee
-        lines[Account(Book.USER_DEPOSIT, user)] += divided.refund
+        lines[source] += divided.refund
         if f"{self._name}/close {request}" not in self._done:
             self._captured[request] = divided
         return self._act(
@@ -196,8 +212,8 @@ class History:
     def _release(self) -> Act | None:
         if (request := self._open()) is None or request in self._captured:
             return None
-        user, held = self._held[request]
-        lines = {Account(Book.USER_HOLD, user): -held, Account(Book.USER_DEPOSIT, user): held}
+        (source, held), user = self._held[request], self._held[request][0].owner
+        lines = {Account(Book.USER_HOLD, user): -held, source: held}
         return self._act(
             f"close {request}", lambda c: service.release_hold(c, user, request, "nothing came"), lines, kind="release"
         )
@@ -207,7 +223,7 @@ class History:
         if not captured:
             return None
         request = self._dice.choice(captured)
-        user, divided = self._held[request][0], self._captured[request]
+        user, divided = self._held[request][0].owner, self._captured[request]
         amounts = {
             Account(Book.PROVIDER_EARNED, provider): self._dice.randint(0, units) for provider, units in divided.amounts
         }
@@ -241,26 +257,51 @@ class History:
         ]
         return self._dice.choice(sent) if sent else None
 
+    def _times(self, payout: str) -> int:
+        """How often a payout has vanished, or once more than that."""
+        times = sum(f"{self._name}/gone {payout} {index}" in self._done for index in range(1, ACTS_OF_A_HISTORY))
+        return times + (self._dice.random() < 0.1)
+
+    def _end(self, payout: str, times: int, do: Do, lines: Mapping[Account, int], kind: str) -> Act:
+        after = f"{self._name}/gone {payout} {times}" if times else None
+        return replace(self._act(f"end {payout} {times}", do, lines, kind=kind), after=after)
+
     def _confirm(self) -> Act | None:
         if (payout := self._sent()) is None:
             return None
-        rounding = self._dice.choice([0, 0, 1])
+        rounding, times = self._dice.choice([0, 0, 1]), self._times(payout)
         lines: Lines = defaultdict(int)
         for account, units in self._payouts[payout].items():
             lines[account] -= units
             lines[Account(Book.PROVIDER_PAID, account.owner)] += units
         lines[Account(Book.ROUNDING, PLATFORM)] -= rounding
         lines[Account(Book.PLATFORM_PAID, PLATFORM)] += rounding
-        return self._act(f"end {payout}", lambda c: service.payout_confirmed(c, payout, rounding), lines)
+        return self._end(
+            payout, times, lambda c: service.payout_confirmed(c, payout, rounding, vanished=times), lines, "confirmed"
+        )
 
     def _return(self) -> Act | None:
         if (payout := self._sent()) is None:
             return None
+        times = self._times(payout)
         lines: Lines = {}
         for account, units in self._payouts[payout].items():
             lines[account] = -units
             lines[Account(Book.PROVIDER_EARNED, account.owner)] = units
-        return self._act(f"end {payout}", lambda c: service.payout_returned(c, payout, "the chain refuses"), lines)
+        return self._end(
+            payout, times, lambda c: service.payout_returned(c, payout, "refused", vanished=times), lines, "returned"
+        )
+
+    def _give_up(self) -> Act | None:
+        """The chain gives up the block in which it had paid."""
+        if (payout := self._sent()) is None:
+            return None
+        times = self._times(payout) + 1
+        before = self._done.get(f"{self._name}/end {payout} {times - 1}")
+        lines = {account: -units for account, units in before.lines.items()} if before else {}
+        after = before.key if before and before.kind == "confirmed" else "what was never done"
+        act = self._act(f"gone {payout} {times}", lambda c: service.payout_vanished(c, payout, times), lines)
+        return replace(act, after=after)
 
     def _slash(self) -> Act:
         provider, user, evidence = self._dice.choice(self._providers), self._dice.choice(self._users), self._new("deed")

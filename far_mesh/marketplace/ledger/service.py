@@ -240,10 +240,10 @@ async def payout_confirmed(
     has vanished before.
 
     Raises:
-        Conflict: it was never sent, or was returned.
+        Conflict: it was never sent, was returned, or has not vanished so often.
     """
     lines: dict[Account, int] = defaultdict(int)
-    sent = await _in_flight(connection, payout_id)
+    sent = await _in_flight(connection, payout_id, vanished)
     for owner, units in sent.items():
         _move(lines, Account(Book.IN_FLIGHT, owner), _paid(owner), units)
     _move(lines, ROUNDING, _paid(PLATFORM), rounding)
@@ -256,7 +256,7 @@ async def payout_vanished(connection: AsyncConnection, payout_id: str, vanished:
     Raises:
         Conflict: it had not been paid.
     """
-    key = f"payout:{payout_id}:vanished:{vanished}"
+    key = _vanished(payout_id, vanished)
     before = await repository.posted(connection, _end(payout_id, vanished - 1))
     if before is None or before.kind != "payout_confirmed":
         raise Conflict(f"the payout {payout_id} was not paid", payout_id=payout_id)
@@ -268,10 +268,10 @@ async def payout_returned(connection: AsyncConnection, payout_id: str, reason: s
     """The chain will never pay this: it is owed again. ``vanished`` as in :func:`payout_confirmed`.
 
     Raises:
-        Conflict: it was never sent, or has been paid.
+        Conflict: it was never sent, has been paid, or has not vanished so often.
     """
     lines: dict[Account, int] = {}
-    for owner, units in (await _in_flight(connection, payout_id)).items():
+    for owner, units in (await _in_flight(connection, payout_id, vanished)).items():
         owed = FEE if owner == PLATFORM else Account(Book.PROVIDER_EARNED, owner)
         _move(lines, Account(Book.IN_FLIGHT, owner), owed, units)
     return await _post(connection, Posting(_end(payout_id, vanished), "payout_returned", reason, lines))
@@ -285,10 +285,16 @@ def _paid(owner: str) -> Account:
     return Account(Book.PLATFORM_PAID if owner == PLATFORM else Book.PROVIDER_PAID, owner)
 
 
-async def _in_flight(connection: AsyncConnection, payout_id: str) -> dict[str, int]:
+def _vanished(payout_id: str, times: int) -> str:
+    return f"payout:{payout_id}:vanished:{times}"
+
+
+async def _in_flight(connection: AsyncConnection, payout_id: str, vanished: int) -> dict[str, int]:
     sent = await repository.lines_of(connection, f"payout:{payout_id}:sent")
     if not sent:
         raise Conflict(f"there is no payout {payout_id}", payout_id=payout_id)
+    if vanished and await repository.posted(connection, _vanished(payout_id, vanished)) is None:
+        raise Conflict(f"the payout {payout_id} has not vanished {vanished} times", payout_id=payout_id)
     return {account.owner: units for account, units in sent.items() if account.kind is Book.IN_FLIGHT}
 
 
