@@ -21,6 +21,7 @@ from far_mesh.marketplace.account import repository
 from far_mesh.marketplace.account.repository import BookedEvent, NewEvent
 from far_mesh.marketplace.chain.amounts import WEI_PER_UNIT, wei_to_units, wei_to_units_up
 from far_mesh.marketplace.chain.client import EscrowEvent
+from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.errors import Conflict
 from far_mesh.marketplace.ledger import service as ledger
 from far_mesh.marketplace.ledger.schemas import Told
@@ -267,6 +268,7 @@ async def _open(connection: AsyncConnection, domain: Domain, channel: Channel) -
         await channels.opened(connection, domain, channel)
     except Conflict:
         # Opened, used, given up with its block, and opened anew with another key: nothing is served over it.
+        await channels.closing(connection, domain, channel.channel_id, now())
         log.error("channel_conflict", channel_id=channel.channel_id, wallet=channel.user)
 
 

@@ -161,7 +161,9 @@ async def test_a_channel_that_comes_back_with_another_key_stops_nobody(rich: Ben
     await open_channel(rich, key=str(Account.create().key.to_0x_hex()))
     await rich.wallet.deposit(5)
     await rich.look()
-    assert (await channel(rich)).signer == address_of(KEY)
+    found = await channel(rich)
+    assert found.signer == address_of(KEY)
+    assert found.closes_at is not None  # no voucher of that key can be redeemed any more
     assert await rich.balance() == Balance(available=605, held=0, deposited=1_005, in_channels=400)
 
 
