@@ -27,6 +27,7 @@ from far_mesh.model.grammar import Grammars
 from far_mesh.model.private import LocalBlocks, LocalText
 from far_mesh.model.sampler import Likelihood, Noise, Sampler, likelihood
 from far_mesh.model.tokens import Prompt, TextStream, Tokens
+from far_mesh.model.tools import Tool, ToolFormat
 from far_mesh.opener import ModelFacts, OnMended, SessionOpener, Swarm
 from far_mesh.receipts_file import Evidence
 from far_mesh.route import RouteHop
@@ -207,9 +208,19 @@ class Mesh:
         """Longest prompt and answer together, in tokens."""
         return self._model.facts.context_length
 
-    def encode(self, prompt: Prompt, *, raw: bool = False) -> list[int]:
+    @property
+    def tool_format(self) -> ToolFormat | None:
+        """How the model writes calls of tools, if it does in a way that is known."""
+        return self._model.tokens.tool_format
+
+    @property
+    def tool_marks(self) -> dict[str, int]:
+        """Special tokens in that: they go into ``shown_tokens`` for calls to be read, and into the format's grammar."""
+        return self._model.tokens.tool_marks
+
+    def encode(self, prompt: Prompt, *, raw: bool = False, tools: Sequence[Tool] | None = None) -> list[int]:
         """Token ids of a prompt: see :meth:`far_mesh.model.tokens.Tokens.encode`."""
-        return self._model.tokens.encode(prompt, raw=raw)
+        return self._model.tokens.encode(prompt, raw=raw, tools=tools)
 
     async def nodes(self) -> list[SignedAnnouncement]:
         """Live announcements of the nodes that serve this model."""

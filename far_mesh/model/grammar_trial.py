@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 CPU_SECONDS = 2
 STEP_SECONDS = 0.25
@@ -39,7 +39,8 @@ def limits() -> LLParserLimits:
 
 def try_out(grammar: str, vocabulary: int) -> str:
     """What is wrong with a grammar in llguidance's form; nothing, if it can be used."""
-    tokens = LLTokenizer("byte", n_vocab=vocabulary)
+    names_tokens = "<[" in grammar
+    tokens = LLTokenizer(TokenizerWrapper(_Bytes(vocabulary))) if names_tokens else LLTokenizer("byte")
     matcher = LLMatcher(tokens, grammar, log_level=0, limits=limits())
     if matcher.is_error():
         return matcher.get_error()
@@ -51,6 +52,23 @@ def try_out(grammar: str, vocabulary: int) -> str:
     return ""
 
 
+class _Bytes:
+    """Bytes for tokens, and behind them as many special ones as there may be in a grammar."""
+
+    def __init__(self, vocabulary: int) -> None:
+        size = max(vocabulary, 257)
+        self.tokens = [bytes([index]) for index in range(256)] + [b"<%d>" % index for index in range(256, size)]
+        self.special_token_ids = list(range(256, size))
+        self.eos_token_id, self.bos_token_id = 256, None
+
+    def __call__(self, text: bytes) -> list[int]:
+        return list(text)
+
+
+def _set_bits(mask: bytes) -> list[int]:
+    return [8 * place + bit for place, byte in enumerate(mask) if byte for bit in range(8) if byte >> bit & 1]
+
+
 def _write(matcher: LLMatcher, luck: random.Random, until: float) -> str:
     for _ in range(_STEPS):
         began = time.process_time()
@@ -59,7 +77,7 @@ def _write(matcher: LLMatcher, luck: random.Random, until: float) -> str:
             return "it takes too long for a token"
         if matcher.is_stopped() or time.process_time() > until:
             break
-        allowed = [index for index in range(256) if mask[index // 8] >> index % 8 & 1]
+        allowed = _set_bits(mask[:32]) or _set_bits(mask)
         if not allowed or not matcher.consume_token(luck.choice(allowed)):
             break
     return matcher.get_error()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -11,11 +12,22 @@ from llguidance.hf import from_tokenizer
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig
 
 from discovery.protocol.errors import InvalidArgument
+from far_mesh.model.tools import FORMATS, Tool, ToolCall, ToolFormat, ToolStream, check_tools, with_arguments_parsed
 from far_node.blocks.source import ModelSource
 from far_node.errors import ModelUnsupported
 
-Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]
-"""A text, token ids, or chat messages (``{"role", "content"}``)."""
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
+"""A text, token ids, or chat messages (``{"role", "content"}``, and what calls of tools add to them)."""
+
+_PROBE = ToolCall("get_example", '{"number": 7}')
+_PROBE_TOOL: Tool = {
+    "type": "function",
+    "function": {
+        "name": _PROBE.name,
+        "description": "An example.",
+        "parameters": {"type": "object", "properties": {"number": {"type": "integer"}}},
+    },
+}
 
 _UNFINISHED = "\ufffd"
 
@@ -69,15 +81,44 @@ class Tokens:
         ours, theirs = self._tokenizer.get_vocab(), other._tokenizer.get_vocab()
         return bool(ours == theirs)
 
-    def encode(self, prompt: Prompt, *, raw: bool = False) -> list[int]:
+    @cached_property
+    def tool_format(self) -> ToolFormat | None:
+        """How the model writes calls of tools, by what its chat template makes of one; None: in no way known here."""
+        question = {"role": "user", "content": "Example?"}
+        call = {"name": _PROBE.name, "arguments": json.loads(_PROBE.arguments)}
+        called = {"role": "assistant", "tool_calls": [{"type": "function", "id": "example00", "function": call}]}
+        try:
+            before = self._rendered([question], [_PROBE_TOOL])
+            after = self._rendered([question, called], [_PROBE_TOOL], add_generation_prompt=False)
+            if _PROBE.name not in before:
+                return None
+        except InvalidArgument:
+            return None
+        written = after.removeprefix(before)
+        for end in self.end_ids:
+            written = written.partition(self._tokenizer.convert_ids_to_tokens(end))[0]
+        return next((one for one in FORMATS if _calls(one, written) == (_PROBE,)), None)
+
+    @property
+    def tool_marks(self) -> dict[str, int]:
+        """Those marks of the format that are special tokens, which have to be shown for calls to be read."""
+        marks = () if self.tool_format is None else self.tool_format.marks
+        ids = {mark: self._tokenizer.convert_tokens_to_ids(mark) for mark in marks}
+        return {mark: token for mark, token in ids.items() if token in self._tokenizer.all_special_ids}
+
+    def encode(self, prompt: Prompt, *, raw: bool = False, tools: Sequence[Tool] | None = None) -> list[int]:
         """Token ids of a prompt.
 
         A text for a model with a chat template becomes a user's message, unless ``raw``; ids are taken as they are.
 
+        Args:
+            tools: what the model may call; told to it by its chat template.
+
         Raises:
-            InvalidArgument: nothing in it, ids outside the vocabulary, or messages the template refuses.
+            InvalidArgument: nothing in it, ids outside the vocabulary, messages the template refuses, or tools where
+                it knows of none.
         """
-        ids = self._ids(prompt, raw)
+        ids = self._ids(prompt, raw, tools)
         if not ids:
             raise InvalidArgument("the prompt is empty", param="prompt")
         return ids
@@ -94,36 +135,58 @@ class Tokens:
                 begin = index + 1
         return "".join([*parts, self.decode(ids[begin:])])
 
-    def _ids(self, prompt: Prompt, raw: bool) -> list[int]:
+    def _ids(self, prompt: Prompt, raw: bool, tools: Sequence[Tool] | None) -> list[int]:
         if isinstance(prompt, str):
             if not prompt:
                 return []
             if self.has_chat_template and not raw:
-                return self._chat([{"role": "user", "content": prompt}])
+                return self._chat([{"role": "user", "content": prompt}], tools)
+            _refuse_tools(tools)
             return self._tokenized(prompt)
         ids = [item for item in prompt if isinstance(item, int)]
         messages = [dict(item) for item in prompt if not isinstance(item, int)]
         if ids and messages:
             raise InvalidArgument("a prompt is token ids or messages, not both", param="prompt")
-        return self._chat(messages) if messages else self._checked(ids)
+        if messages:
+            return self._chat(messages, tools)
+        _refuse_tools(tools)
+        return self._checked(ids)
 
     def _checked(self, ids: list[int]) -> list[int]:
         if not all(0 <= item < self.vocabulary for item in ids):
             raise InvalidArgument(f"token ids lie from 0 to {self.vocabulary - 1}", param="prompt")
         return ids
 
-    def _chat(self, messages: list[dict[str, str]]) -> list[int]:
-        from jinja2 import TemplateError
-
+    def _chat(self, messages: list[dict[str, Any]], tools: Sequence[Tool] | None) -> list[int]:
         if not self.has_chat_template:
             raise InvalidArgument("this model has no chat template; send a text instead of messages", param="messages")
+        if tools is not None:
+            check_tools(tools)
+            if self.tool_format is None:
+                raise InvalidArgument(
+                    "this model's chat template knows of no tools, or writes calls in a way that is not known here",
+                    param="tools",
+                )
+        text = self._rendered(list(with_arguments_parsed(messages)), tools)
+        return self._tokenized(text, add_special_tokens=False)
+
+    def _rendered(
+        self, messages: list[dict[str, Any]], tools: Sequence[Tool] | None, *, add_generation_prompt: bool = True
+    ) -> str:
+        from jinja2 import TemplateError
+
         try:
-            text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        except (TemplateError, KeyError, TypeError, ValueError) as error:
+            text: str = self._tokenizer.apply_chat_template(
+                messages,
+                tools=None if tools is None else [dict(tool) for tool in tools],
+                add_generation_prompt=add_generation_prompt,
+                tokenize=False,
+            )
+        except (TemplateError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise InvalidArgument(
                 f"the model's chat template refuses the messages: {error}", param="messages"
             ) from None
-        return self._tokenized(text, add_special_tokens=False)
+        return text
 
     def _tokenized(self, text: str, **options: bool) -> list[int]:
         try:
@@ -193,6 +256,16 @@ class TextStream:
         keep = max((_overlap(text, word) for word in self._stop), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
+
+
+def _refuse_tools(tools: Sequence[Tool] | None) -> None:
+    if tools is not None:
+        raise InvalidArgument("tools are told to a model by its chat template; send messages", param="tools")
+
+
+def _calls(format: ToolFormat, text: str) -> tuple[ToolCall, ...]:
+    stream = ToolStream(format)
+    return (*stream.push(text).calls, *stream.flush().calls)
 
 
 def _overlap(text: str, word: str) -> int:

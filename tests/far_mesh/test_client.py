@@ -19,7 +19,7 @@ from torch import Tensor
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.messages import Message, Opened, Step
 from far_mesh.client import Checkpoint, Generation, Mesh, Token, _Head, _Question
-from far_mesh.config import GenerationOptions, MeshConfig
+from far_mesh.config import GenerationOptions, Grammar, MeshConfig
 from far_mesh.errors import ContextLengthExceeded, NoRoute, NotADraw
 from far_mesh.session import Mended
 from far_node.blocks.load import load_blocks
@@ -210,6 +210,91 @@ class TestGenerate:
         assert amounts == sorted(set(amounts))
         assert amounts[-1] < result.expected_token_layers
         await mesh.close()
+
+
+class TestLogprobs:
+    """What the model itself thinks of its tokens."""
+
+    async def test_they_are_those_of_plain_transformers(self, mesh: Mesh, talker: Path) -> None:
+        options = GenerationOptions(max_tokens=25, temperature=0.8, top_k=20, seed=2, logit_bias={5: -100}, logprobs=5)
+        prompt, whole = mesh.encode(PROMPT), whole_model(talker)
+        tokens = await tokens_of(mesh, prompt, options)
+        ids = torch.tensor([prompt + [token.id for token in tokens]])
+        with torch.inference_mode():
+            expected = torch.log_softmax(whole(ids).logits[0], dim=-1)[len(prompt) - 1 : -1]
+        for row, token in zip(expected, tokens, strict=True):
+            assert token.logprob is not None
+            assert (token.logprob.id, token.logprob.bytes) == (token.id, mesh._model.tokens.bytes_of(token.id))
+            assert token.logprob.logprob == pytest.approx(float(row[token.id]), abs=1e-4)
+            values, best = row.topk(5)
+            assert [one.id for one in token.top] == best.tolist()
+            assert [one.logprob for one in token.top] == pytest.approx(values.tolist(), abs=1e-4)
+
+    async def test_the_bytes_of_the_tokens_are_those_of_the_text(self, mesh: Mesh) -> None:
+        """Also of tokens that are a part of a character, which only together are text."""
+        options = GenerationOptions(max_tokens=60, grammar=Grammar.regex("日本語 é 👩‍👩‍👧‍👦 done"), logprobs=0)
+        tokens = await tokens_of(mesh, mesh.encode(PROMPT), options)
+        told = b"".join(token.logprob.bytes for token in tokens if token.logprob is not None)
+        assert told.decode() == "".join(token.text for token in tokens) == "日本語 é 👩‍👩‍👧‍👦 done"
+        assert all(token.top == () for token in tokens)
+        assert any(not token.text for token in tokens), "some are a part of a character"
+
+    async def test_offsets_are_places_in_the_text(self, mesh: Mesh) -> None:
+        grammar = Grammar.regex("(the rabbit |日本語|é|👩‍👩‍👧‍👦|[a-z]{3}){9,20}")
+        options = GenerationOptions(max_tokens=60, temperature=1.0, seed=4, stop=("rabbit 👩‍",), grammar=grammar)
+        tokens = await tokens_of(mesh, mesh.encode(PROMPT), options)
+        text = "".join(token.text for token in tokens)
+        offsets = [token.offset for token in tokens]
+        assert offsets[0] == 0
+        assert offsets == sorted(offsets)
+        for token in tokens:
+            alone = mesh._model.tokens.decode([token.id])
+            if "\ufffd" not in alone:
+                assert text[token.offset :].startswith(alone[: len(text) - token.offset])
+
+    async def test_without_them_nothing_is_told(self, mesh: Mesh) -> None:
+        (token,) = await tokens_of(mesh, mesh.encode(PROMPT), GenerationOptions(max_tokens=1))
+        assert (token.logprob, token.top) == (None, ())
+
+
+class TestOptions:
+    """What can only be checked where the model is known."""
+
+    @pytest.mark.parametrize(
+        ("param", "wish"),
+        [
+            ("logit_bias", {"logit_bias": {2048: 1.0}}),
+            ("logit_bias", {"logit_bias": {-1: 1.0}}),
+            ("stop_token_ids", {"stop_token_ids": frozenset([10**9])}),
+            ("shown_tokens", {"shown_tokens": frozenset([2048])}),
+            ("grammar", {"grammar": Grammar.regex("(")}),
+            ("grammar", {"grammar": Grammar.json_schema({"not": {}})}),
+        ],
+    )
+    async def test_what_the_model_does_not_have_is_refused_before_a_node_is_asked(
+        self, ring: Ring, mesh: Mesh, param: str, wish: dict[str, Any]
+    ) -> None:
+        with pytest.raises(InvalidArgument) as failure:
+            await mesh.open(mesh.encode(PROMPT), GenerationOptions(max_tokens=5, **wish))
+        assert failure.value.facts["param"] == param
+        assert not any(node.handler.open_sessions for node in ring.nodes)
+
+    async def test_another_token_may_end_the_text(self, mesh: Mesh) -> None:
+        said = await tokens_of(mesh, mesh.encode(PROMPT), GenerationOptions(max_tokens=20))
+        end = said[7].id
+        options = GenerationOptions(max_tokens=20, stop_token_ids=frozenset([end]))
+        generation = await mesh.open(mesh.encode(PROMPT), options)
+        ended = [token.id async for token in generation]
+        result = await generation.finish()
+        assert ended == [token.id for token in said][: [token.id for token in said].index(end) + 1]
+        assert result.finish_reason == "stop"
+
+    async def test_options_that_leave_no_token_end_the_answer_with_their_name(self, mesh: Mesh) -> None:
+        every = dict.fromkeys(mesh.encode("a b c", raw=True), -100.0)
+        options = GenerationOptions(max_tokens=9, grammar=Grammar.regex("a"), logit_bias=every)
+        with pytest.raises(InvalidArgument) as failure:
+            await tokens_of(mesh, mesh.encode(PROMPT), options)
+        assert failure.value.facts["param"] == "logit_bias"
 
 
 class TestReadersWhoLeave:

@@ -110,6 +110,45 @@ def test_a_stop_string_that_only_seems_to_begin_is_shown_in_the_end(tokens: Toke
     assert "".join(pieces) == whole
 
 
+@settings(max_examples=200)
+@given(texts, st.lists(st.text(st.sampled_from("abt é\n👩日"), min_size=1, max_size=4), max_size=2), st.data())
+def test_whatever_the_tokens_a_stop_string_is_never_shown_in_part_and_places_are_right(
+    tokens: Tokens, text: str, words: list[str], data: st.DataObject
+) -> None:
+    """Tokens of any bytes: the text is cut in the middle of characters and of stop strings."""
+    single = {tokens.bytes_of(token): token for token in range(tokens.vocabulary) if len(tokens.bytes_of(token)) == 1}
+    whole_ones = data.draw(st.booleans())
+    ids = ids_of(tokens, text) if whole_ones else [single[bytes([byte])] for byte in text.encode()]
+    whole = tokens.decode(ids)
+    completed = [(whole.index(word) + len(word), whole.index(word)) for word in words if word in whole]
+    end = min(completed)[1] if completed else len(whole)
+    stream, shown, settled = TextStream(tokens, tuple(words)), "", 0
+    for token_id in ids:
+        assert settled <= stream.length <= len(whole)
+        settled = stream.length
+        shown += stream.push(token_id)
+        assert whole.startswith(shown)
+        assert len(shown) <= end, "a part of a stop string is never shown"
+        if stream.stopped:
+            break
+        assert stream.length >= len(shown)
+    assert shown + stream.flush() == whole[:end]
+
+
+@given(st.lists(st.integers(0, 2047), max_size=25), st.frozensets(st.integers(0, 8), max_size=3))
+def test_special_tokens_are_shown_if_they_are_asked_for(tokens: Tokens, ids: list[int], shown: frozenset[int]) -> None:
+    stream = TextStream(tokens, (), shown)
+    text = "".join(stream.push(token_id) for token_id in ids)
+    assert text + stream.flush() == tokens.decode(ids, shown)
+    for token in shown.intersection(ids):
+        assert tokens.bytes_of(token).decode() in tokens.decode(ids, shown)
+
+
+def test_the_bytes_of_tokens_together_are_the_text(tokens: Tokens) -> None:
+    for text in (FAMILY, "日本語 ก็", "e\u0301", "The rabbit's café\n", " two  spaces", "\x00\ufeff"):
+        assert b"".join(tokens.bytes_of(token) for token in ids_of(tokens, text)).decode() == text
+
+
 def test_what_comes_after_a_stop_string_is_not_shown(tokens: Tokens) -> None:
     stream = TextStream(tokens, ("STOP",))
     shown = "".join(stream.push(token_id) for token_id in ids_of(tokens, "before STOP after, and on"))
