@@ -122,6 +122,11 @@ class Run:
         """The task that does it all."""
         return self._task
 
+    @property
+    def is_metered(self) -> bool:
+        """Whether each token is paid with vouchers while the answer is read."""
+        return self._order.meter is not None
+
     # ---- for the reader
 
     async def opened(self) -> None:

@@ -56,7 +56,7 @@ async def events_of(
     async for one in run:
         if isinstance(one, VoucherNotice):
             yield needed(one)
-        elif one.text:
+        elif one.text or run.is_metered:  # who pays token by token has to know of each
             yield token(one.text)
     try:
         answer = await run.answer()

@@ -79,6 +79,14 @@ def test_one_answer_after_the_other_over_any_of_the_callers_channels(open_house:
     assert payer.state()["earned_units"] == pytest.approx(2 * COST, abs=2)
 
 
+def test_a_token_without_a_text_of_its_own_is_told_because_it_is_counted(open_house: OpenHouse) -> None:
+    payer = payer_of(open_house(MeshDouble(story=["", "x"] * 10), **TERMS))
+    *events, done = payer.read_and_pay(STEP, max_tokens=20)
+    assert (text_of(events), done["finish_reason"], done["completion_tokens"]) == ("x" * 10, "stop", 20)
+    assert sum("token" in event for event in events) == 20
+    assert 0 <= PROMPT_UNITS + 20 * COMPLETION_PRICE - done["cost_units"] <= 1
+
+
 def test_a_plain_answer_is_served_as_far_as_vouchers_reach(open_house: OpenHouse) -> None:
     payer = payer_of(open_house(**(TERMS | {"voucher_seconds": 0.2})))
     payer.promise(COST)
