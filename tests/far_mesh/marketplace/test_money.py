@@ -18,8 +18,10 @@ from far_mesh.marketplace.ledger.schemas import Account, Book
 from far_mesh.marketplace.ledger.verify import verify
 from far_mesh.marketplace.money import check_settings
 from tests.far_mesh.marketplace.conftest import OpenHouse
-from tests.far_mesh.marketplace.house import DEPLOYER, House, LiveChain, User
+from tests.far_mesh.marketplace.house import DEPLOYER, House, LiveChain, Loop, User
+from tests.far_mesh.marketplace.payments.solana_node import FINAL_AFTER
 from tests.far_mesh.marketplace.payments.street import TILL
+from tests.far_mesh.marketplace.payments.test_solana import Square
 
 BY_TRANSFER: dict[str, Any] = {"escrow_address": "", "deposit_address": TILL}
 NONE: dict[str, Any] = {
@@ -117,6 +119,36 @@ def test_without_payments_balances_are_granted(
     cost = settle(user)["cost_units"]
     assert user.balance()["available_units"] == FAR - cost
     assert is_sound(house)
+
+
+def test_a_payer_on_solana_claims_with_the_key_that_paid(open_house: OpenHouse, loop_thread: Loop) -> None:
+    square = Square()
+    loop_thread.do(square.node.start())
+    try:
+        settings = {
+            "solana_rpc_url": square.node.url,
+            "solana_mint": str(square.mint),
+            "deposit_address": str(square.till),
+        }
+        house = open_house(**NONE | settings | {"payment_provider": "solana", "solana_private_key": str(square.payer)})
+        user = User(house, DEPLOYER)
+        assert user.balance()["deposit_address"] == str(square.till)
+        tx_id = square.pay(FAR)
+        young = user.http.post("/api/account/deposit", json={"tx_hash": tx_id})
+        assert (young.status_code, young.json()["needed"]) == (202, "finalized")
+        square.node.advance(FINAL_AFTER)
+        refused = user.http.post("/api/account/deposit", json={"tx_hash": tx_id})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "deposit_not_yours")
+        text = f"far.test: credit the deposit {tx_id} to the account {user.wallet}"
+        assert text in refused.json()["error"]["message"]
+        body = {"tx_hash": tx_id, "payer_signature": str(square.ann.sign_message(text.encode()))}
+        assert user.http.post("/api/account/deposit", json=body).json()["deposits"][0]["units"] == FAR
+        cost = settle(user)["cost_units"]
+        assert user.balance()["available_units"] == FAR - cost
+        assert httpx.get(house.url + "/ready").status_code == 200
+        assert is_sound(house)
+    finally:
+        loop_thread.do(square.close())
 
 
 @pytest.mark.parametrize(
