@@ -53,6 +53,7 @@ def test_anything_else_is_not(message: str) -> None:
     ("domain", "uri"),
     [
         ("bank.example", "https://bank.example"),
+        ("bank.example", "https://far.example"),
         ("far.example", "https://bank.example"),
         ("far.example:8000", "https://far.example:8000"),
         ("far.example", "https://far.example.bank.example"),
