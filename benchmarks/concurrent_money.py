@@ -27,7 +27,13 @@ from tests.support.at_once import holds, same_key
 
 BODY = {"model_id": MODEL, "prompt": "Tell me a story", "max_tokens": len(STORY), "stream": False}
 PRICE = 5 * PROMPT_PRICE + len(STORY) * COMPLETION_PRICE
-LENT = {"unsettled_limit_units": 10**15, "settle_seconds": 3_600.0, "settle_threshold_units": 10**15}
+# Nothing is settled meanwhile, and prices do not rise with demand.
+LENT = {
+    "unsettled_limit_units": 10**15,
+    "settle_seconds": 3_600.0,
+    "settle_threshold_units": 10**15,
+    "requests_per_node": 0,
+}
 
 Act = Callable[[House, str, asyncio.Event], Any]
 

@@ -19,11 +19,20 @@ def client(app: FastAPI, token: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://far.test", headers=headers)
 
 
+async def ask(
+    http: httpx.AsyncClient, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> httpx.Response:
+    """One answer. Who is told to ask again, because so many wait for the database, does."""
+    while (answer := await http.post(PATH, json=dict(body), headers=headers)).status_code == 503:
+        await asyncio.sleep(float(answer.headers["retry-after"]))
+    return answer
+
+
 async def same_key(app: FastAPI, token: str, body: Mapping[str, Any], count: int) -> Counter[str]:
     """``count`` requests with one idempotency key, by how they ended: ``served``, or the code of the refusal."""
     async with client(app, token) as http:
         headers = {"idempotency-key": "my only order"}
-        return tally(await asyncio.gather(*(http.post(PATH, json=dict(body), headers=headers) for _ in range(count))))
+        return tally(await asyncio.gather(*(ask(http, body, headers) for _ in range(count))))
 
 
 async def holds(
@@ -32,7 +41,7 @@ async def holds(
     """``count`` requests at once against a deposit that covers fewer. Once ``refusals`` of them have ended, the others,
     which hold what there is, are ``let_go``."""
     async with client(app, token) as http:
-        asked = [asyncio.create_task(http.post(PATH, json=dict(body))) for _ in range(count)]
+        asked = [asyncio.create_task(ask(http, body)) for _ in range(count)]
         for ended, one in enumerate(asyncio.as_completed(asked), start=1):
             await one
             if ended == refusals:

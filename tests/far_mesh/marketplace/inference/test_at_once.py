@@ -17,7 +17,13 @@ from tests.support.at_once import holds, same_key
 
 COUNT, COVERED = 100, 10
 BODY = {"model_id": MODEL, "prompt": "Tell me a story", "max_tokens": 12, "stream": False}
-LENT = {"unsettled_limit_units": 10**12, "settle_seconds": 3_600.0, "settle_threshold_units": 10**15}
+# Nothing is settled meanwhile, and prices do not rise with demand.
+LENT = {
+    "unsettled_limit_units": 10**12,
+    "settle_seconds": 3_600.0,
+    "settle_threshold_units": 10**15,
+    "requests_per_node": 0,
+}
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
