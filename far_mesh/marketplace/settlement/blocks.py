@@ -13,12 +13,15 @@ class BlockWatch:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._newest: int | None = None
         self._head: BlockId | None = None
         self._kept: frozenset[BlockId] = frozenset()
 
     async def newest(self) -> int:
         """The number of the newest block that was seen, without asking anew."""
-        return await self._node.block_number() if self._head is None else self._head.number
+        if self._newest is None:
+            self._newest = await self._node.block_number()
+        return self._newest
 
     async def given_up(self, noted: Sequence[BlockId]) -> list[BlockId]:
         """Those of ``noted`` that are no part of the chain any more. They are said once: whoever asks writes down what
@@ -31,7 +34,7 @@ class BlockWatch:
         if self._head is not None and not await self._is_kept(self._head):
             self._kept = frozenset()
         gone = [block for block in noted if block not in self._kept and not await self._is_kept(block)]
-        self._head, self._kept = head, frozenset(noted) - frozenset(gone)
+        self._newest, self._head, self._kept = head.number, head, frozenset(noted) - frozenset(gone)
         return gone
 
     def forget(self) -> None:

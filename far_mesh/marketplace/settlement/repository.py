@@ -158,7 +158,7 @@ async def abandon_lock(connection: AsyncConnection, request_id: str) -> bool:
     row = await find(connection, Kind.LOCK, request_id)
     if row is None or row.status is RowStatus.FAILED:
         return True
-    if row.status is not RowStatus.PENDING or row.vanished:
+    if row.status is not RowStatus.PENDING or row.attempts or row.vanished:
         return False
     return await mark_failed(connection, row, ABANDONED, "the request ended before its money was locked") is not None
 

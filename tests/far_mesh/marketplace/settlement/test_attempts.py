@@ -11,7 +11,7 @@ from far_mesh.marketplace.settlement import repository
 from far_mesh.marketplace.settlement.schemas import Kind, RowStatus
 from far_mesh.marketplace.settlement.service import REBROADCAST_EVERY, Rules
 from tests.far_mesh.marketplace.house import SETTLER
-from tests.far_mesh.marketplace.settlement.bench import GATEWAY, Bench
+from tests.far_mesh.marketplace.settlement.bench import GATEWAY, HELD, Bench
 
 IMPATIENT = Rules(bump_seconds=1e-6)
 
@@ -184,3 +184,19 @@ async def test_what_was_signed_and_lost_is_sent_again_byte_for_byte(
     await bench.settler_of(GATEWAY).drain()
     after = await bench.row(Kind.LOCK, "g1")
     assert (after.status, after.tx_hash, after.attempts) == (RowStatus.CONFIRMED, before.tx_hash, 1)
+
+
+async def test_a_lock_that_was_signed_is_not_taken_back_but_cancelled(bench_of_each: Bench) -> None:
+    bench = bench_of_each
+    await bench.automine(False)
+    await bench.open("g2")
+    await bench.settler.settle()
+    async with bench.database.writing() as connection:  # as if its nonce had been used; what was signed is still about
+        await repository.mark_pending(connection, await bench.row(Kind.LOCK, "g2"))
+    await bench.refund("g2")
+    await bench.automine(True)
+    await bench.mine()
+    assert await bench.escrow("g2") is EscrowStatus.OPEN
+    await bench.settler.drain()
+    assert await bench.escrow("g2") is EscrowStatus.CANCELLED
+    assert await bench.chain.deposit_of(bench.user) == await bench.available() == 10 * HELD

@@ -200,7 +200,7 @@ async def test_the_chain_is_asked_little_and_only_about_young_blocks(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    for name in ("head", "block_hash", "mined"):
+    for name in ("block_number", "head", "block_hash", "mined"):
         original = getattr(Chain, name)
 
         async def counted(chain: Chain, *arguments: int, _name: str = name, _original: object = original) -> object:
@@ -209,15 +209,16 @@ async def test_the_chain_is_asked_little_and_only_about_young_blocks(
 
         monkeypatch.setattr(Chain, name, counted)
     settler = bench.settler_of(GATEWAY, Rules(reorg_blocks=3))
-    for index in range(3):
-        await bench.open(f"young {index}")
-        await settler.settle()
 
     async def questions() -> list[str]:
         asked.clear()
         await settler.settle()
         return list(asked)
 
+    assert [await questions(), await questions()] == [["block_number"], []]
+    for index in range(3):
+        await bench.open(f"young {index}")
+        await settler.drain()
     await bench.mine()
     await questions()
     assert await questions() == ["head"]
