@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from far_mesh.marketplace.auth.door import ProviderCaller
 from far_mesh.marketplace.chain.amounts import units_to_far, units_to_wei
 from far_mesh.marketplace.chain.client import Chain, request_key
 from far_mesh.marketplace.errors import NotFound
+from far_mesh.marketplace.provider.repository import Earned
 from far_mesh.marketplace.provider.schemas import (
     BatchAnswer,
     BatchLine,
@@ -186,7 +188,7 @@ def _sums(found: Rewards) -> dict[str, Any]:
     return {f"{name}_units": value for name, value in units.items()} | far
 
 
-def _per_node(row: Any) -> NodeRewards:
+def _per_node(row: Earned) -> NodeRewards:
     return NodeRewards(
         node_id=row.node_id,
         requests=row.requests,
@@ -197,7 +199,7 @@ def _per_node(row: Any) -> NodeRewards:
     )
 
 
-def _per_day(found: dict[str, Any], days: int) -> list[DayRewards]:
+def _per_day(found: Mapping[str, Earned], days: int) -> list[DayRewards]:
     """Every day, with or without work."""
     first, rewards = first_day(days), []
     for offset in range(days):

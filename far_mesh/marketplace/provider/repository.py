@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Self
 
 from sqlalchemy import BigInteger, ColumnElement, cast, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -119,6 +119,28 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Earned:
+    """What a node earned on a day, ``YYYY-MM-DD``. Added up, the node and the day are those of the first."""
+
+    node_id: str
+    date: str
+    requests: int
+    tokens: int
+    token_layers: int
+    units: int
+
+    def __add__(self, other: Earned) -> Earned:
+        return Earned(
+            self.node_id,
+            self.date,
+            self.requests + other.requests,
+            self.tokens + other.tokens,
+            self.token_layers + other.token_layers,
+            self.units + other.units,
+        )
+
+
+@dataclass(frozen=True)
 class Leaf:
     """What a payout root promises a wallet, in all."""
 
@@ -176,41 +198,25 @@ async def acts(connection: AsyncConnection, keys: Collection[str]) -> dict[str, 
 # ---- sums
 
 
-async def per_node(connection: AsyncConnection, wallet: str, since: datetime) -> list[Any]:
-    """``node_id, requests, tokens, token_layers, units`` of each node since then, the best first."""
-    units = _sum(_done.payment_units)
-    query = (
-        select(
-            _done.node_id,
-            func.count().label("requests"),
-            _sum(_done.tokens_contributed).label("tokens"),
-            _sum(_done.token_layers).label("token_layers"),
-            units.label("units"),
-        )
-        .where(_done.wallet_address == wallet, _done.earned_at >= since)
-        .group_by(_done.node_id)
-        .order_by(units.desc(), _done.node_id)
-    )
-    return list(await connection.execute(query))
-
-
-async def per_day(connection: AsyncConnection, wallet: str, since: datetime) -> dict[str, Any]:
-    """``requests, token_layers, units`` of each day (UTC) since then on which there was something, by its date."""
+async def earned_since(connection: AsyncConnection, wallet: str, since: datetime) -> list[Earned]:
+    """What each node of ``wallet`` earned on each day (UTC) since then, where there was something."""
     is_sqlite = connection.dialect.name == "sqlite"
-    of_sqlite = func.strftime("%Y-%m-%d", _done.earned_at)
+    of_sqlite = func.substr(_done.earned_at, 1, 10)  # it keeps times as text, in UTC
     of_postgresql = func.to_char(func.timezone("UTC", _done.earned_at), "YYYY-MM-DD")
     day = (of_sqlite if is_sqlite else of_postgresql).label("day")
     query = (
         select(
+            _done.node_id,
             day,
-            func.count().label("requests"),
-            _sum(_done.token_layers).label("token_layers"),
-            _sum(_done.payment_units).label("units"),
+            func.count(),
+            _sum(_done.tokens_contributed),
+            _sum(_done.token_layers),
+            _sum(_done.payment_units),
         )
         .where(_done.wallet_address == wallet, _done.earned_at >= since)
-        .group_by(day)
+        .group_by(_done.node_id, day)
     )
-    return {row.day: row for row in await connection.execute(query)}
+    return [Earned(*row) for row in await connection.execute(query)]
 
 
 async def tokens_served(connection: AsyncConnection, wallet: str) -> int:

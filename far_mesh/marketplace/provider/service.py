@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from far_mesh.marketplace.chain.amounts import wei_to_units
 from far_mesh.marketplace.chain.client import Chain, PayoutRoot
@@ -22,7 +22,7 @@ from far_mesh.marketplace.inference.meshes import MeshLike
 from far_mesh.marketplace.ledger import repository as books
 from far_mesh.marketplace.ledger.schemas import Book
 from far_mesh.marketplace.provider import repository
-from far_mesh.marketplace.provider.repository import Act, Batch, Contribution, Leaf, Place
+from far_mesh.marketplace.provider.repository import Act, Batch, Contribution, Earned, Leaf, Place
 from far_mesh.marketplace.provider.schemas import ClaimState, LineState
 from far_mesh.marketplace.settlement.merkle import Tree, detail_leaves, payout_leaf, payout_tree
 from far_mesh.marketplace.settlement.schemas import RowStatus
@@ -59,8 +59,8 @@ class Rewards:
     in_flight: int
     paid: int
     on_chain: OnChain | None
-    per_node: list[Any]
-    per_day: dict[str, Any]
+    per_node: list[Earned]
+    per_day: dict[str, Earned]
 
     @property
     def earned(self) -> int:
@@ -169,16 +169,15 @@ class ProviderService:
             found = await books.balances_of(connection, wallet)
             leaves = await repository.leaves_of_wallet(connection, wallet, None, RECENT_ROOTS)
             acts = await repository.acts(connection, [key for leaf in leaves for key in _keys(leaf)])
-            per_node = await repository.per_node(connection, wallet, since)
-            per_day = await repository.per_day(connection, wallet, since)
+            done = await repository.earned_since(connection, wallet, since)
         committed = [leaf for leaf in leaves if _is_done(_act(acts, _keys(leaf)))]
         return Rewards(
             waiting=found.get(Book.PROVIDER_EARNED, 0),
             in_flight=found.get(Book.IN_FLIGHT, 0),
             paid=found.get(Book.PROVIDER_PAID, 0),
             on_chain=await self._on_chain(wallet, committed),
-            per_node=per_node,
-            per_day=per_day,
+            per_node=sorted(_added(done, lambda one: one.node_id).values(), key=lambda one: (-one.units, one.node_id)),
+            per_day=_added(done, lambda one: one.date),
         )
 
     async def _on_chain(self, wallet: str, committed: Sequence[Leaf]) -> OnChain | None:
@@ -284,16 +283,24 @@ class ProviderService:
                 average_latency_ms=await repository.average_latency_ms(connection, wallet),
             )
 
-    async def per_day(self, wallet: str, days: int) -> dict[str, Any]:
+    async def per_day(self, wallet: str, days: int) -> dict[str, Earned]:
         """What each of the last days brought on which there was something, by its date."""
         async with self._database.reading() as connection:
-            return await repository.per_day(connection, wallet, first_day(days))
+            done = await repository.earned_since(connection, wallet, first_day(days))
+        return _added(done, lambda one: one.date)
 
 
 def first_day(days: int) -> datetime:
     """The beginning of the first of the last ``days`` days in UTC, of which today is one."""
     today = now().replace(hour=0, minute=0, second=0, microsecond=0)
     return today - timedelta(days=days - 1)
+
+
+def _added(done: Iterable[Earned], name: Callable[[Earned], str]) -> dict[str, Earned]:
+    sums: dict[str, Earned] = {}
+    for one in done:
+        sums[name(one)] = sums[name(one)] + one if name(one) in sums else one
+    return sums
 
 
 def _keys(leaf: Leaf) -> tuple[str, ...]:
