@@ -1,17 +1,22 @@
 """Logs: one JSON object per line, with the request they belong to. Never a prompt, a completion or a secret.
 
 For that reason an unexpected exception is logged as its type and the places it went through: its message may quote
-what somebody said.
+what somebody said. And what looks like a credential is struck out wherever it stands, as in the path of a request whose
+sender put it there.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import traceback
 from typing import Any, TextIO
 
 import structlog
+
+CREDENTIAL = re.compile(r"far_[0-9A-Za-z]{20,}|eyJ[\w-]{10,}\.[\w-]+\.[\w-]*|0x[0-9a-fA-F]{130,}")
+"""API keys, bearer tokens and signatures of wallets, or the most of one."""
 
 
 def configure(stream: TextIO | None = None, level: int = logging.INFO) -> None:
@@ -21,6 +26,7 @@ def configure(stream: TextIO | None = None, level: int = logging.INFO) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _without_exception_text,
+        _without_credentials,
     ]
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
@@ -60,3 +66,9 @@ def _without_exception_text(
     raised = event.pop("exc_info", None)
     error = raised[1] if isinstance(raised, tuple) else sys.exc_info()[1] if raised is True else raised
     return {**event, **where_it_failed(error)} if isinstance(error, BaseException) else event
+
+
+def _without_credentials(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {
+        name: CREDENTIAL.sub("[credential]", said) if isinstance(said, str) else said for name, said in event.items()
+    }

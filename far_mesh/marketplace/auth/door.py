@@ -6,7 +6,6 @@ can be used by a wallet that has signed in and by no API key, until it says whic
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +18,7 @@ from discovery.protocol.ids import Wallet
 from far_mesh.marketplace.auth.principal import KeyProof, Principal, Role, Scope, TokenProof
 from far_mesh.marketplace.auth.service import AuthService
 from far_mesh.marketplace.errors import Forbidden, Unauthorized
+from far_mesh.marketplace.logs import CREDENTIAL
 
 _BEARER = HTTPBearer(
     auto_error=False,
@@ -26,7 +26,6 @@ _BEARER = HTTPBearer(
     description="A bearer token from /api/auth/login, or an API key from /api/account/keys.",
 )
 _CREDENTIAL_NAMES = frozenset({"access_token", "api_key", "api-key", "apikey", "x-api-key"})
-_CREDENTIAL = re.compile(r"far_[0-9A-Za-z]{40}|eyJ[\w-]+\.[\w-]+\.[\w-]+")
 
 
 def auth_service(request: Request) -> AuthService:
@@ -77,7 +76,7 @@ class Needs:
 
 def _refuse_credentials_in_the_url(request: Request) -> None:
     for name, value in request.query_params.multi_items():
-        if name.lower() in _CREDENTIAL_NAMES or _CREDENTIAL.search(value):
+        if name.lower() in _CREDENTIAL_NAMES or CREDENTIAL.search(value):
             raise Unauthorized(
                 "tokens and keys go into the header Authorization, never into the URL, which proxies and browsers "
                 "keep: what was in this one should be revoked"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
@@ -13,9 +14,10 @@ import structlog
 
 from far_mesh.marketplace import logs
 from far_mesh.marketplace.errors import GenerationFailed
+from far_mesh.marketplace.keys.text import new_key
 from tests.far_mesh.marketplace.conftest import OpenHouse
 from tests.far_mesh.marketplace.doubles import MODEL, MeshDouble
-from tests.far_mesh.marketplace.house import SETTLER, rpc
+from tests.far_mesh.marketplace.house import SETTLER, rpc, signed
 
 CANARY = "canary7f3a"
 SONG = "birdsong9c2e"
@@ -71,6 +73,44 @@ def test_what_was_said_is_kept_nowhere(open_house: OpenHouse, log: io.StringIO, 
         assert secret not in logged
         assert secret.encode() not in kept
         assert secret.encode().hex() not in raw
+
+
+def test_credentials_are_in_no_log_no_answer_and_no_table(
+    open_house: OpenHouse, log: io.StringIO, tmp_path: Path
+) -> None:
+    house = open_house(MeshDouble())
+    user = house.user(deposit=0)
+    key = user.http.post("/api/account/keys", json={"name": "mine"}).json()["key"]
+    offer = user.http.post("/api/auth/nonce", json={"wallet_address": user.wallet}).json()
+    signature = signed(offer["message"], user.key)["signature"]
+    login = {"wallet_address": user.wallet, "message": offer["message"], "signature": signature}
+    mistyped, unknown = key[:-1] + ("0" if key[-1] != "0" else "1"), new_key()
+    answers = [
+        user.http.post("/api/auth/login", json=login | {"signature": signature[:-2] + "1d"}),
+        user.http.post("/api/auth/login", json=login | {"signature": [signature]}),
+        user.http.get("/api/account/balance", params={"key": key}),
+        user.http.get("/api/account/balance", params={"access_token": user.token}),
+        user.http.get(f"/v1/{key}"),
+        user.http.delete(f"/api/account/keys/{key}"),
+        user.http.post("/api/account/keys", json={"name": [key]}),
+        user.http.get("/api/account/keys"),
+    ]
+    for bearer in (key, mistyped, unknown, user.token + "x", user.token[:-4]):
+        answers.append(user.http.get("/api/account/balance", headers={"authorization": f"Bearer {bearer}"}))
+    assert {answer.status_code for answer in answers} == {200, 400, 401, 403, 404}
+    second = user.http.post("/api/auth/login", json=login).json()["token"]
+    assert user.http.post("/api/auth/logout", headers={"authorization": f"Bearer {second}"}).status_code == 204
+
+    logged, shown = log.getvalue(), "".join(answer.text for answer in answers)
+    kept = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.name.startswith("marketplace.db"))
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    assert digest.encode() in kept
+    assert digest not in logged + shown
+    for secret in (key, mistyped, unknown, user.token, second, signature[2:]):
+        for part in (secret, secret[-40:]):
+            assert part not in logged
+            assert part not in shown
+            assert part.encode() not in kept
 
 
 def test_logs_are_json_with_the_request_they_belong_to(open_house: OpenHouse, log: io.StringIO) -> None:
