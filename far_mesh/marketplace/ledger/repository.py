@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Select, bindparam, cast, exists, func, literal, select, text, true
+from sqlalchemy import ARRAY, BigInteger, Boolean, Text, bindparam, cast, exists, func, literal, select, text, true
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import insert_if_absent
 from far_mesh.marketplace.ledger.schemas import Account, Book, Posting
-from far_mesh.marketplace.tables import accounts, balance_checkpoints, entries, postings
+from far_mesh.marketplace.tables import UtcDateTime, accounts, balance_checkpoints, entries, postings
 
 PAGE = 1_000
 
@@ -31,12 +31,8 @@ _NAMED = accounts.c.kind.in_(bindparam("kinds", expanding=True)) & accounts.c.ow
 _ACCOUNTS = (
     select(accounts.c.id, accounts.c.kind, accounts.c.owner)
     .where(_NAMED)
-    # Always in one order, so that two writers cannot wait for each other, and in that of the index: in another one
-    # SQLite reads all accounts.
-    .order_by(accounts.c.kind, accounts.c.owner)
+    .order_by(accounts.c.kind, accounts.c.owner)  # as the index has them: in another order SQLite reads all accounts
 )
-# NO KEY UPDATE: those who add lines to an account refer to its row, and must not have to wait.
-_ACCOUNTS_LOCKED = _ACCOUNTS.with_for_update(key_share=True)
 
 _LINES = (
     select(accounts.c.kind, accounts.c.owner, entries.c.amount_units)
@@ -72,28 +68,82 @@ _BALANCES = (
 
 _BALANCES_BY_NAME = select(accounts.c.kind, accounts.c.owner, _BALANCE).select_from(_WITH_NOTES).where(_NAMED)
 
+_POST = text(
+    "SELECT place, have, is_new FROM far_post(:key, :kind, :reason, :request_id, :created_at, :kinds, :owners, :units, "
+    ":checked, :lock)"
+).bindparams(
+    bindparam("created_at", type_=UtcDateTime),
+    bindparam("kinds", type_=ARRAY(Text)),
+    bindparam("owners", type_=ARRAY(Text)),
+    bindparam("units", type_=ARRAY(BigInteger)),
+    bindparam("checked", type_=ARRAY(Boolean)),
+    bindparam("lock", type_=Boolean),
+)
+
 
 # ---- writing
 
 
-async def account_ids(
-    connection: AsyncConnection, named: Collection[Account], *, lock: bool = False
-) -> dict[Account, int]:
-    """The rows of accounts, made where they are not there. ``lock``: other spenders wait until this transaction ends
-    (SQLite has one writer anyway)."""
-    query = _ACCOUNTS_LOCKED if lock else _ACCOUNTS
-    found = await _rows_of(connection, query, named)
+@dataclass(frozen=True)
+class TooLittle:
+    """What stands in the way of a posting: there are only ``have`` units in ``account``."""
+
+    account: Account
+    have: int
+
+
+async def write(
+    connection: AsyncConnection, posting: Posting, *, lock: bool, checked: Collection[Account]
+) -> bool | TooLittle:
+    """Write a posting. False: there is one with this key already. Of the accounts in ``checked`` none may end up with
+    less than nothing. ``lock``: other spenders from its accounts wait until this transaction ends."""
+    if connection.dialect.name == "postgresql":
+        return await _write_in_server(connection, posting, lock=lock, checked=checked)
+    ids = await _account_ids(connection, posting.lines)
+    if checked:
+        is_posted, before = await _balances_before(connection, posting.key, [ids[account] for account in checked])
+        if is_posted:
+            return False
+        for account in checked:
+            if before[ids[account]] + posting.lines[account] < 0:
+                return TooLittle(account, before[ids[account]])
+    return await _add(connection, posting, ids)
+
+
+async def _write_in_server(
+    connection: AsyncConnection, posting: Posting, *, lock: bool, checked: Collection[Account]
+) -> bool | TooLittle:
+    """The same in one question instead of four: ``far_post`` of the migrations does it, statement by statement."""
+    lines = sorted(posting.lines.items())
+    values = {
+        "key": posting.key,
+        "kind": posting.kind,
+        "reason": posting.reason,
+        "request_id": posting.request_id,
+        "created_at": now(),
+        "kinds": [account.kind.value for account, _ in lines],
+        "owners": [account.owner for account, _ in lines],
+        "units": [units for _, units in lines],
+        "checked": [account in checked for account, _ in lines],
+        "lock": lock,
+    }
+    place, have, is_new = (await connection.execute(_POST, values)).one()
+    return bool(is_new) if place is None else TooLittle(lines[place - 1][0], have)
+
+
+async def _account_ids(connection: AsyncConnection, named: Collection[Account]) -> dict[Account, int]:
+    """The rows of accounts, made where they are not there."""
+    found = await _rows_of(connection, named)
     if missing := sorted(set(named) - found.keys()):
         rows = [{"kind": account.kind.value, "owner": account.owner} for account in missing]
         await connection.execute(insert_if_absent(connection, accounts), rows)
-        found = await _rows_of(connection, query, named)
+        found = await _rows_of(connection, named)
     return found
 
 
-async def _rows_of(
-    connection: AsyncConnection, query: Select[int, str, str], named: Collection[Account]
-) -> dict[Account, int]:
-    found = ((Account(Book(kind), owner), row) for row, kind, owner in await connection.execute(query, _names(named)))
+async def _rows_of(connection: AsyncConnection, named: Collection[Account]) -> dict[Account, int]:
+    rows = await connection.execute(_ACCOUNTS, _names(named))
+    found = ((Account(Book(kind), owner), row) for row, kind, owner in rows)
     return {account: row for account, row in found if account in named}
 
 
@@ -102,14 +152,13 @@ def _names(named: Collection[Account]) -> dict[str, list[str]]:
     return {"kinds": sorted(kinds), "owners": sorted(owners)}
 
 
-async def balances_before(connection: AsyncConnection, key: str, ids: Collection[int]) -> tuple[bool, dict[int, int]]:
-    """Whether there is a posting with this key, and the balances of accounts that were locked before, by row."""
+async def _balances_before(connection: AsyncConnection, key: str, ids: Collection[int]) -> tuple[bool, dict[int, int]]:
+    """Whether there is a posting with this key, and balances by row."""
     rows = (await connection.execute(_BALANCES, {"key": key, "ids": list(ids)})).all()
     return any(is_posted for _, _, is_posted in rows), {row: balance for row, balance, _ in rows}
 
 
-async def add(connection: AsyncConnection, posting: Posting, ids: Mapping[Account, int]) -> bool:
-    """Write a posting. False: there is one with this key already."""
+async def _add(connection: AsyncConnection, posting: Posting, ids: Mapping[Account, int]) -> bool:
     insert = insert_if_absent(connection, postings).returning(postings.c.id)
     values = {
         "idempotency_key": posting.key,

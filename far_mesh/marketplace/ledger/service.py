@@ -35,6 +35,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.errors import Conflict, InsufficientBalance, InsufficientFunds
 from far_mesh.marketplace.ledger import repository
+from far_mesh.marketplace.ledger.repository import TooLittle
 from far_mesh.marketplace.ledger.schemas import MAY_BE_NEGATIVE, PLATFORM, Account, Balance, Book, Posting, Told
 from far_mesh.marketplace.ledger.split import Settlement
 
@@ -361,16 +362,11 @@ async def _post(
     if sum(lines.values()) != 0:
         raise ValueError(f"the posting {posting.key} does not balance")
     posting = Posting(posting.key, posting.kind, posting.reason[:200], lines, posting.request_id)
-    ids = await repository.account_ids(connection, lines, lock=bool(spends))
-    if spends and not has_happened:
-        spent = {account: ids[account] for account in spends if account in lines}
-        is_posted, before = await repository.balances_before(connection, posting.key, spent.values())
-        if is_posted:
-            return await _again(connection, posting)
-        _check_funds(posting, {account: before[row] for account, row in spent.items()})
-    if await repository.add(connection, posting, ids):
-        return True
-    return await _again(connection, posting)
+    checked = [] if has_happened else [account for account in spends if account in lines]
+    written = await repository.write(connection, posting, lock=bool(spends), checked=checked)
+    if isinstance(written, TooLittle):
+        raise _insufficient(posting, written)
+    return written or await _again(connection, posting)
 
 
 async def _again(connection: AsyncConnection, posting: Posting) -> bool:
@@ -381,12 +377,11 @@ async def _again(connection: AsyncConnection, posting: Posting) -> bool:
     raise Conflict(f"{posting.key} is closed: it was another {was} already", key=posting.key, before=was)
 
 
-def _check_funds(posting: Posting, before: Mapping[Account, int]) -> None:
-    for account, have in before.items():
-        if have + posting.lines[account] < 0:
-            raise InsufficientFunds(
-                f"{posting.kind} takes {-posting.lines[account]} units and there are {have} in {account}",
-                account=str(account),
-                needed_units=-posting.lines[account],
-                available_units=have,
-            )
+def _insufficient(posting: Posting, found: TooLittle) -> InsufficientFunds:
+    needed = -posting.lines[found.account]
+    return InsufficientFunds(
+        f"{posting.kind} takes {needed} units and there are {found.have} in {found.account}",
+        account=str(found.account),
+        needed_units=needed,
+        available_units=found.have,
+    )

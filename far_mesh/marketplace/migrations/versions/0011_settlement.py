@@ -24,6 +24,7 @@ def upgrade() -> None:
     attempts()
     batches()
     reconciliation()
+    books()
 
 
 def sessions() -> None:
@@ -92,7 +93,7 @@ def events() -> None:
         table.add_column(sa.Column("detail", sa.JSON(), nullable=True))
         table.alter_column("tx_hash", existing_type=sa.String(length=66), type_=sa.String(length=200))
     op.execute("UPDATE chain_events SET booked_as = tx_hash || ':' || log_index")
-    for column in ("about", "block_number"):
+    for column in ("about", "block_number", "tx_hash"):
         op.create_index(op.f(f"ix_chain_events_{column}"), "chain_events", [column])
     op.create_index(
         "uq_chain_events_tx_hash",
@@ -178,3 +179,65 @@ def reconciliation() -> None:
         sa.Column("findings", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_reconciliations")),
     )
+
+
+def books() -> None:
+    """A posting in one question. Each statement of the function sees what was committed before it began, also by those
+    whose locks it had to wait for, just as if it had been sent alone."""
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute(FAR_POST)
+
+
+FAR_POST = """
+CREATE FUNCTION far_post(
+    p_key text, p_kind text, p_reason text, p_request_id text, p_created_at timestamptz,
+    p_kinds text[], p_owners text[], p_units bigint[], p_checked boolean[], p_lock boolean,
+    OUT place integer, OUT have bigint, OUT is_new boolean
+) LANGUAGE plpgsql AS $far$
+DECLARE
+    ids bigint[];
+    posting bigint;
+BEGIN
+    is_new := false;
+    LOOP
+        IF p_lock THEN
+            -- In one order, so that two writers cannot wait for each other. NO KEY UPDATE: those who add lines to an
+            -- account refer to its row, and must not have to wait.
+            PERFORM 1 FROM accounts JOIN unnest(p_kinds, p_owners) AS named (kind, owner) USING (kind, owner)
+            ORDER BY accounts.kind, accounts.owner FOR NO KEY UPDATE OF accounts;
+        END IF;
+        SELECT array_agg(accounts.id ORDER BY named.line) INTO ids
+        FROM unnest(p_kinds, p_owners) WITH ORDINALITY AS named (kind, owner, line) JOIN accounts USING (kind, owner);
+        EXIT WHEN coalesce(cardinality(ids), 0) = cardinality(p_kinds);
+        INSERT INTO accounts (kind, owner)
+        SELECT named.kind, named.owner FROM unnest(p_kinds, p_owners) AS named (kind, owner) ORDER BY 1, 2
+        ON CONFLICT DO NOTHING;
+    END LOOP;
+    IF true = ANY (p_checked) THEN
+        IF EXISTS (SELECT FROM postings WHERE idempotency_key = p_key) THEN
+            RETURN;
+        END IF;
+        FOR line IN 1 .. cardinality(p_units) LOOP
+            IF p_checked[line] THEN
+                SELECT coalesce(max(noted.balance_units), 0) + coalesce((
+                    SELECT sum(entries.amount_units) FROM entries
+                    WHERE entries.account_id = ids[line] AND entries.id > coalesce(max(noted.through_entry_id), 0)
+                ), 0) INTO have
+                FROM balance_checkpoints AS noted WHERE noted.account_id = ids[line];
+                IF have + p_units[line] < 0 THEN
+                    place := line;
+                    RETURN;
+                END IF;
+            END IF;
+        END LOOP;
+    END IF;
+    INSERT INTO postings (idempotency_key, kind, reason, request_id, created_at)
+    VALUES (p_key, p_kind, p_reason, p_request_id, p_created_at) ON CONFLICT DO NOTHING RETURNING id INTO posting;
+    IF posting IS NULL THEN
+        RETURN;
+    END IF;
+    INSERT INTO entries (posting_id, account_id, amount_units) SELECT posting, * FROM unnest(ids, p_units);
+    is_new := true;
+END
+$far$
+"""
