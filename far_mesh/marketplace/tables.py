@@ -358,7 +358,7 @@ chain_events = Table(
     "chain_events",
     metadata,
     Column("id", RowId, primary_key=True, autoincrement=True),
-    Column("tx_hash", String(200), nullable=False),
+    Column("tx_hash", String(200), nullable=False, index=True),
     Column("log_index", Integer, nullable=False),
     Column("block_number", BigInteger, nullable=False),
     Column("kind", String(32), nullable=False),

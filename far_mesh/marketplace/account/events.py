@@ -108,7 +108,7 @@ async def book(connection: AsyncConnection, domain: Domain, event: EscrowEvent) 
     if change is None:
         return False
     new = _new_event(event, change)
-    name = await _free_name(connection, f"{event.tx_hash}:{event.log_index}@{event.block_hash}")
+    name = await _free_name(connection, event.tx_hash, f"{event.tx_hash}:{event.log_index}@{event.block_hash}")
     if not await repository.add_event(connection, new, name):
         return False
     await _post(connection, domain, event, change, name)
@@ -139,7 +139,7 @@ async def book_transfer(connection: AsyncConnection, wallet: str, tx_id: str, de
         None,
         {"tx_id": tx_id, "payer": deposit.payer, "units": str(deposit.units)},
     )
-    name = await _free_name(connection, deposit.deposit_id)
+    name = await _free_name(connection, deposit.deposit_id, deposit.deposit_id)
     await repository.add_event(connection, new, name)
     await ledger.deposit_seen(connection, wallet, deposit.units, name)
     log.info("deposit_booked", wallet=wallet, tx_id=tx_id)
@@ -169,9 +169,9 @@ async def take_back(connection: AsyncConnection, domain: Domain | None, row: Boo
     log.warning("chain_event_vanished", kind=row.kind, wallet=row.wallet_address, tx_hash=row.tx_hash)
 
 
-async def _free_name(connection: AsyncConnection, name: str) -> str:
+async def _free_name(connection: AsyncConnection, tx_hash: str, name: str) -> str:
     """``name``, or with a number behind it when that was booked, and taken back, before: a block may return."""
-    times = await repository.times_booked(connection, name)
+    times = await repository.times_booked(connection, tx_hash, name)
     return f"{name}~{times + 1}" if times else name
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.clock import now
@@ -153,12 +153,11 @@ async def mark_moved(connection: AsyncConnection, event: BookedEvent, number: in
     await connection.execute(update(chain_events).where(chain_events.c.id == event.id).values(**values))
 
 
-async def times_booked(connection: AsyncConnection, name: str) -> int:
-    """How often something was booked as ``name``, or as ``name`` with a number behind it."""
-    columns = chain_events.c
-    again = columns.booked_as.startswith(f"{name}~", autoescape=True)
-    query = select(func.count()).select_from(chain_events).where(or_(columns.booked_as == name, again))
-    return int((await connection.execute(query)).scalar_one())
+async def times_booked(connection: AsyncConnection, tx_hash: str, name: str) -> int:
+    """How often something of a transaction was booked as ``name``, or as ``name`` with a number behind it."""
+    query = select(chain_events.c.booked_as).where(chain_events.c.tx_hash == tx_hash)
+    names = (await connection.execute(query)).scalars()
+    return sum(booked_as == name or booked_as.startswith(f"{name}~") for booked_as in names)
 
 
 async def live_of(connection: AsyncConnection, tx_hash: str) -> list[BookedEvent]:
@@ -177,10 +176,10 @@ async def live_about(connection: AsyncConnection, about: str, kinds: Collection[
 
 
 async def latest_since(connection: AsyncConnection, kind: str, first_block: int) -> list[BookedEvent]:
-    """Of each transaction's event of this kind in ``first_block`` or later the latest row, on chain or not."""
-    ids = select(func.max(chain_events.c.id)).where(chain_events.c.kind == kind)
-    latest = chain_events.c.id.in_(ids.group_by(chain_events.c.tx_hash, chain_events.c.log_index))
-    return await _select(connection, latest & (chain_events.c.block_number >= first_block))
+    """What was booked of this kind in ``first_block`` or later, on chain or not: of what was booked more than once the
+    latest row."""
+    rows = await _select(connection, (chain_events.c.block_number >= first_block) & (chain_events.c.kind == kind))
+    return list({(row.tx_hash, row.log_index): row for row in rows}.values())
 
 
 async def page(connection: AsyncConnection, wallet: str, before: int | None, limit: int) -> Sequence[BookedEvent]:
