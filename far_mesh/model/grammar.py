@@ -78,13 +78,14 @@ class Matcher:
         self._state.rollback(count - beyond)
         self._check()
 
-    def allowed(self, vocabulary: int) -> Tensor:
-        """Which tokens may come next: bool (vocabulary,)."""
-        mask = np.frombuffer(self._state.compute_bitmask(), dtype=np.uint8)
+    def forbidden(self, vocabulary: int) -> Tensor:
+        """Which tokens may not come next: bool (vocabulary,)."""
+        mask = ~np.frombuffer(self._state.compute_bitmask(), dtype=np.uint8)
         self._check()
         bits = np.unpackbits(mask, count=min(vocabulary, 8 * len(mask)), bitorder="little")
-        allowed = torch.from_numpy(bits).view(torch.bool)
-        return torch.nn.functional.pad(allowed, (0, vocabulary - len(allowed)))
+        forbidden = torch.from_numpy(bits).view(torch.bool)
+        missing = vocabulary - len(forbidden)
+        return forbidden if not missing else torch.nn.functional.pad(forbidden, (0, missing), value=True)
 
     def takes(self, ids: Sequence[int]) -> bool:
         """Whether ``ids`` may come next, and something after them."""

@@ -195,11 +195,11 @@ class Sampler:
         if self._penalties is not None:
             scores = self._penalties.applied(scores)
         if self._matcher is not None:
-            scores = scores.masked_fill(~self._matcher.allowed(len(scores)), _OUT)
+            scores = scores.masked_fill(self._matcher.forbidden(len(scores)), _OUT)
         if needs_more:
             ends = torch.tensor([end for end in self.ends if end < len(scores)], dtype=torch.long)
             scores = scores.index_fill(0, ends, _OUT)
-        if not bool((scores > _OUT).any()):
+        if float(scores.max()) == _OUT:
             raise InvalidArgument("the options leave no token that may come next", param=self._culprit(needs_more))
         return scores
 
@@ -240,8 +240,9 @@ class _Penalties:
         penalty = self._options.repetition_penalty
         if penalty != 1.0:
             assert self._occurred is not None
-            less = torch.where(scores < 0, scores * penalty, scores / penalty)
-            scores = torch.where(self._occurred, less, scores)
+            ids = self._occurred.nonzero()[:, 0]
+            worth = scores[ids]
+            scores = scores.index_put((ids,), torch.where(worth < 0, worth * penalty, worth / penalty))
         return scores - self._lost
 
     def _note_all(self, tokens: Iterable[int]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ from far_mesh.model.grammar import Grammars
 from far_mesh.model.sampler import Noise, Sampler
 from far_mesh.model.tokens import Tokens
 from far_node.blocks.cut import read_config
-from far_node.blocks.source import find_model
+from far_node.blocks.source import bundled_model_path, find_model
+from tests.support.models import whole_model
 
 SCHEMAS: dict[str, Any] = {
     "object": {"type": "object"},
@@ -146,12 +148,37 @@ async def babble(
 async def test_every_answer_that_ends_is_what_the_schema_says(grammars: Grammars, tokens: Tokens, name: str) -> None:
     schema, ended = SCHEMAS[name], 0
     judge = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER)
-    for seed in range(12):
+    for seed in range(9):
         text, has_ended = await babble(
             grammars, tokens, Grammar.json_schema(schema), seed, temperature=0.8 * (seed % 3 > 0)
         )
         if has_ended:
             judge.validate(json.loads(text))
+            ended += 1
+    assert ended > 0
+
+
+@pytest.mark.parametrize("name", ["person", "one of", "any of", "pattern"])
+@pytest.mark.parametrize("is_trained", [True, False])
+async def test_every_answer_of_a_real_model_that_ends_is_what_the_schema_says(
+    grammars: Grammars, tokens: Tokens, talker: Path, is_trained: bool, name: str
+) -> None:
+    """Of the bundled one, which tells stories, and of one of chance."""
+    model, grammar = whole_model(bundled_model_path() if is_trained else talker), Grammar.json_schema(SCHEMAS[name])
+    matcher, ended = await grammars.matcher(grammar), 0
+    for seed in range(2):
+        options = GenerationOptions(90, temperature=0.7 * seed, seed=seed, grammar=grammar)
+        ids = tokens.encode("Tell me of a fox, in JSON.")
+        sampler, cache, fresh = Sampler(options, Noise(seed), tuple(ids), tokens.end_ids, matcher.fresh()), None, ids
+        said = list[int]()
+        while len(said) < 90 and not sampler.is_complete and not tokens.end_ids.intersection(said):
+            with torch.inference_mode():
+                output = model(torch.tensor([fresh]), past_key_values=cache, use_cache=True)
+            fresh, cache = [sampler.pick(output.logits[0, -1])], output.past_key_values
+            said += fresh
+            sampler.read(fresh)
+        if len(said) < 90:
+            Draft202012Validator(SCHEMAS[name]).validate(json.loads(tokens.decode(said)))
             ended += 1
     assert ended > 0
 
@@ -197,16 +224,16 @@ async def test_a_text_may_be_read_and_taken_back_in_any_way(grammars: Grammars, 
             assert not wanderer.takes([*ahead, min(tokens.end_ids)])
         fresh = first.fresh()
         fresh.read(told[:place])
-        assert torch.equal(wanderer.allowed(tokens.vocabulary), fresh.allowed(tokens.vocabulary))
+        assert torch.equal(wanderer.forbidden(tokens.vocabulary), fresh.forbidden(tokens.vocabulary))
         assert wanderer.is_complete == fresh.is_complete == (place == len(told))
 
 
 async def test_the_end_is_allowed_only_where_the_grammar_is_satisfied(grammars: Grammars, tokens: Tokens) -> None:
     ends = sorted(tokens.end_ids)
     matcher = await grammars.matcher(Grammar.regex("ab?"))
-    assert not matcher.allowed(tokens.vocabulary)[ends].any()
+    assert matcher.forbidden(tokens.vocabulary)[ends].all()
     matcher.read(tokens._tokenizer("a", add_special_tokens=False)["input_ids"])
-    assert matcher.allowed(tokens.vocabulary)[ends].all()
+    assert not matcher.forbidden(tokens.vocabulary)[ends].any()
     assert not matcher.is_complete
     assert all(matcher.completes(end) for end in ends)
 
@@ -214,9 +241,9 @@ async def test_the_end_is_allowed_only_where_the_grammar_is_satisfied(grammars: 
 async def test_a_wider_head_than_the_tokenizer_gets_no_token_from_its_padding(
     grammars: Grammars, tokens: Tokens
 ) -> None:
-    allowed = (await grammars.matcher(Grammar.regex("a"))).allowed(tokens.vocabulary + 100)
-    assert allowed.shape == (tokens.vocabulary + 100,)
-    assert not allowed[tokens.vocabulary :].any()
+    forbidden = (await grammars.matcher(Grammar.regex("a"))).forbidden(tokens.vocabulary + 100)
+    assert forbidden.shape == (tokens.vocabulary + 100,)
+    assert forbidden[tokens.vocabulary :].all()
 
 
 async def test_what_a_grammar_does_not_allow_cannot_be_read(grammars: Grammars, tokens: Tokens) -> None:
@@ -448,7 +475,7 @@ async def test_guesses_change_nothing_whatever_the_options(
     tokens: Tokens, grammars: Grammars, name: str, temperature: float
 ) -> None:
     luck, right, wrong = random.Random(f"{name} {temperature}"), 0, 0
-    for seed in range(6):
+    for seed in range(4):
         options = GenerationOptions(40, temperature=temperature, seed=seed, **WISHES[name])
         matcher = None if options.grammar is None else await grammars.matcher(options.grammar)
         prompt, ends = luck.choices(range(2048), k=luck.randint(1, 6)), tokens.end_ids | options.stop_token_ids
@@ -457,5 +484,5 @@ async def test_guesses_change_nothing_whatever_the_options(
         said, good, bad = _with_guesses(first.fork(), prompt, seed, luck)
         assert said == expected
         right, wrong = right + good, wrong + bad
-    assert right > 5, "some guesses were right"
+    assert right > 3, "some guesses were right"
     assert wrong > 0 or name == "pattern", "and some were taken back"
