@@ -73,7 +73,7 @@ class Check:
         """
         for request_id, group in groupby(lines, key=lambda line: line.request_id):
             done = list(group)
-            objection = self._objection(request_id, done) if done[0].state == "paid" else None
+            objection = self._objection(request_id, [line for line in done if line.state == "paid"])
             for line in done:
                 yield self._judged(line, objection)
 
@@ -86,11 +86,15 @@ class Check:
             return Checked(line, Verdict.UNPROVEN, objection)
         return Checked(line, Verdict.PROVEN, f"paid by {line.tx_hash}")
 
-    def _objection(self, request_id: str, lines: Sequence[Line]) -> str | None:
-        units = sum(line.units for line in lines)
-        number = lines[0].batch_number
+    def _objection(self, request_id: str, paid: Sequence[Line]) -> str | None:
+        """What is wrong with the lines of a request that are said to be paid, if there are any."""
+        if not paid:
+            return None
+        if len({(line.batch_number, line.tx_hash) for line in paid}) > 1:
+            return "it is said to be paid in two ways"
+        units, number = sum(line.units for line in paid), paid[0].batch_number
         if number is None:
-            return self._release_objection(request_id, units, lines[0].tx_hash)
+            return self._release_objection(request_id, units, paid[0].tx_hash)
         batch = self._batch(number)
         if batch.objection is not None:
             return batch.objection

@@ -272,6 +272,10 @@ def test_paid_is_not_believed_before_the_chain_says_so(place: Place) -> None:
     place.write(update(node_contributions).values(paid_at=now()))
     *lines, _ = place.told("history", "--check", exit_code=3)
     assert {line["why"] for line in lines} == {"no block of the chain holds its release"}
+    newest = node_contributions.c.first_block == 6  # a line without money does not speak for the others
+    place.write(update(node_contributions).where(newest).values(payment_units=0))
+    *lines, _ = place.told("history", "--check", exit_code=3)
+    assert [line["verdict"] for line in lines] == ["unpaid", "unproven"]
     plain = place.rewards("history", "--check")
     assert plain.exit_code == 3
     assert "unproven" in plain.stdout
