@@ -10,8 +10,8 @@ Three comparisons, each of which would find most of what the others find:
 - the escrow has the tokens that it owes.
 
 What is on its way is no disagreement. The books are read after the block was chosen, so they know of every transaction
-that can be in it: a row is written down before it is sent. What they know beyond that block (:data:`ahead`), and what
-the chain has done that they have not looked at yet (behind), is counted on the side that lacks it.
+that can be in it: a row is written down before it is sent. What they know beyond that block, and what the chain has
+done that they have not looked at yet, is counted on the side that lacks it.
 """
 
 from __future__ import annotations
@@ -441,7 +441,7 @@ def _deposits_agree(chain: OnChain, books: Books) -> Iterator[Finding]:
     for wallet, found in chain.deposits.items():
         booked = books.deposits.get(wallet, 0) - ahead[wallet]
         expected = booked * WEI_PER_UNIT + on_the_way[wallet] + behind[wallet]
-        if abs(found - expected) >= _tolerance(books.odd.get(wallet, 0) + (wallet in behind)):
+        if abs(found - expected) >= _tolerance(books.odd.get(wallet, 0) + _is_odd(behind[wallet])):
             message = f"{_far(found)} lie on chain after block {chain.block}, and the books explain {_far(expected)}"
             yield Finding("user_deposit", wallet, f"{message}: {_far(found - expected)} between them")
 
@@ -467,7 +467,7 @@ def _channel_money_agrees(chain: OnChain, books: Books) -> Iterator[Finding]:
     for wallet, units in books.in_channels.items():
         booked = units + books.spent_in_channels.get(wallet, 0) - ahead[wallet]
         expected = booked * WEI_PER_UNIT + behind[wallet]
-        if abs(on_chain[wallet] - expected) >= _tolerance(books.odd.get(wallet, 0) + (wallet in behind)):
+        if abs(on_chain[wallet] - expected) >= _tolerance(books.odd.get(wallet, 0) + _is_odd(behind[wallet])):
             message = f"{_far(on_chain[wallet])} were put into channels and did not come back, the books say"
             yield Finding("user_channel", wallet, f"{message} {_far(expected)}")
 
@@ -488,7 +488,7 @@ def _channels_agree(chain: OnChain, books: Books) -> Iterator[Finding]:
             ("put in", channel.amount_wei, row.deposited),
             ("redeemed", channel.redeemed_wei, row.redeemed),
         ):
-            if found // WEI_PER_UNIT != noted:
+            if abs(found - noted * WEI_PER_UNIT) >= _tolerance(books.odd.get(row.user, 0)):
                 message = f"{name}: the chain says {_far(found)}, the books say {_units(noted)}"
                 yield Finding("channel", channel_id, message)
 
@@ -657,6 +657,10 @@ def claims_of(sent: Sent) -> dict[str, int]:
     if sent.kind is not Kind.REDEEM:
         return {}
     return {claim["channel_id"]: claim["claimed_units"] for claim in sent.payload["claims"]}
+
+
+def _is_odd(wei: int) -> bool:
+    return wei % WEI_PER_UNIT != 0
 
 
 def _tolerance(odd: int) -> int:

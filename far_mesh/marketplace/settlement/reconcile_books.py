@@ -385,8 +385,8 @@ async def concerned_since(connection: AsyncConnection, entry: int | None) -> Con
     kinds = [book.value for book in (*_OF_USERS, Book.PROVIDER_PAID)]
     query = select(accounts.c.kind, accounts.c.owner).where(accounts.c.kind.in_(kinds))
     if entry is not None:
-        moved = select(entries.c.account_id).where(entries.c.id > entry - LATE_LINES)
-        query = query.where(accounts.c.id.in_(moved))
+        moved = entries.c.id > entry - LATE_LINES
+        query = query.join(entries, entries.c.account_id == accounts.c.id).where(moved).distinct()
     rows = (await connection.execute(query)).all()
     providers = frozenset(owner for kind, owner in rows if kind == Book.PROVIDER_PAID.value)
     users = frozenset(owner for kind, owner in rows if kind != Book.PROVIDER_PAID.value)

@@ -16,6 +16,9 @@ def reconcile(
     full: Annotated[
         bool, typer.Option("--full", help="From the first block on, and everybody, not what is new alone.")
     ] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="What is found is known: later runs begin behind it.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:
     """Compare the books with the chain. Exit code 1 and a list when something disagrees; nothing is changed."""
@@ -26,7 +29,7 @@ def reconcile(
     results: list[Result] = []
 
     async def main() -> None:
-        results.append(await _compare(console, full=full))
+        results.append(await _compare(console, full=full, accept=accept))
 
     run(console, main)
     result = results[0]
@@ -42,7 +45,7 @@ def reconcile(
         raise typer.Exit(EXIT_FAILED)
 
 
-async def _compare(console: Console, *, full: bool) -> Result:
+async def _compare(console: Console, *, full: bool, accept: bool) -> Result:
     from far_mesh.marketplace.chain.audit import AuditedChain
     from far_mesh.marketplace.ledger.cli import opened_database
     from far_mesh.marketplace.settings import Settings
@@ -56,6 +59,7 @@ async def _compare(console: Console, *, full: bool) -> Result:
         async with opened_database(settings) as database:
             return await reconciler_of(settings, database, chain).compare(
                 full=full,
+                accept=accept,
                 on_progress=lambda block, newest: console.event(
                     "progress", f"block {block:,} of {newest:,}", block=block, newest=newest
                 ),

@@ -94,9 +94,12 @@ class Reconciler:
 
     # ---- once
 
-    async def compare(self, *, full: bool = False, on_progress: OnProgress = _nobody_listens) -> Result:
+    async def compare(
+        self, *, full: bool = False, accept: bool = False, on_progress: OnProgress = _nobody_listens
+    ) -> Result:
         """Compare, and a second time after a pause if anything was found; what was found both times counts. ``full``:
-        from the first block on, and everybody's sums.
+        from the first block on, and everybody's sums. ``accept``: whatever is found is known, and the next run goes on
+        behind it.
 
         Raises:
             ChainMismatch: the books belong to another chain or escrow.
@@ -112,7 +115,7 @@ class Reconciler:
             compared = replace(compared, findings=still)
         result = repository.new_result(compared.block, [one.as_facts() for one in compared.findings])
         async with self._database.writing() as connection:
-            if not compared.findings:
+            if accept or not compared.findings:
                 await repository.keep(connection, compared.kept, compared.after, identity)
             await repository.keep_result(connection, result)
         for one in compared.findings:

@@ -353,6 +353,10 @@ async def test_what_a_thief_does_with_the_settlers_key_is_found(town: Town) -> N
     assert found["user_deposit"] == [user]
     assert found["pool"] == ["pool"]
     assert (await town.found()).keys() == found.keys()  # it does not go away by looking
+    await town.anvil("anvil_mine", "0x10")
+    await town.reconciler.compare(accept=True)
+    assert "unknown_transaction" not in await town.found()
+    assert (await town.found(full=True)).keys() >= {"unknown_transaction", "unknown_batch", "root_revoked"}
 
 
 async def test_a_chain_that_was_set_back_is_found(village: Town) -> None:
