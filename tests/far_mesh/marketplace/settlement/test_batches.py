@@ -110,10 +110,10 @@ def test_many_requests_are_one_line_for_each_user_and_provider() -> None:
 
 
 def test_a_user_who_cannot_be_charged_is_left_out_and_the_others_are_settled() -> None:
-    requests = [ended("1", "ann"), ended("2", "bob"), ended("3", "ann")]
-    found = compose(requests, means(users={"ann": 499, "bob": 500}))
+    requests = [ended("1", "ann"), ended("2", "bob"), ended("3", "ann"), ended("4", "bob")]
+    found = compose(requests, means(users={"ann": 499, "bob": 999}))
     assert names(found) == [["2"]]
-    assert left(found) == {"1": Why.UNCOVERED, "3": Why.UNCOVERED}
+    assert left(found) == {"1": Why.UNCOVERED, "3": Why.UNCOVERED, "4": Why.UNCOVERED}
 
 
 def test_what_was_redeemed_pays_the_oldest_requests_of_its_channel_and_no_younger_one_overtakes() -> None:
