@@ -210,15 +210,27 @@ class Settler:
     async def _leads(self) -> bool:
         """Whether this gateway holds the lease. It is renewed when half of it is over: most rounds write nothing."""
         before = self._fence
-        if before is not None:
-            async with self._database.reading() as connection:
-                if await repository.lease_left(connection, before) > LEASE_LIFETIME / 2:
-                    return True
+        if before is not None and await self._is_young(before):
+            return True
         async with self._database.writing() as connection:
             self._fence = await repository.take_lease(connection, LEASE, self._gateway, LEASE_LIFETIME)
         if self._fence != before:
             self._rounds = 0  # a newcomer offers at once what its predecessor wrote down
         return self._fence is not None
+
+    async def _lead_on(self) -> None:
+        """The same in the middle of a round, which may take longer than a lease where the chain answers slowly.
+
+        Raises:
+            LeaseLost: somebody else leads.
+        """
+        if not await self._is_young(self._held()):
+            async with self._writing() as connection:
+                await repository.take_lease(connection, LEASE, self._gateway, LEASE_LIFETIME)
+
+    async def _is_young(self, fence: Fence) -> bool:
+        async with self._database.reading() as connection:
+            return await repository.lease_left(connection, fence) > LEASE_LIFETIME / 2
 
     def _held(self) -> Fence:
         assert self._fence is not None
@@ -272,6 +284,7 @@ class Settler:
         # Asked before the receipts: a nonce that is used now, with no receipt after, was used by something else.
         used = await self._chain.transaction_count(self._address)
         for row in rows:
+            await self._lead_on()
             if _nonce(row) < used:
                 await self._decide(row, newest, used)
         waiting = [row for row in rows if _nonce(row) >= used]
@@ -373,8 +386,7 @@ class Settler:
         Raises:
             LeaseLost: somebody else does that now.
         """
-        async with self._database.reading() as connection:
-            await repository.hold_fence(connection, self._held())
+        await self._lead_on()
         objection = await self._chain.send_raw(_signed(row).raw)
         if objection:
             log.warning("transaction_not_taken", kind=row.kind, request_id=row.request_id, objection=objection)
@@ -387,6 +399,7 @@ class Settler:
         async with self._database.reading() as connection:
             rows = await repository.with_status(connection, RowStatus.PENDING)
         for row in rows:
+            await self._lead_on()
             ready = await self._act(row).is_ready(row)
             if isinstance(ready, Needless):
                 await self._end_needless(row, ready)

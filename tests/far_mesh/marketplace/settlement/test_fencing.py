@@ -164,8 +164,27 @@ async def test_who_slept_and_was_not_replaced_goes_on_as_before(bench_of_each: B
     async with sleeper.asleep(sleeper.settler._chain, "sign", before=False):
         pass
     assert (await bench.row(Kind.LOCK, "s6")).status is RowStatus.PENDING
-    assert await sleeper.settler.settle()
+    await sleeper.settler.drain()
     assert (await bench.row(Kind.LOCK, "s6")).status is RowStatus.CONFIRMED
+
+
+async def test_a_round_that_takes_longer_than_a_lease_keeps_it(
+    bench_of_each: Bench, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, sign = bench_of_each, sleeper.settler._chain.sign
+
+    async def slowly(*arguments: Any) -> Any:
+        async with bench.database.writing() as connection:
+            (expires,) = (await connection.execute(select(leases.c.expires_at))).one()
+            await connection.execute(update(leases).values(expires_at=expires - timedelta(seconds=4)))
+        return await sign(*arguments)
+
+    monkeypatch.setattr(sleeper.settler._chain, "sign", slowly)
+    names = [f"slow {index}" for index in range(6)]
+    for name in names:
+        await bench.open(name)
+    assert await sleeper.settler.settle()
+    assert len(sleeper.sent) == len(names)
 
 
 async def test_what_is_composed_is_composed_by_the_one_who_leads(bench_of_each: Bench) -> None:
