@@ -136,6 +136,7 @@ class _Exchange:
     async def go(self) -> None:
         started = time.monotonic()
         try:
+            self._check_path()
             self._check_announced_length()
             await self._app(self._scope, self.receive, self.send)
         except FarError as error:
@@ -151,6 +152,10 @@ class _Exchange:
                 status=self._status,
                 ms=round((time.monotonic() - started) * 1000),
             )
+
+    def _check_path(self) -> None:
+        if "\0" in self._scope["path"]:  # which PostgreSQL cannot even be asked about
+            raise NotFound("there is nothing at this path")
 
     def _check_announced_length(self) -> None:
         announced = Headers(scope=self._scope).get("content-length", "0")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
+from time import monotonic
 from typing import Generic, TypeVar
 
 MOST = 10_000
@@ -25,9 +25,9 @@ class Recall(Generic[K, V]):
     async def get(self, key: K, read: Callable[[], Awaitable[V]]) -> V:
         """What was read for ``key``, or what is read now."""
         found = self._known.get(key)
-        if found is not None and time.monotonic() < found[0]:
+        if found is not None and monotonic() < found[0]:
             return found[1]
-        started, changes = time.monotonic(), self._changes
+        started, changes = monotonic(), self._changes
         value = await read()
         if changes == self._changes and self._seconds > 0:  # else it may have been read before the change
             self._known[key] = (started + self._seconds, value)

@@ -42,6 +42,7 @@ def error(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
 
 def test_an_unknown_path(user: User) -> None:
     error(user.http.get("/nowhere"), 404, "not_found")
+    error(user.http.get("/api/inference/requests/a%00b"), 404, "not_found")
 
 
 def test_a_wrong_method(user: User) -> None:

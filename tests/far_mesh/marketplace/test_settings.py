@@ -61,6 +61,10 @@ async def test_without_a_swarm_to_join_the_meshes_do_not_open(environment: pytes
         ("FAR_PORT", "seventy"),
         ("FAR_PORT", "70000"),
         ("FAR_LOCK_SECONDS", "10"),
+        ("FAR_OPERATORS", '["0x12"]'),
+        ("FAR_OPERATORS", '["0xF39Fd6e51aad88F6F4ce6aB8827279cffFb92266"]'),
+        ("FAR_AUTH_CACHE_SECONDS", "-1"),
+        ("FAR_JWT_OTHER_SECRETS", "not a list"),
         ("FAR_MODELS", "[no JSON"),
         ("FAR_MODELS", '[{"model": "a", "completion_price_units": 0}]'),
         ("FAR_MODELS", '[{"model": "a", "completion_price_units": 1}, {"model": "a", "completion_price_units": 1}]'),
@@ -79,10 +83,24 @@ def test_a_short_secret_is_refused(environment: pytest.MonkeyPatch) -> None:
         create_app(Settings.read())
 
 
+def test_every_secret_of_tokens_is_long_enough(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("FAR_JWT_OTHER_SECRETS", f'["{WHOLE["FAR_JWT_SECRET"]}", "brief"]')
+    with pytest.raises(InvalidSetting, match="FAR_JWT_OTHER_SECRETS must be at least 32 bytes") as caught:
+        create_app(Settings.read())
+    assert "brief" not in caught.value.message
+
+
+def test_operators_are_wallets(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("FAR_OPERATORS", '["0xf39fd6e51aad88f6f4ce6ab8827279cfffb92266"]')
+    assert Settings.read().operators == ("0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266",)
+
+
 def test_secrets_are_never_shown(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("FAR_JWT_OTHER_SECRETS", f'["{"another secret " * 4}"]')
     settings = Settings.read()
     shown = repr(settings) + str(settings) + settings.model_dump_json()
     assert WHOLE["FAR_JWT_SECRET"] not in shown
+    assert "another secret" not in shown
     assert WHOLE["FAR_SETTLER_PRIVATE_KEY"] not in shown
 
 
