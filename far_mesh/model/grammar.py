@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections import OrderedDict
@@ -29,6 +30,7 @@ from far_mesh.model.tokens import Tokens
 
 _KEPT = 64
 _LONGEST_REASON = 300
+_NEEDED_TO_START = ("LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH")  # no secrets
 _TRIALS_AT_ONCE = 2
 _TRIAL_SECONDS = 60.0  # of a clock on the wall; a busy machine gets it all, a grammar only CPU_SECONDS
 _JSON: JsonCompileOptions = {
@@ -161,13 +163,16 @@ def _as_library_has_it(grammar: Grammar) -> str:
 def _try(grammar: str, vocabulary: int) -> None:
     asked = json.dumps({"grammar": grammar, "vocabulary": vocabulary})
     command = [sys.executable, "-P", grammar_trial.__file__]
+    needed = {name: value for name in _NEEDED_TO_START if (value := os.environ.get(name)) is not None}
     try:
         trial = subprocess.run(  # noqa: S603  # our own file
-            command, input=asked, capture_output=True, text=True, timeout=_TRIAL_SECONDS, check=False, env={}
+            command, input=asked, capture_output=True, text=True, timeout=_TRIAL_SECONDS, check=False, env=needed
         )
     except subprocess.TimeoutExpired:
         raise _refusal("it takes too long to compile") from None
-    if trial.returncode != 0 or not trial.stdout:
+    if trial.returncode > 0:  # it did not come as far as the grammar
+        raise RuntimeError(f"grammars cannot be tried: {_brief(trial.stderr)}")
+    if trial.returncode < 0 or not trial.stdout:
         raise _refusal("it takes too much time or memory to compile")
     if error := json.loads(trial.stdout)["error"]:
         raise _refusal(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -12,6 +13,8 @@ import far_mesh.cli
 import far_mesh.embed_cli
 import far_mesh.route_cli
 from discovery.protocol.errors import FarError
+from far_mesh.client import Token, TokenLogprob
+from far_mesh.config import Grammar
 from tests.support.documents import peer_of
 from tests.support.swarm import run_python
 
@@ -66,6 +69,25 @@ def refused(code: str, words: str, **changes: str) -> None:
 )
 def test_an_option_that_means_nothing(option: str, value: str, words: str) -> None:
     refused("invalid_argument", words, **{option: value})
+
+
+def test_a_schema_and_a_regular_expression_do_not_go_together(tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text('{"type": "object"}')
+    refused("invalid_argument", "not both", **{"json-schema": str(file), "regex": "a"})
+    assert far_mesh.cli._grammar(file, None) == Grammar.json_object()
+    assert far_mesh.cli._grammar(None, "a+") == Grammar.regex("a+")
+    assert far_mesh.cli._grammar(None, None) is None
+
+
+def test_log_probabilities_are_told_with_bytes_as_numbers() -> None:
+    own, other = TokenLogprob(5, b"\xe2\x82", -0.5), TokenLogprob(6, b"a", -1.5)
+    assert far_mesh.cli._logprobs(Token(5, "", 0, own, (own, other))) == {
+        "logprob": -0.5,
+        "bytes": [0xE2, 0x82],
+        "top": [{"id": 5, "bytes": [0xE2, 0x82], "logprob": -0.5}, {"id": 6, "bytes": [97], "logprob": -1.5}],
+    }
+    assert far_mesh.cli._logprobs(Token(5, "x")) == {}
 
 
 def test_a_bootstrap_peer_that_is_not_running() -> None:
