@@ -109,8 +109,8 @@ SESSION = (
 )
 CONTRIBUTION = (
     "INSERT INTO node_contributions (session_id, node_id, wallet_address, first_block, end_block, quantization, "
-    "tokens_contributed, token_layers, payment_units, receipt, earned_at) VALUES ('s1', 'n1', '{wallet}', 0, 8, 'none', "
-    "9, 72, {units}, 'receipt', '2026-01-01 00:00:00')"
+    "tokens_contributed, token_layers, payment_units, receipt, earned_at) "
+    "VALUES ('s1', 'n1', '{wallet}', 0, 8, 'none', 9, 72, {units}, 'receipt', '2026-01-01 00:00:00')"
 )
 NODE = (
     "INSERT INTO node_registry (node_id, wallet_address, model_id, registered_at, is_active, total_tokens_served, "
