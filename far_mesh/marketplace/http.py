@@ -9,7 +9,7 @@ import hashlib
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -85,7 +85,7 @@ def install(app: FastAPI, max_body_bytes: int) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        return error_response(_from_validation(error))
+        return error_response(from_validation(error.errors()))
 
     @app.exception_handler(HTTPException)
     async def http(_request: Request, error: HTTPException) -> JSONResponse:
@@ -96,8 +96,9 @@ def install(app: FastAPI, max_body_bytes: int) -> None:
     app.add_middleware(Edge, max_body_bytes=max_body_bytes)
 
 
-def _from_validation(error: RequestValidationError) -> FarError:
-    first = error.errors()[0]
+def from_validation(errors: Sequence[Any]) -> FarError:
+    """The first of pydantic's ``errors`` about what somebody sent, as a member of our family."""
+    first = errors[0]
     place = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
     if first["type"] == "json_invalid":
         return InvalidArgument("the body is not JSON")
@@ -118,7 +119,7 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = "req_" + secrets.token_hex(12)
+        request_id = new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             await _Exchange(self._app, scope, receive, send, self._max_body_bytes).go()
@@ -182,6 +183,11 @@ class _Exchange:
     async def _fail(self, error: FarError) -> None:
         if not self._status:
             await error_response(error)(self._scope, self._receive, self.send)
+
+
+def new_request_id() -> str:
+    """A name that no other request has."""
+    return "req_" + secrets.token_hex(12)
 
 
 def request_id_of(request: Request) -> str:

@@ -62,10 +62,15 @@ class Needs:
                 "a bearer token or an API key is needed: sign in through /api/auth/nonce and /api/auth/login"
             )
         principal = await service.principal_of(bearer.credentials.strip())
-        self._check(principal)
+        self.check(principal)
         return principal
 
-    def _check(self, principal: Principal) -> None:
+    def check(self, principal: Principal) -> None:
+        """Whether ``principal`` has what is needed.
+
+        Raises:
+            Forbidden: no.
+        """
         if self.scope is None and not isinstance(principal.proof, TokenProof):
             raise Forbidden("an API key cannot do this: sign in with the wallet")
         if self.role not in principal.roles:

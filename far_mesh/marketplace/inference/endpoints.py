@@ -78,25 +78,25 @@ async def generate(
     body: GenerateRequest,
 ) -> Response | GenerateAnswer:
     """Generate text. With ``stream`` (the default) tokens come as server-sent events, and last the bill."""
-    run = await service.start(wallet, name, replace(_wish(body), api_key_id=key))
+    run = await service.start(wallet, name, replace(wish_of(body), api_key_id=key))
     if body.stream:
         return EventStream(
             run, events_of(run, lambda text: _token(text, run.request_id), lambda end: [_done(end)], _needed)
         )
     text, answer = await whole_text(request, run)
-    return GenerateAnswer(text=text, tokens_generated=answer.completion_tokens, **_bill(answer))
+    return GenerateAnswer(text=text, tokens_generated=answer.completion_tokens, **bill(answer))
 
 
 @router.post("/quote")
 async def quote(service: Service, wallet: InferenceCaller, body: QuoteRequest) -> QuoteAnswer:
     """What a token costs now, kept for a while: send ``quote_id`` with the request."""
-    return _quote(await service.quote(wallet, _question(wallet, body)))
+    return quote_answer(await service.quote(wallet, question_of(wallet, body)))
 
 
 @router.get("/models")
 async def models(service: Service) -> ModelList:
     """The models on sale. Needs no token."""
-    return ModelList(models=[_entry(state) for state in await service.models()])
+    return ModelList(models=[model_entry(state) for state in await service.models()])
 
 
 @router.get("/requests/{request_id}")
@@ -105,7 +105,12 @@ async def request_state(service: Service, wallet: InferenceCaller, request_id: s
     return _state(await service.report(wallet, request_id))
 
 
-def _wish(body: GenerateRequest) -> Wish:
+def wish_of(body: GenerateRequest) -> Wish:
+    """What is asked for, in our words.
+
+    Raises:
+        InvalidArgument, IntentRefused: a way to pay that is none.
+    """
     return Wish(
         model_id=body.model_id,
         prompt=body.prompt,
@@ -122,7 +127,12 @@ def _wish(body: GenerateRequest) -> Wish:
     )
 
 
-def _question(wallet: str, body: QuoteRequest) -> Question:
+def question_of(wallet: str, body: QuoteRequest) -> Question:
+    """What ``wallet`` wants to know the price of.
+
+    Raises:
+        InvalidArgument: neither a prompt nor its length, or both.
+    """
     if (body.prompt is None) == (body.prompt_tokens is None):
         raise InvalidArgument("send either prompt or prompt_tokens", param="prompt")
     prompt = body.prompt_tokens if body.prompt is None else body.prompt
@@ -131,7 +141,8 @@ def _question(wallet: str, body: QuoteRequest) -> Question:
     return Question(body.model_id, body.tier, prompt, body.max_tokens, body.raw, request_id)
 
 
-def _quote(quoted: Quoted) -> QuoteAnswer:
+def quote_answer(quoted: Quoted) -> QuoteAnswer:
+    """A quote, for an answer."""
     prices = quoted.price.prices
     return QuoteAnswer(
         quote_id=quoted.quote.id,
@@ -179,10 +190,11 @@ def voucher_event(notice: VoucherNotice) -> VoucherEvent:
 
 
 def _done(answer: Answer) -> str:
-    return event(DoneEvent(**_bill(answer)))
+    return event(DoneEvent(**bill(answer)))
 
 
-def _bill(answer: Answer) -> dict[str, Any]:
+def bill(answer: Answer) -> dict[str, Any]:
+    """How a request ended and what it cost, for an answer."""
     return {
         "request_id": answer.request_id,
         "total_tokens": answer.completion_tokens,
@@ -223,7 +235,8 @@ def nodes_used(shares: Iterable[PaidShare]) -> list[NodeUsed]:
     ]
 
 
-def _entry(state: ModelState) -> ModelEntry:
+def model_entry(state: ModelState) -> ModelEntry:
+    """A model on sale, for an answer."""
     offer, mesh, prices = state.on_sale.offer, state.on_sale.mesh, state.price.prices
     return ModelEntry(
         id=offer.model_id,
