@@ -196,8 +196,9 @@ async def beat(connection: AsyncConnection, gateway: Gateway, lifetime: timedelt
     await connection.execute(update(gateways).where(gateways.c.name == gateway.name).values(**values))
 
 
-async def orphans(connection: AsyncConnection) -> list[str]:
-    """Open requests in the hands of a process that is no more."""
+async def orphans(connection: AsyncConnection, asking: Gateway | None = None) -> list[str]:
+    """Open requests in the hands of a process that is no more. Who is ``asking`` lives, even where it was too slow to
+    say so in time."""
     alive = exists().where(
         and_(
             gateways.c.name == inference_sessions.c.gateway,
@@ -207,4 +208,6 @@ async def orphans(connection: AsyncConnection) -> list[str]:
     )
     is_open = inference_sessions.c.status.in_([status.value for status in OPEN])
     query = select(inference_sessions.c.request_id).where(is_open, ~alive).order_by(inference_sessions.c.started_at)
+    if asking is not None:
+        query = query.where(inference_sessions.c.incarnation != asking.incarnation)
     return list((await connection.execute(query)).scalars())

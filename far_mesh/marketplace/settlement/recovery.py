@@ -9,16 +9,17 @@ import structlog
 
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.sessions import repository as sessions
-from far_mesh.marketplace.sessions.schemas import OPEN, Work
+from far_mesh.marketplace.sessions.schemas import OPEN, Gateway, Work
 from far_mesh.marketplace.settlement.requests import Measured, close_request, refund_request
 
 log = structlog.get_logger(__name__)
 
 
-async def recover(database: Database) -> int:
-    """End every open request whose gateway is no more. How many there were."""
+async def recover(database: Database, asking: Gateway | None = None) -> int:
+    """End every open request whose gateway is no more, but never one of the gateway that is ``asking``. How many there
+    were."""
     async with database.reading() as connection:
-        orphans = await sessions.orphans(connection)
+        orphans = await sessions.orphans(connection, asking)
     for request_id in orphans:
         await _end(database, request_id)
     return len(orphans)

@@ -522,7 +522,7 @@ class Caretaker:
         """Once: the sign of life, then the orphans."""
         async with self._database.writing() as connection:
             await sessions.beat(connection, self._gateway, LEASE_LIFETIME)
-        if await recover(self._database):
+        if await recover(self._database, self._gateway):
             self._room.new_rows.ring()
 
     async def run(self) -> None:

@@ -170,6 +170,14 @@ async def test_after_a_crash_before_a_checkpoint_nothing_stays_counted(at: Count
     assert await at.books() == (DEPOSIT, 0)
 
 
+async def test_a_gateway_too_slow_to_say_that_it_lives_does_not_end_its_own_requests(at: Counter) -> None:
+    await at.promise(5_000)
+    meter = await at.begin()
+    assert await recover(at.database, GATEWAY) == 0
+    assert await at.count(meter, 1) == [None]
+    assert await recover(at.database, Gateway(GATEWAY.name, "its next life")) == 1
+
+
 @pytest.mark.parametrize("promised", [250, 5_000])
 async def test_after_a_crash_the_checkpoint_is_paid_as_far_as_it_is_promised(at: Counter, promised: int) -> None:
     await at.promise(promised)
