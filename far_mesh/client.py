@@ -106,8 +106,9 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Result:
-    """How a generation ended. ``finish_reason``: ``stop`` (end token or stop string), ``length``, ``stopped``.
+    """How a generation ended.
 
+    ``finish_reason``: ``stop`` (end token, stop string, or the grammar is complete), ``length``, ``stopped``.
     ``drafted`` tokens were guessed and sent ahead, ``accepted`` of them were right; nodes computed all of them.
     ``trace`` says where the time went; ``evidence`` is what :mod:`far_mesh.receipts_file` makes a file of.
     """

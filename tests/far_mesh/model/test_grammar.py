@@ -236,6 +236,14 @@ async def test_the_end_is_allowed_only_where_the_grammar_is_satisfied(grammars: 
     assert not matcher.forbidden(tokens.vocabulary)[ends].any()
     assert not matcher.is_complete
     assert all(matcher.completes(end) for end in ends)
+    before = matcher.forbidden(tokens.vocabulary)
+    matcher.read([ends[0], 300])
+    assert matcher.is_complete
+    for count in (1, 1):
+        assert matcher.is_complete
+        matcher.back(count)
+    assert not matcher.is_complete
+    assert torch.equal(matcher.forbidden(tokens.vocabulary), before)
 
 
 async def test_a_wider_head_than_the_tokenizer_gets_no_token_from_its_padding(
