@@ -118,13 +118,6 @@ async def earn(connection: AsyncConnection, domain: Domain, channel_id: str, uni
     )
 
 
-async def give_back(connection: AsyncConnection, domain: Domain, channel_id: str, units: int) -> bool:
-    """Uncount what was counted by :func:`earn` and not served after all. False: it was redeemed on chain already."""
-    after = payment_channels.c.earned_units - units
-    still_here = after >= payment_channels.c.redeemed_units
-    return await _change(connection, _is(domain, channel_id) & still_here, earned_units=after)
-
-
 async def uncaptured(connection: AsyncConnection, channel_id: str) -> int:
     """How much of what was promised no request has captured yet. Nobody else captures until this transaction ends."""
     table = payment_channels.c

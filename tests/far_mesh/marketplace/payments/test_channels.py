@@ -136,7 +136,7 @@ async def test_nothing_is_served_further_than_one_step_ahead_of_the_vouchers(dat
         await earn(database, on, 1)
 
 
-async def test_what_was_not_served_after_all_is_given_back_unless_it_was_redeemed(
+async def test_what_was_not_served_after_all_is_uncounted_but_not_what_was_redeemed(
     database: Database, on: Bench
 ) -> None:
     await opened(database, on)
@@ -144,10 +144,13 @@ async def test_what_was_not_served_after_all_is_given_back_unless_it_was_redeeme
     await earn(database, on, 600)
     async with database.writing() as connection:
         channel_id = on.channel.channel_id
-        assert await channels.give_back(connection, on.domain, channel_id, 100)
-        await channels.redeemed(connection, on.domain, channel_id, 500)
-        assert not await channels.give_back(connection, on.domain, channel_id, 1)
-    assert (await known(database, on)).earned_units == 500
+        assert await channels.uncaptured(connection, channel_id) == 1_000
+        await channels.captured(connection, channel_id, 400, 500)
+        assert await channels.uncaptured(connection, channel_id) == 600
+        await channels.redeemed(connection, on.domain, channel_id, 450)
+        await channels.captured(connection, channel_id, 0, 100)
+    found = await known(database, on)
+    assert (found.earned_units, found.captured_units) == (450, 400)
 
 
 async def test_books_that_lost_a_voucher_learn_of_it_from_the_chain(database: Database, on: Bench) -> None:
