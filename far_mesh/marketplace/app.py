@@ -113,6 +113,7 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
 
     app = FastAPI(title="Far Mesh", version="0.1.0", lifespan=lifespan, redirect_slashes=False)
     http.install(app, settings.max_body_bytes)
+    app.state.trusted_proxies = settings.trusted_proxies
     rooms = [auth_endpoints, keys_endpoints, account_endpoints, inference_endpoints, openai_endpoints, health_endpoints]
     if settings.has_escrow:
         rooms += [channel_endpoints, provider_endpoints]

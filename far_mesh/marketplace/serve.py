@@ -65,6 +65,7 @@ class Server(uvicorn.Server):
         """Open the doors."""
         await super().startup(sockets=sockets)
         self._on_ready()
+                proxy_headers=False,  # far_mesh.marketplace.address reads them
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Settle what is under way, then close the doors."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,6 +83,12 @@ class Settings(BaseSettings):
     public_domain: str = ""
     public_uri: str = ""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+
+    grpc_port: Annotated[int, Field(ge=0, le=65535)] = 0
+    grpc_tls_cert: Path | None = None
+    grpc_tls_key: Path | None = None
+    grpc_insecure: bool = False
 
     chain_rpc_url: str = ""
     chain_id: Annotated[int, Field(ge=1)] = 31337
@@ -134,6 +141,15 @@ class Settings(BaseSettings):
         if len(set(names)) != len(names):
             raise ValueError("two models have the same id")
         return models
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _not_everybody_is_a_proxy(
+        cls, networks: tuple[IPv4Network | IPv6Network, ...]
+    ) -> tuple[IPv4Network | IPv6Network, ...]:
+        if any(network.prefixlen == 0 for network in networks):
+            raise ValueError("if everybody is trusted, anybody can say to be somebody else")
+        return networks
 
     @field_validator("operators")
     @classmethod
