@@ -58,6 +58,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 timeout_graceful_shutdown=grace_seconds,
                 server_header=False,
+                proxy_headers=False,  # far_mesh.marketplace.address reads them
             )
         )
 
@@ -65,7 +66,6 @@ class Server(uvicorn.Server):
         """Open the doors."""
         await super().startup(sockets=sockets)
         self._on_ready()
-                proxy_headers=False,  # far_mesh.marketplace.address reads them
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Settle what is under way, then close the doors."""
