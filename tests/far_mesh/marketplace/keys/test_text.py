@@ -48,6 +48,7 @@ def test_one_mistyped_letter_is_noticed(place: int) -> None:
         KEY.swapcase(),
         "far_" + "\u00e9" * 49,
     ],
+    ids=["nothing", "prefix", "cut", "longer", "no prefix", "space", "line", "upper", "swapped", "accents"],
 )
 def test_what_is_no_key_has_no_hash(text: str) -> None:
     with pytest.raises(Unauthorized):
