@@ -165,6 +165,23 @@ class TestCommand:
         with pytest.raises(json.JSONDecodeError):
             json.loads(ended.out)
 
+    def test_an_answer_keeps_to_a_schema_and_tells_how_likely_its_tokens_are(
+        self, real_swarm: RealSwarm, tmp_path: Path
+    ) -> None:
+        served = real_swarm.demo
+        schema = tmp_path / "schema.json"
+        schema.write_text('{"type": "array", "items": {"enum": ["fox", "bear"]}, "minItems": 1, "maxItems": 2}')
+        ended = run_command(
+            *("far_mesh.cli", "generate", "--json", "--model", served.model, "--prompt", PROMPTS[0]),
+            *("--initial-peers", real_swarm.initial_peers[0], "--threads", "1", "--json-schema", str(schema)),
+            *("--logprobs", "1", "--presence-penalty", "0.5", "--top-k", "30", "--temperature", "0.7", "--seed", "3"),
+        )
+        assert (ended.status, ended.err) == (0, "")
+        *tokens, done = ended.events
+        assert done["finish_reason"] == "stop"
+        assert set(json.loads(done["text"])) <= {"fox", "bear"}
+        assert all(event["logprob"] <= 0 and len(event["top"]) == 1 for event in tokens)
+
 
 def _ids(model: str, prompt: str) -> list[int]:
     from far_mesh.model.tokens import Tokens
