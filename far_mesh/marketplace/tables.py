@@ -254,8 +254,18 @@ node_contributions = Table(
     Column("receipt", Text, nullable=False),
     Column("earned_at", UtcDateTime, nullable=False),
     Column("paid_at", UtcDateTime),
+    Column("transfer_number", BigInteger, index=True),  # by which transfer it is paid, where there is no escrow
     # What a provider sees of its work, newest first and day by day, is read along this index.
     Index(None, "wallet_address", "earned_at", "id"),
+)
+UNPAID = text("transfer_number IS NULL AND paid_at IS NULL AND payment_units > 0")
+"""What was earned and nobody was asked to pay; in books with an escrow, what it has not paid."""
+Index(
+    "ix_node_contributions_unpaid",
+    node_contributions.c.wallet_address,
+    node_contributions.c.earned_at,
+    sqlite_where=UNPAID,
+    postgresql_where=UNPAID,
 )
 
 node_registry = Table(
@@ -292,7 +302,7 @@ chain_outbox = Table(
     Column("escrow_id", String(66), index=True),
     Column("nonce", BigInteger),
     Column("raw_tx", Text),
-    Column("tx_hash", String(66)),
+    Column("tx_hash", String(100)),
     # Where it was found when it was confirmed, and how often it vanished from there.
     Column("block_number", BigInteger, index=True),
     Column("block_hash", String(66)),
@@ -302,7 +312,7 @@ chain_outbox = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("sent_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
-    CheckConstraint("kind IN ('lock', 'release', 'cancel', 'redeem', 'settle', 'commit')", name="kind"),
+    CheckConstraint("kind IN ('lock', 'release', 'cancel', 'redeem', 'settle', 'commit', 'transfer')", name="kind"),
     CheckConstraint("status IN ('pending', 'sent', 'confirmed', 'failed')", name="status"),
 )
 
@@ -313,7 +323,7 @@ chain_attempts = Table(
     Column("id", RowId, primary_key=True, autoincrement=True),
     Column("outbox_id", ForeignKey("chain_outbox.id"), nullable=False, index=True),
     Column("nonce", BigInteger, nullable=False, index=True),
-    Column("tx_hash", String(66), nullable=False, unique=True),
+    Column("tx_hash", String(100), nullable=False, unique=True),
     Column("raw_tx", Text, nullable=False),
     Column("signed_at", UtcDateTime, nullable=False),
 )
@@ -350,6 +360,29 @@ payout_leaves = Table(
     Column("number", ForeignKey("settlement_batches.number"), primary_key=True),
     Column("wallet_address", String(42), primary_key=True, index=True),
     Column("cumulative_units", BigInteger, nullable=False),
+)
+
+# Where providers are paid on chains that do not know their wallets: the newest one that counts by now. One that was
+# replaced before it counted is withdrawn.
+payout_addresses = Table(
+    "payout_addresses",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("wallet_address", String(42), nullable=False, index=True),
+    Column("address", String(100), nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("effective_at", UtcDateTime, nullable=False),
+    Column("withdrawn_at", UtcDateTime),
+)
+
+# Who should be paid by transfer now and cannot be, and why.
+held_payouts = Table(
+    "held_payouts",
+    metadata,
+    Column("wallet_address", String(42), primary_key=True),
+    Column("code", String(64), nullable=False),
+    Column("reason", String(500), nullable=False),
+    Column("since", UtcDateTime, nullable=False),
 )
 
 # What the chain has told of users' money and was booked. ``amount_wei`` is by how much a user's deposit changed, in the

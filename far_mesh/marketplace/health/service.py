@@ -10,8 +10,8 @@ from far_mesh.marketplace.errors import DatabaseUnavailable
 from far_mesh.marketplace.health.schemas import ModelReadiness, PartState, Readiness, RefusedRow, SettlementReadiness
 from far_mesh.marketplace.inference.service import InferenceService, ModelState
 from far_mesh.marketplace.settlement import repository as outbox
+from far_mesh.marketplace.settlement.lead import LEASE
 from far_mesh.marketplace.settlement.schemas import Row
-from far_mesh.marketplace.settlement.service import LEASE
 from far_mesh.route import in_words
 
 

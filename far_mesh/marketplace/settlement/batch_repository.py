@@ -30,7 +30,7 @@ from far_mesh.marketplace.tables import (
     settlement_batches,
 )
 
-BATCH_KINDS = (Kind.REDEEM, Kind.SETTLE, Kind.COMMIT)
+BATCH_KINDS = (Kind.REDEEM, Kind.SETTLE, Kind.COMMIT, Kind.TRANSFER)
 REQUESTS_AT_ONCE = 10_000
 _CHUNK = 500
 _UNFINISHED = (RowStatus.PENDING.value, RowStatus.SENT.value)

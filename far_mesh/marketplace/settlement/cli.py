@@ -172,7 +172,7 @@ def _gas(gas: int | None, refused: str | None = None) -> str:
 async def _settle(console: Console, settings: Settings, database: Database, chain: Chain, *, patience: float) -> bool:
     from far_mesh.marketplace.settlement import batch_repository as batches
     from far_mesh.marketplace.settlement import repository as outbox
-    from far_mesh.marketplace.settlement.service import LEASE
+    from far_mesh.marketplace.settlement.lead import LEASE
 
     async with database.writing() as connection:
         first = await batches.first_open(connection)

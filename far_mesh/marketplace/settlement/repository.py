@@ -15,11 +15,14 @@ from far_mesh.marketplace.chain.node import BlockId, SignedCall
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import insert_if_absent
 from far_mesh.marketplace.errors import LeaseLost
+from far_mesh.marketplace.payments.provider import Block
 from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settlement.schemas import Attempt, Fence, Kind, Row, RowStatus
 from far_mesh.marketplace.tables import UtcDateTime, chain_attempts, chain_outbox, leases
 
 _COLUMNS = [chain_outbox.c[field.name] for field in fields(Row)]
+Place = BlockId | Block
+"""Where something happened, as the chain or as a payment provider tells it."""
 ABANDONED, FEE_CAP = "abandoned", "fee_cap"
 _UNFINISHED = (RowStatus.PENDING.value, RowStatus.SENT.value)
 
@@ -117,7 +120,7 @@ async def mark_pending(connection: AsyncConnection, row: Row) -> Row | None:
 
 
 async def mark_confirmed(
-    connection: AsyncConnection, row: Row, block: BlockId | None, attempt: Attempt | None, note: str | None = None
+    connection: AsyncConnection, row: Row, block: Place | None, attempt: Attempt | None, note: str | None = None
 ) -> Row | None:
     """The chain has done it, in ``block`` or before, by ``attempt`` or by something that is not ours; or there was
     nothing to do (``note``)."""
@@ -125,7 +128,7 @@ async def mark_confirmed(
     return await _change(connection, row, **values, **_place(block, attempt))
 
 
-async def mark_moved(connection: AsyncConnection, row: Row, block: BlockId, attempt: Attempt | None) -> Row | None:
+async def mark_moved(connection: AsyncConnection, row: Row, block: Place, attempt: Attempt | None) -> Row | None:
     """The chain has done it in another block than the one that was noted."""
     return await _change(connection, row, **_place(block, attempt))
 
@@ -223,7 +226,7 @@ async def _select(connection: AsyncConnection, where: ColumnElement[bool], limit
     return [_row(row) for row in await connection.execute(query)]
 
 
-def _place(block: BlockId | None, attempt: Attempt | None) -> dict[str, Any]:
+def _place(block: Place | None, attempt: Attempt | None) -> dict[str, Any]:
     values: dict[str, Any] = {}
     if block is not None:
         values |= {"block_number": block.number, "block_hash": block.hash}

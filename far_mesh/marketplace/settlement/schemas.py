@@ -9,7 +9,8 @@ from typing import Any
 
 
 class Kind(StrEnum):
-    """What a row asks of the chain. The first three are about the escrow of one request, the others about batches."""
+    """What a row asks of the chain. The first three are about the escrow of one request, the next three about batches;
+    the last pays providers where there is no escrow."""
 
     LOCK = "lock"
     RELEASE = "release"
@@ -17,6 +18,7 @@ class Kind(StrEnum):
     REDEEM = "redeem"
     SETTLE = "settle"
     COMMIT = "commit"
+    TRANSFER = "transfer"
 
 
 class RowStatus(StrEnum):

@@ -10,13 +10,11 @@ Who writes here holds the lease, and proves it in each transaction (:func:`.repo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.chain.client import Chain, Escrow, SignedCall, address_of
 from far_mesh.marketplace.chain.node import BlockId, Mined, call_of, max_fee_of
@@ -40,12 +38,11 @@ from far_mesh.marketplace.settlement import repository
 from far_mesh.marketplace.settlement.acts import Act, Composer, Needless, Ready
 from far_mesh.marketplace.settlement.bell import Bell, either
 from far_mesh.marketplace.settlement.blocks import BlockWatch
+from far_mesh.marketplace.settlement.lead import LEASE, LEASE_LIFETIME, Lead
 from far_mesh.marketplace.settlement.recovery import recover
-from far_mesh.marketplace.settlement.schemas import Attempt, Fence, Kind, Row, RowStatus
+from far_mesh.marketplace.settlement.schemas import Attempt, Kind, Row, RowStatus
 
 ZERO_ADDRESS = "0x" + "00" * 20
-LEASE = "settler"
-LEASE_LIFETIME = timedelta(seconds=15)
 LOOK_SECONDS = 0.25
 TEND_SECONDS = 3.0
 REBROADCAST_EVERY = 20
@@ -148,13 +145,12 @@ class Settler:
         self._chain = chain
         self._key = private_key
         self._address = address_of(private_key)
-        self._gateway = gateway
+        self._lead = Lead(database, gateway)
         self._room = room
         self._acts = acts
         self._rules = rules
         self._composer = composer
         self._blocks = BlockWatch(chain)
-        self._fence: Fence | None = None
         self._rounds = 0
         self._raised_under: int | None = None
         self._one_at_a_time = asyncio.Lock()  # two rounds at once would give one nonce to two rows
@@ -176,13 +172,16 @@ class Settler:
     async def settle(self) -> bool:
         """One round. Whether this process may do it at all; it may not any more when it slept for too long."""
         async with self._one_at_a_time:
-            if not await self._leads():
+            leads, is_new = await self._lead.take()
+            if not leads:
                 return False
+            if is_new:
+                self._rounds = 0  # a newcomer offers at once what its predecessor wrote down
             try:
                 await self._round()
             except LeaseLost:
                 log.warning("lease_lost", lease=LEASE)
-                self._fence = None
+                self._lead.lose()
                 return False
             self._rounds += 1
             return True
@@ -192,7 +191,7 @@ class Settler:
         await self._watch()
         await self._follow_up()
         if self._composer is not None:
-            await self._composer.compose(self._held())
+            await self._composer.compose(self._lead.fence)
         if await self._send_new():
             await self._follow_up()
 
@@ -204,48 +203,6 @@ class Settler:
     async def _has_unfinished(self) -> bool:
         async with self._database.reading() as connection:
             return await repository.has_unfinished(connection)
-
-    # ---- the lease
-
-    async def _leads(self) -> bool:
-        """Whether this gateway holds the lease. It is renewed when half of it is over: most rounds write nothing."""
-        before = self._fence
-        if before is not None and await self._is_young(before):
-            return True
-        async with self._database.writing() as connection:
-            self._fence = await repository.take_lease(connection, LEASE, self._gateway, LEASE_LIFETIME)
-        if self._fence != before:
-            self._rounds = 0  # a newcomer offers at once what its predecessor wrote down
-        return self._fence is not None
-
-    async def _lead_on(self) -> None:
-        """The same in the middle of a round, which may take longer than a lease where the chain answers slowly.
-
-        Raises:
-            LeaseLost: somebody else leads.
-        """
-        if not await self._is_young(self._held()):
-            async with self._writing() as connection:
-                await repository.take_lease(connection, LEASE, self._gateway, LEASE_LIFETIME)
-
-    async def _is_young(self, fence: Fence) -> bool:
-        async with self._database.reading() as connection:
-            return await repository.lease_left(connection, fence) > LEASE_LIFETIME / 2
-
-    def _held(self) -> Fence:
-        assert self._fence is not None
-        return self._fence
-
-    @asynccontextmanager
-    async def _writing(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction of the one who leads.
-
-        Raises:
-            LeaseLost: that is somebody else by now.
-        """
-        async with self._database.writing() as connection:
-            await repository.hold_fence(connection, self._held())
-            yield connection
 
     # ---- what the chain gave up
 
@@ -284,7 +241,7 @@ class Settler:
         # Asked before the receipts: a nonce that is used now, with no receipt after, was used by something else.
         used = await self._chain.transaction_count(self._address)
         for row in rows:
-            await self._lead_on()
+            await self._lead.keep()
             if _nonce(row) < used:
                 await self._decide(row, newest, used)
         waiting = [row for row in rows if _nonce(row) >= used]
@@ -365,7 +322,7 @@ class Settler:
             signed = await self._chain.sign_dearer(before, self._key)
         if most is not None and max_fee_of(signed.raw) > most:
             return await self._hold_at_the_cap(row)
-        async with self._writing() as connection:
+        async with self._lead.writing() as connection:
             sent = await repository.mark_sent(connection, row, signed)
         if sent is None:
             return row
@@ -377,7 +334,7 @@ class Settler:
         if row.error_code == repository.FEE_CAP:
             return row
         log.error("fee_cap_reached", kind=row.kind, request_id=row.request_id, max_fee_wei=self._rules.max_fee_wei)
-        async with self._writing() as connection:
+        async with self._lead.writing() as connection:
             return await repository.mark_capped(connection, row) or row
 
     async def _offer(self, row: Row) -> None:
@@ -386,11 +343,11 @@ class Settler:
         Raises:
             LeaseLost: somebody else does that now.
         """
-        await self._lead_on()
+        await self._lead.keep()
         objection = await self._chain.send_raw(_signed(row).raw)
         if objection:
             log.warning("transaction_not_taken", kind=row.kind, request_id=row.request_id, objection=objection)
-            async with self._writing() as connection:
+            async with self._lead.writing() as connection:
                 await repository.note_objection(connection, row, objection)
 
     # ---- what is to be sent
@@ -399,7 +356,7 @@ class Settler:
         async with self._database.reading() as connection:
             rows = await repository.with_status(connection, RowStatus.PENDING)
         for row in rows:
-            await self._lead_on()
+            await self._lead.keep()
             ready = await self._act(row).is_ready(row)
             if isinstance(ready, Needless):
                 await self._end_needless(row, ready)
@@ -414,7 +371,7 @@ class Settler:
             await self._refused(row, str(error.facts["reason"]))
             return
         signed = await self._chain.sign(call, await self._next_nonce(), self._key, self._rules.max_fee_wei)
-        async with self._writing() as connection:
+        async with self._lead.writing() as connection:
             sent = await repository.mark_sent(connection, row, signed)
         if sent is not None:
             await self._offer(sent)
@@ -440,7 +397,7 @@ class Settler:
     async def _confirm(
         self, row: Row, block: BlockId | None, attempt: Attempt | None = None, note: str | None = None
     ) -> None:
-        async with self._writing() as connection:
+        async with self._lead.writing() as connection:
             confirmed = await repository.mark_confirmed(connection, row, block, attempt, note)
             if confirmed is None:
                 return
@@ -449,7 +406,7 @@ class Settler:
         self._room.finished_rows.ring()
 
     async def _fail(self, row: Row, code: str, error: str) -> None:
-        async with self._writing() as connection:
+        async with self._lead.writing() as connection:
             failed = await repository.mark_failed(connection, row, code, error)
             if failed is None:
                 return
@@ -468,7 +425,7 @@ class Settler:
             await self._sign_anew(row)
 
     async def _sign_anew(self, row: Row) -> None:
-        async with self._writing() as connection:
+        async with self._lead.writing() as connection:
             await repository.mark_pending(connection, row)
 
     async def _end_needless(self, row: Row, why: Needless) -> None:
@@ -478,7 +435,7 @@ class Settler:
             await self._fail(row, why.code, why.note)
 
     async def _vanish(self, row: Row) -> None:
-        async with self._writing() as connection:
+        async with self._lead.writing() as connection:
             vanished = await repository.mark_vanished(connection, row)
             if vanished is None:
                 return
@@ -487,7 +444,7 @@ class Settler:
         self._rounds = 0  # all that waits is offered again in this round, in nonce order
 
     async def _move(self, row: Row, block: BlockId, attempt: Attempt | None) -> None:
-        async with self._writing() as connection:
+        async with self._lead.writing() as connection:
             await repository.mark_moved(connection, row, block, attempt)
         log.info("transaction_moved", kind=row.kind, request_id=row.request_id, block=block.number)
 

@@ -28,8 +28,9 @@ from far_mesh.marketplace.settlement.acts import escrow_acts
 from far_mesh.marketplace.settlement.batch_acts import batch_acts
 from far_mesh.marketplace.settlement.batches import Rule
 from far_mesh.marketplace.settlement.composer import BatchComposer
+from far_mesh.marketplace.settlement.lead import LEASE, LEASE_LIFETIME
 from far_mesh.marketplace.settlement.schemas import Fence, Kind, Row
-from far_mesh.marketplace.settlement.service import LEASE, LEASE_LIFETIME, Rules, Settlement, Settler
+from far_mesh.marketplace.settlement.service import Rules, Settlement, Settler
 from tests.far_mesh.marketplace.house import DEPLOYER, SETTLER, ledger_of, new_user
 
 FEE_BPS = 2_000

@@ -15,8 +15,8 @@ from far_mesh.cli import app
 from far_mesh.marketplace.chain.client import address_of
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.settlement import repository as outbox
+from far_mesh.marketplace.settlement.lead import LEASE
 from far_mesh.marketplace.settlement.schemas import Kind
-from far_mesh.marketplace.settlement.service import LEASE
 from tests.far_mesh.marketplace.house import SETTLER, LiveChain, Loop, rpc, start_chain
 from tests.far_mesh.marketplace.settlement.netting import ESCROW_OWNER, NEVER, Netting
 from tests.support.documents import wallet_of

@@ -19,8 +19,9 @@ from far_mesh.marketplace.ledger.schemas import Book
 from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settlement import repository
 from far_mesh.marketplace.settlement.acts import escrow_acts
+from far_mesh.marketplace.settlement.lead import LEASE
 from far_mesh.marketplace.settlement.schemas import Fence, Kind, RowStatus
-from far_mesh.marketplace.settlement.service import LEASE, Rules, Settler
+from far_mesh.marketplace.settlement.service import Rules, Settler
 from far_mesh.marketplace.tables import chain_attempts, chain_outbox, leases, postings
 from tests.far_mesh.marketplace.house import SETTLER
 from tests.far_mesh.marketplace.settlement.bench import PAID, Bench

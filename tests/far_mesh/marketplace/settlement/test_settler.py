@@ -17,9 +17,10 @@ from far_mesh.marketplace.ledger.schemas import Account, Book
 from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settlement import repository
+from far_mesh.marketplace.settlement.lead import LEASE
 from far_mesh.marketplace.settlement.recovery import recover
 from far_mesh.marketplace.settlement.schemas import Kind, RowStatus
-from far_mesh.marketplace.settlement.service import LEASE, Caretaker, Rules, Settlement
+from far_mesh.marketplace.settlement.service import Caretaker, Rules, Settlement
 from tests.far_mesh.marketplace.house import SETTLER, LiveChain, ledger_of, new_user, rpc
 from tests.far_mesh.marketplace.settlement.bench import GATEWAY, HELD, Bench
 from tests.support.documents import wallet_of
