@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 import structlog
 
-CREDENTIAL = re.compile(r"far_[0-9A-Za-z]{20,}|eyJ[\w-]{10,}\.[\w-]+\.[\w-]*|0x[0-9a-fA-F]{130,}")
+CREDENTIAL = re.compile(r"sk-far-[0-9A-Za-z]{20,}|eyJ[\w-]{10,}\.[\w-]+\.[\w-]*|0x[0-9a-fA-F]{130,}")
 """API keys, bearer tokens and signatures of wallets, or the most of one."""
 
 

@@ -1,4 +1,4 @@
-"""What an API key looks like: ``far_``, 256 random bits, and a checksum, all in letters and digits.
+"""What an API key looks like: ``sk-far-``, 256 random bits, and a checksum, all in letters and digits.
 
 The checksum tells a key that was mistyped or cut from one that is unknown, without asking the database, and lets
 scanners of leaked secrets be sure of what they found. It keeps nobody out.
@@ -17,9 +17,9 @@ import zlib
 
 from far_mesh.marketplace.errors import Unauthorized
 
-PREFIX = "far_"
+PREFIX = "sk-far-"
 SECRET_BYTES = 32
-SHOWN_CHARACTERS = 12
+SHOWN_CHARACTERS = 15
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _SECRET_CHARACTERS = 43  # 62 ** 43 > 2 ** 256
 _CHECKSUM_CHARACTERS = 6  # 62 ** 6 > 2 ** 32
