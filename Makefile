@@ -11,6 +11,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 TORCH := $(shell grep '^torch==' constraints.txt)
 DATA_DIR ?= .far/demo
 PROTO := discovery/protocol/mesh.proto
+GRPC_PROTO := far_mesh/marketplace/grpc_api/far.proto
+PROTOC := $(BIN)/python -m grpc_tools.protoc -I.
 
 .PHONY: demo test test-python test-contracts check format generate bench clean help
 
@@ -39,13 +41,15 @@ check: $(VENV)/dev node_modules/.all ## ruff, mypy --strict, import-linter, solh
 
 check-proto: $(VENV)/dev
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
-	$(BIN)/python -m grpc_tools.protoc -I. --python_out="$$fresh" --pyi_out="$$fresh" $(PROTO) && \
-	for file in mesh_pb2.py mesh_pb2.pyi; do \
-	  diff -q "$$fresh/discovery/protocol/$$file" "discovery/protocol/$$file" || { echo "run make generate"; exit 1; }; \
+	$(PROTOC) --python_out="$$fresh" --pyi_out="$$fresh" $(PROTO) $(GRPC_PROTO) && \
+	$(PROTOC) --grpc_python_out="$$fresh" $(GRPC_PROTO) && \
+	for file in $$(cd "$$fresh" && find . -type f); do \
+	  diff -q "$$fresh/$$file" "$$file" || { echo "run make generate"; exit 1; }; \
 	done
 
 generate: $(VENV)/dev node_modules/.all ## files that are made from others: protobuf, contract ABIs
-	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTO)
+	$(PROTOC) --python_out=. --pyi_out=. $(PROTO) $(GRPC_PROTO)
+	$(PROTOC) --grpc_python_out=. $(GRPC_PROTO)
 	npm run --silent export
 
 format: $(VENV)/dev ## format the Python code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import uvicorn
 from fastapi import FastAPI
@@ -12,6 +13,7 @@ from fastapi import FastAPI
 from far_mesh.marketplace import logs
 from far_mesh.marketplace.app import OpenMeshes, create_app
 from far_mesh.marketplace.errors import AddressInUse
+from far_mesh.marketplace.grpc_api.server import credentials, open_door
 from far_mesh.marketplace.inference.meshes import swarm_meshes
 from far_mesh.marketplace.settings import Settings
 
@@ -38,9 +40,14 @@ async def serve(
     """:func:`run` inside an event loop."""
     logs.configure()
     app = create_app(settings, open_meshes)
+    if settings.grpc_port:
+        credentials(settings)  # what is missing is said before anything is opened
     with listening(settings.host, settings.port) as door:
         # The rooms are opened here rather than by uvicorn, which would turn what is missing into a stack trace.
-        async with app.router.lifespan_context(app):
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(app.router.lifespan_context(app))
+            if settings.grpc_port:
+                await stack.enter_async_context(open_door(settings, app.state.rooms, settings.grpc_port))
             await Server(app, on_ready).serve(sockets=[door])
 
 

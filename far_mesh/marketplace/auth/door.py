@@ -57,20 +57,24 @@ class Needs:
             Forbidden: the credential or the wallet may not do this.
         """
         _refuse_credentials_in_the_url(request)
+        return await self.principal(service, None if bearer is None else bearer.credentials)
+
+    async def principal(self, service: AuthService, bearer: str | None) -> Principal:
+        """Whose credential ``bearer`` is, whichever way it came.
+
+        Raises:
+            Unauthorized: nobody we know.
+            Forbidden: the credential or the wallet may not do this.
+        """
         if bearer is None:
             raise Unauthorized(
                 "a bearer token or an API key is needed: sign in through /api/auth/nonce and /api/auth/login"
             )
-        principal = await service.principal_of(bearer.credentials.strip())
-        self.check(principal)
+        principal = await service.principal_of(bearer.strip())
+        self._check(principal)
         return principal
 
-    def check(self, principal: Principal) -> None:
-        """Whether ``principal`` has what is needed.
-
-        Raises:
-            Forbidden: no.
-        """
+    def _check(self, principal: Principal) -> None:
         if self.scope is None and not isinstance(principal.proof, TokenProof):
             raise Forbidden("an API key cannot do this: sign in with the wallet")
         if self.role not in principal.roles:

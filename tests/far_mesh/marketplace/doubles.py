@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from typing import Literal
 
 from discovery.protocol.announcement import SignedAnnouncement
 from discovery.protocol.errors import FarError
@@ -89,6 +90,24 @@ class Ended(Proven):
     """A result."""
 
     finish_reason: str
+
+
+class Turnstile(asyncio.Event):
+    """A gate that lets so many tokens through as somebody says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._permits = asyncio.Semaphore(0)
+
+    async def wait(self) -> Literal[True]:
+        """Until one more may pass."""
+        await self._permits.acquire()
+        return True
+
+    def let_through(self, loop: asyncio.AbstractEventLoop, tokens: int) -> None:
+        """So many more, from any thread."""
+        for _ in range(tokens):
+            loop.call_soon_threadsafe(self._permits.release)
 
 
 @dataclass

@@ -25,6 +25,7 @@ from far_mesh.marketplace.chain.client import Chain, address_of
 from far_mesh.marketplace.chain.deploy import Deployment, deploy
 from far_mesh.marketplace.chain.wallet import ChainWallet
 from far_mesh.marketplace.database import Database
+from far_mesh.marketplace.grpc_api.server import open_door
 from far_mesh.marketplace.inference.meshes import MeshLike
 from far_mesh.marketplace.ledger import repository as books
 from far_mesh.marketplace.ledger.schemas import Account as BookAccount
@@ -162,6 +163,10 @@ class House:
     async def _stop(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
         server.should_exit = True
         await serving
+
+    def open_grpc(self) -> int:
+        """Answer gRPC too; gives the port."""
+        return self.loop.do(self._stack.enter_async_context(open_door(self.settings, self.rooms, 0)))
 
     # ---- what a user does
 

@@ -1,0 +1,1 @@
+"""Far Mesh over gRPC: the same services behind another door."""

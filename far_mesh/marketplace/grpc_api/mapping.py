@@ -1,0 +1,96 @@
+"""Between the messages of ``far.proto`` and our words. Pure.
+
+What a message asks for is checked by the shapes of ``/api/inference``, and answers are filled from them, so that both
+doors accept, refuse and say the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from google.protobuf.json_format import ParseDict
+from google.protobuf.message import Message
+from pydantic import BaseModel, ValidationError
+
+from discovery.protocol.errors import InvalidArgument
+from far_mesh.marketplace.grpc_api import far_pb2
+from far_mesh.marketplace.health.schemas import Readiness
+from far_mesh.marketplace.http import from_validation
+from far_mesh.marketplace.inference.endpoints import bill
+from far_mesh.marketplace.inference.run import Answer
+from far_mesh.marketplace.inference.schemas import DoneEvent, GenerateRequest, QuoteRequest
+
+MAX_KEY = 255
+
+ShapeT = TypeVar("ShapeT", bound=BaseModel)
+MessageT = TypeVar("MessageT", bound=Message)
+
+
+def generate_request(request: far_pb2.InferRequest, *, stream: bool) -> GenerateRequest:
+    """What to generate.
+
+    Raises:
+        InvalidArgument: a field is absent or means nothing; names it.
+    """
+    fields = _given(request)
+    fields.pop("idempotency_key", None)
+    return _checked(GenerateRequest, fields | {"stream": stream})
+
+
+def idempotency_key(request: far_pb2.InferRequest) -> str | None:
+    """The name that the caller gave the request, if it did.
+
+    Raises:
+        InvalidArgument: empty or too long.
+    """
+    if not request.HasField("idempotency_key"):
+        return None
+    if not 1 <= len(request.idempotency_key) <= MAX_KEY:
+        raise InvalidArgument(f"idempotency_key has from 1 to {MAX_KEY} characters", param="idempotency_key")
+    return request.idempotency_key
+
+
+def quote_request(request: far_pb2.QuoteRequest) -> QuoteRequest:
+    """What to quote.
+
+    Raises:
+        InvalidArgument: a field is absent or means nothing; names it.
+    """
+    return _checked(QuoteRequest, _given(request))
+
+
+def bill_of(answer: Answer) -> far_pb2.Bill:
+    """How a request ended and what it cost."""
+    return filled(far_pb2.Bill(), DoneEvent(**bill(answer)))
+
+
+def status_of(found: Readiness) -> far_pb2.NodeStatusResponse:
+    """Whether requests can be served now."""
+    models = [
+        far_pb2.ModelStatus(
+            id=model_id,
+            ok=model.ok,
+            reason=model.reason,
+            active_nodes=model.active_nodes,
+            uncovered=[far_pb2.BlockRange(first=first, end=end) for first, end in model.uncovered],
+        )
+        for model_id, model in found.models.items()
+    ]
+    return far_pb2.NodeStatusResponse(status=found.status, reasons=found.reasons, models=models)
+
+
+def filled(message: MessageT, shape: BaseModel) -> MessageT:
+    """``message`` with those of its fields that ``shape`` has too."""
+    return ParseDict(shape.model_dump(mode="json", exclude_none=True), message, ignore_unknown_fields=True)
+
+
+def _given(message: Message) -> dict[str, Any]:
+    """The fields that somebody has set."""
+    return {field.name: list(value) if field.is_repeated else value for field, value in message.ListFields()}
+
+
+def _checked(shape: type[ShapeT], fields: dict[str, Any]) -> ShapeT:
+    try:
+        return shape.model_validate(fields)
+    except ValidationError as error:
+        raise from_validation(error.errors()) from None

@@ -1,0 +1,190 @@
+"""The calls of ``far.v1.FarMesh``. What is allowed, priced and paid is decided by the services behind them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+from google.protobuf.message import Message
+from grpc import GenericRpcHandler, StatusCode, method_handlers_generic_handler, unary_unary_rpc_method_handler
+from grpc import unary_stream_rpc_method_handler as unary_stream_handler
+from grpc.aio import AbortError, ServicerContext
+
+from discovery.protocol.errors import FarError
+from far_mesh.marketplace.auth.door import Needs, limited_key
+from far_mesh.marketplace.auth.principal import Principal, Scope
+from far_mesh.marketplace.auth.service import AuthService
+from far_mesh.marketplace.channels.meter import VoucherNotice
+from far_mesh.marketplace.errors import Unauthorized
+from far_mesh.marketplace.grpc_api import far_pb2
+from far_mesh.marketplace.grpc_api.mapping import (
+    bill_of,
+    filled,
+    generate_request,
+    idempotency_key,
+    quote_request,
+    status_of,
+)
+from far_mesh.marketplace.grpc_api.refusals import code_of, trailers_of
+from far_mesh.marketplace.health.service import HealthService
+from far_mesh.marketplace.http import id_of_call, new_request_id
+from far_mesh.marketplace.inference.endpoints import model_entry, question_of, quote_answer, voucher_event, wish_of
+from far_mesh.marketplace.inference.run import Run
+from far_mesh.marketplace.inference.service import InferenceService
+from far_mesh.marketplace.logs import where_it_failed
+
+SERVICE = far_pb2.DESCRIPTOR.services_by_name["FarMesh"].full_name
+REQUEST_ID = "x-request-id"
+
+log = structlog.get_logger(__name__)
+
+Context = ServicerContext[Any, Any]
+Act = Callable[[Any, "Call"], Awaitable[Message | None]]
+
+
+@dataclass
+class Call:
+    """One call and its metadata."""
+
+    context: Context
+    request_id: str
+
+    def bearer(self) -> str | None:
+        """The credential in ``authorization``.
+
+        Raises:
+            Unauthorized: several, or of another kind than Bearer.
+        """
+        said = [value for key, value in self.context.invocation_metadata() or () if key == "authorization"]
+        if not said:
+            return None
+        scheme, _, credential = str(said[0]).partition(" ")
+        if len(said) > 1 or scheme.lower() != "bearer":
+            raise Unauthorized("authorization must be one 'Bearer' with a token or an API key")
+        return credential
+
+    def name(self, request_id: str) -> None:
+        """Give it another name, in the logs too."""
+        self.request_id = request_id
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+
+
+class FarMesh:
+    """The door. It owns nothing."""
+
+    def __init__(self, auth: AuthService, inference: InferenceService, health: HealthService) -> None:
+        self._auth = auth
+        self._inference = inference
+        self._health = health
+
+    def handler(self) -> GenericRpcHandler:
+        """What a server of gRPC takes."""
+        request: dict[str, type[Message]] = {
+            "Infer": far_pb2.InferRequest,
+            "InferStream": far_pb2.InferRequest,
+            "Quote": far_pb2.QuoteRequest,
+            "ListModels": far_pb2.ListModelsRequest,
+            "NodeStatus": far_pb2.NodeStatusRequest,
+        }
+        acts: dict[str, Act] = {
+            "Infer": self.infer,
+            "InferStream": self.infer_stream,
+            "Quote": self.quote,
+            "ListModels": self.list_models,
+            "NodeStatus": self.node_status,
+        }
+        handlers = {
+            name: (unary_stream_handler if name == "InferStream" else unary_unary_rpc_method_handler)(
+                _behaviour(name, act), request[name].FromString, _bytes
+            )
+            for name, act in acts.items()
+        }
+        return method_handlers_generic_handler(SERVICE, handlers)
+
+    async def infer(self, request: far_pb2.InferRequest, call: Call) -> far_pb2.InferResponse:
+        """A whole answer at once. Who goes away stops it."""
+        run = await self._start(request, call, stream=False)
+        try:
+            text = "".join([token.text async for token in run])
+            return far_pb2.InferResponse(text=text, bill=bill_of(await run.answer()))
+        finally:
+            run.reader_left()
+
+    async def infer_stream(self, request: far_pb2.InferRequest, call: Call) -> None:
+        """The answer token by token, and last the bill. Who goes away stops it, and pays for what was delivered."""
+        run = await self._start(request, call, stream=True)
+        write = call.context.write
+        try:
+            async for one in run:
+                if isinstance(one, VoucherNotice):
+                    needed = filled(far_pb2.VoucherNeeded(), voucher_event(one))
+                    await write(far_pb2.InferEvent(voucher_needed=needed))
+                elif one.text or run.is_metered:  # who pays token by token has to know of each
+                    await write(far_pb2.InferEvent(text=one.text))
+            await write(far_pb2.InferEvent(bill=bill_of(await run.answer())))
+        finally:
+            run.reader_left()
+
+    async def quote(self, request: far_pb2.QuoteRequest, call: Call) -> far_pb2.QuoteResponse:
+        """What a request would cost."""
+        wallet = (await self._caller(call)).wallet
+        quoted = await self._inference.quote(wallet, question_of(wallet, quote_request(request)))
+        return filled(far_pb2.QuoteResponse(), quote_answer(quoted))
+
+    async def list_models(self, _: far_pb2.ListModelsRequest, _call: Call) -> far_pb2.ListModelsResponse:
+        """The models on sale."""
+        entries = [model_entry(state) for state in await self._inference.models()]
+        return far_pb2.ListModelsResponse(models=[filled(far_pb2.Model(), entry) for entry in entries])
+
+    async def node_status(self, _: far_pb2.NodeStatusRequest, _call: Call) -> far_pb2.NodeStatusResponse:
+        """Whether requests can be served now."""
+        return status_of(await self._health.readiness())
+
+    async def _caller(self, call: Call) -> Principal:
+        return await Needs(Scope.INFERENCE).principal(self._auth, call.bearer())
+
+    async def _start(self, request: far_pb2.InferRequest, call: Call, *, stream: bool) -> Run:
+        principal = await self._caller(call)
+        key = idempotency_key(request)
+        if key is not None:
+            call.name(id_of_call(principal.wallet, key))
+        wish = replace(wish_of(generate_request(request, stream=stream)), api_key_id=limited_key(principal))
+        return await self._inference.start(principal.wallet, call.request_id, wish)
+
+
+def _bytes(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def _behaviour(method: str, act: Act) -> Any:
+    async def behave(request: Message, context: Context) -> Message | None:
+        async with _exchange(method, context) as call:
+            return await act(request, call)
+
+    return behave
+
+
+@asynccontextmanager
+async def _exchange(method: str, context: Context) -> AsyncIterator[Call]:
+    """Names a call, logs its end, and lets no exception out."""
+    call, started, status = Call(context, new_request_id()), time.monotonic(), StatusCode.CANCELLED
+    with structlog.contextvars.bound_contextvars(request_id=call.request_id):
+        try:
+            yield call
+            context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
+            status = StatusCode.OK
+        except AbortError:
+            raise
+        except Exception as error:  # the edge: whatever it was, nobody outside learns details
+            if not isinstance(error, FarError):
+                log.error("request_broke", **where_it_failed(error))
+                error = FarError("something went wrong on our side")
+            status = code_of(error)
+            await context.abort(status, error.message, (*trailers_of(error), (REQUEST_ID, call.request_id)))
+        finally:
+            milliseconds = round((time.monotonic() - started) * 1000)
+            log.info("call", method=method, status=status.name, ms=milliseconds)
