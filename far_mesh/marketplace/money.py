@@ -1,7 +1,8 @@
 """Where users' money lies, and everything that depends on it: in an escrow of ours on an EVM chain, or with us.
 
 With an escrow requests are locked, charged or covered by vouchers on chain. Without one deposits come by transfer to an
-address of the operator's, or not at all, and the books alone say what is whose: every request is charged to them.
+address of the operator's, or not at all, and the books alone say what is whose: every request is charged to them, and
+providers are paid by transfer.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import InvalidSetting
 from far_mesh.marketplace.inference.payment import Terms
 from far_mesh.marketplace.inference.till import BooksTill, Cashier, Credit, Till
+from far_mesh.marketplace.payments.provider import PaymentProvider
 from far_mesh.marketplace.payments.registry import open_provider
 from far_mesh.marketplace.payments.vouchers import Domain
 from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settings import EVM, Settings
 from far_mesh.marketplace.settlement.fees import FeeWatch
-from far_mesh.marketplace.settlement.opening import settler_of
+from far_mesh.marketplace.settlement.opening import payer_of, settler_of
+from far_mesh.marketplace.settlement.payer import Payer
 from far_mesh.marketplace.settlement.reconciler import Reconciler, reconciler_of
 from far_mesh.marketplace.settlement.service import Settlement, Settler
 
@@ -45,6 +48,14 @@ class EscrowRooms:
 
 
 @dataclass(frozen=True)
+class TransferRooms:
+    """What there is only without an escrow. ``payer`` is None where there are no payments at all."""
+
+    provider: PaymentProvider
+    payer: Payer | None
+
+
+@dataclass(frozen=True)
 class Money:
     """What other rooms need to know of money. ``answers`` raises when the chain does not."""
 
@@ -54,6 +65,7 @@ class Money:
     till: Cashier
     answers: Callable[[], Awaitable[object]]
     escrow: EscrowRooms | None = None
+    transfers: TransferRooms | None = None
     tasks: dict[str, Task] = field(default_factory=dict)
 
 
@@ -85,7 +97,7 @@ async def open_money(settings: Settings, database: Database, gateway: Gateway, s
     """
     if settings.has_escrow:
         return await _in_escrow(settings, database, gateway, stack)
-    return await _by_transfer(settings, database, stack)
+    return await _by_transfer(settings, database, gateway, stack)
 
 
 async def _in_escrow(settings: Settings, database: Database, gateway: Gateway, stack: AsyncExitStack) -> Money:
@@ -119,21 +131,27 @@ async def _in_escrow(settings: Settings, database: Database, gateway: Gateway, s
     )
 
 
-async def _by_transfer(settings: Settings, database: Database, stack: AsyncExitStack) -> Money:
+async def _by_transfer(settings: Settings, database: Database, gateway: Gateway, stack: AsyncExitStack) -> Money:
     provider = open_provider(settings)
     stack.push_async_callback(provider.close)
     deposits = TransferDeposits(database, provider, settings.chain_start_block, settings.domain, settings.reorg_blocks)
     coin = await deposits.open()
     pay_in = PayIn(settings.payment_provider, settings.chain_id)
+    settlement = Settlement(database, None, settings.lock_timeout_seconds)
+    tasks: dict[str, Task] = {"deposits": deposits.run}
+    payer = None
     if coin is not None:
         pay_in = replace(pay_in, chain=coin.chain, token_address=coin.token, deposit_address=provider.deposit_address)
+        payer = payer_of(settings, database, provider, coin, gateway, settlement)
+        tasks["payer"] = payer.run
     return Money(
         pay_in=pay_in,
         deposits=deposits,
-        settlement=Settlement(database, None, settings.lock_timeout_seconds),
+        settlement=settlement,
         till=BooksTill(),
         answers=deposits.answers,
-        tasks={"deposits": deposits.run},
+        transfers=TransferRooms(provider, payer),
+        tasks=tasks,
     )
 
 

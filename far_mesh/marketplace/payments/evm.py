@@ -16,7 +16,16 @@ from discovery.protocol.errors import InvalidArgument, InvalidWallet
 from discovery.protocol.ids import check_wallet
 from far_mesh.marketplace.auth.siwe import signer_of
 from far_mesh.marketplace.chain.client import settle_batch_data
-from far_mesh.marketplace.chain.node import Call, Log, MinedTransaction, Node, SignedCall, address_of, call_data
+from far_mesh.marketplace.chain.node import (
+    Call,
+    Log,
+    MinedTransaction,
+    Node,
+    SignedCall,
+    address_of,
+    call_data,
+    max_fee_of,
+)
 from far_mesh.marketplace.errors import BadSignature, ChainMismatch, InvalidSetting, TransactionReverted
 from far_mesh.marketplace.payments.errors import (
     DepositPending,
@@ -79,6 +88,7 @@ def from_settings(settings: Settings, native_symbol: str) -> EvmPayments:
         deposit_address=_address(settings.deposit_address, "FAR_DEPOSIT_ADDRESS") or payer,
         confirmations=settings.confirmations,
         native_symbol=native_symbol,
+        max_fee_wei=round(settings.max_fee_gwei * 10**9) or None,
     )
 
 
@@ -102,6 +112,8 @@ class Transfer:
 class EvmPayments(PaymentProvider):
     """Owner of the paying key. Everything that is read from the chain is checked against what blocks hold."""
 
+    pays_wallets = True
+
     def __init__(
         self,
         node: Node,
@@ -112,6 +124,7 @@ class EvmPayments(PaymentProvider):
         deposit_address: str,
         confirmations: int,
         native_symbol: str,
+        max_fee_wei: int | None = None,
     ) -> None:
         self._node = node
         self._key = private_key
@@ -122,6 +135,7 @@ class EvmPayments(PaymentProvider):
         self.deposit_address = None if escrow else deposit_address
         self._confirmations = confirmations
         self._native_symbol = native_symbol
+        self._max_fee_wei = max_fee_wei
         self.chain = f"eip155:{node.chain_id}"
         self._coin: Coin | None = None
         self.max_payouts = 100 if escrow else 1
@@ -304,7 +318,7 @@ class EvmPayments(PaymentProvider):
         await self._check_coin(sum(atoms))
         call = await self._call(payouts, atoms, batch, coin)
         await self._check_fee(call)
-        return _payouts(await self._node.sign(call, nonce, self._key))
+        return _payouts(await self._node.sign(call, nonce, self._key, self._max_fee_wei))
 
     async def _check_addresses(self, payouts: Sequence[Payout]) -> None:
         for payout in payouts:
@@ -367,9 +381,12 @@ class EvmPayments(PaymentProvider):
             raise PayoutFundsShort(f"{self.payer} has {native} wei; with the fee it takes up to {needed}")
 
     async def hasten(self, signed: SignedPayouts) -> SignedPayouts:
-        """See :class:`PaymentProvider`."""
+        """See :class:`PaymentProvider`. ``signed`` itself where ``FAR_MAX_FEE_GWEI`` allows no more."""
         before = SignedCall(signed.raw, signed.tx_id, signed.fence)
-        return _payouts(await self._node.sign_dearer(before, self._key))
+        dearer = await self._node.sign_dearer(before, self._key)
+        if self._max_fee_wei is not None and max_fee_of(dearer.raw) > self._max_fee_wei:
+            return signed
+        return _payouts(dearer)
 
     async def send(self, signed: SignedPayouts) -> str | None:
         """See :class:`PaymentProvider`."""

@@ -176,6 +176,9 @@ class PaymentProvider(ABC):
     max_payouts: int = 1
     """How many payouts fit into one transaction."""
 
+    pays_wallets: bool = False
+    """Whether the wallets that nodes name are addresses of this chain. Elsewhere providers say where they are paid."""
+
     deposit_address: str | None = None
     """Where users pay in by transfer, if they do."""
 

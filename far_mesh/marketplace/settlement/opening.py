@@ -4,18 +4,35 @@ from __future__ import annotations
 
 from far_mesh.marketplace.chain.client import Chain, address_of
 from far_mesh.marketplace.database import Database
+from far_mesh.marketplace.payments.provider import Coin, PaymentProvider
 from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settings import Settings
+from far_mesh.marketplace.settlement import transfers
 from far_mesh.marketplace.settlement.acts import escrow_acts
 from far_mesh.marketplace.settlement.batch_acts import batch_acts
 from far_mesh.marketplace.settlement.batches import Rule
 from far_mesh.marketplace.settlement.composer import BatchComposer
+from far_mesh.marketplace.settlement.payer import Patience, Payer
 from far_mesh.marketplace.settlement.service import Rules, Settlement, Settler
 
 
 def rule_of(settings: Settings) -> Rule:
     """When to settle."""
     return Rule(settings.settle_seconds, settings.settle_threshold_units, settings.unsettled_limit_units)
+
+
+def payer_of(
+    settings: Settings,
+    database: Database,
+    provider: PaymentProvider,
+    coin: Coin,
+    gateway: Gateway,
+    settlement: Settlement,
+) -> Payer:
+    """The owner of the paying wallet, where there is no escrow."""
+    rule = transfers.Rule(settings.settle_seconds, settings.settle_threshold_units)
+    patience = Patience(settings.bump_seconds, settings.reorg_blocks)
+    return Payer(database, provider, coin, gateway, rule, patience, settlement.new_rows)
 
 
 def settler_of(
