@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from discovery.console import Console, fail, quiet_libraries, run, settle_memory
-from far_mesh import embed_cli, route_cli
+from far_mesh import embed_cli, geoip_cli, route_cli
 from far_mesh.bench import cli as bench_cli
 from far_mesh.marketplace.ledger import cli as ledger_cli
 from far_mesh.marketplace.pricing import cli as prices_cli
@@ -17,10 +17,13 @@ from far_mesh.marketplace.settlement import cli as settlement_cli
 from far_mesh.marketplace.settlement import reconcile_cli
 from far_mesh.options import (
     FrequencyPenaltyOption,
+    GeoipOption,
     JsonSchemaOption,
     LocalFirstOption,
     LocalLastOption,
+    LocationOption,
     LogprobsOption,
+    MaxDistanceOption,
     MaxHopsOption,
     MaxLatencyOption,
     MaxLoadOption,
@@ -28,6 +31,7 @@ from far_mesh.options import (
     MinPOption,
     MinTpsOption,
     ModelOption,
+    NearOption,
     NoSpeculationOption,
     PeersOption,
     PreferOption,
@@ -58,6 +62,7 @@ app = typer.Typer(
 app.command()(route_cli.route)
 app.add_typer(bench_cli.app, name="bench")
 app.command()(embed_cli.embed)
+app.add_typer(geoip_cli.app, name="geoip")
 app.add_typer(ledger_cli.app, name="ledger")
 app.add_typer(prices_cli.app, name="prices")
 app.command()(settlement_cli.settle)
@@ -104,6 +109,10 @@ def generate(
     min_tps: MinTpsOption = None,
     max_load: MaxLoadOption = None,
     max_hops: MaxHopsOption = None,
+    near: NearOption = None,
+    max_distance_km: MaxDistanceOption = 1000.0,
+    location: LocationOption = None,
+    geoip_db: GeoipOption = None,
     receipts: Annotated[Path | None, typer.Option(help="Write the receipts here, for far-mesh verify.")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Show where the time went.")] = False,
     prefix: PrefixOption = "far",
@@ -132,7 +141,7 @@ def generate(
             grammar=_grammar(json_schema, regex),
         )
         treatment = Treatment(parse_priority(priority), share_prefix=share_prefix)
-        preference = route_cli.preference_of(context)
+        preference, geography = route_cli.preference_of(context), route_cli.geography_of(context)
         if receipts is not None:
             check_place(receipts)
     except FarError as error:
@@ -146,7 +155,7 @@ def generate(
 
         if threads is not None:
             torch.set_num_threads(threads)
-        config = MeshConfig(prefix=prefix, speculation=not no_speculation, preference=preference)
+        config = MeshConfig(prefix=prefix, speculation=not no_speculation, preference=preference, **geography)
         joining = Mesh.join(
             model,
             initial_peers,

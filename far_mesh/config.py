@@ -6,9 +6,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from discovery.dht.keys import DEFAULT_PREFIX
+from discovery.geo import Point, check_point
 from discovery.protocol.announcement import MAX_ASKED_UNITS, REGION_PATTERN, Quantization
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.ids import check_peer_id, check_wallet
@@ -35,6 +37,8 @@ class Preference:
         max_price: the most that the route's blocks may ask for on average, in 1e-9 FAR for 1,000 token-layers.
         max_latency: milliseconds that a token may take round the ring, as it is estimated when the route is planned.
         region: nodes that say to be in it, or in a part of it: ``eu`` has ``eu-west`` in it.
+        near: nodes within ``max_distance_km`` of this latitude and longitude; one of which nobody knows where it is is
+            not.
         quantization: forms of weights that will do.
         trusted_only: peer ids or wallets; no other node is used.
         min_tps: tokens per second that each node must compute through all blocks it serves.
@@ -51,6 +55,8 @@ class Preference:
     min_tps: float | None = None
     max_load: float | None = None
     max_hops: int | None = None
+    near: Point | None = None
+    max_distance_km: float = 1000.0
 
     def __post_init__(self) -> None:
         if self.goal not in get_args(Goal):
@@ -62,6 +68,12 @@ class Preference:
                 raise InvalidArgument(f"{name} must be more than 0, not {value}", param=name)
         if self.region is not None and not re.fullmatch(REGION_PATTERN, self.region):
             raise InvalidArgument(f"a region is written like eu-west, not {self.region!r}", param="region")
+        if self.near is not None:
+            check_point(self.near, "near")
+        if not self.max_distance_km > 0:
+            raise InvalidArgument(
+                f"max_distance_km must be more than 0, not {self.max_distance_km}", param="max_distance_km"
+            )
         if unknown := self.quantization - set(get_args(Quantization)):
             kinds = ", ".join(get_args(Quantization))
             raise InvalidArgument(f"quantization {min(unknown)!r} is not one of {kinds}", param="quantization")
@@ -95,6 +107,9 @@ class MeshConfig:
     take its place the session waits for ``mend_timeout``; a node that failed is not tried again for ``shun_seconds``.
 
     ``speculation``: whether guesses are sent ahead where that is quicker.
+
+    ``geoip_db``: a city database, by which nodes are found on the map; ``location``: where we are. Both are for guesses
+    at round trips that nobody has measured, and the first for :attr:`Preference.near`.
     """
 
     prefix: str = DEFAULT_PREFIX
@@ -109,8 +124,12 @@ class MeshConfig:
     ping_timeout: float = 2.0
     mend_timeout: float = 20.0
     shun_seconds: float = 5.0
+    geoip_db: Path | None = None
+    location: Point | None = None
 
     def __post_init__(self) -> None:
+        if self.location is not None:
+            check_point(self.location)
         if min(self.step_timeout, self.open_timeout, self.close_timeout) <= 0 or self.open_attempts < 1:
             raise InvalidArgument("timeouts must be positive and at least one attempt is needed")
 

@@ -2,9 +2,13 @@
 
 Nodes' words are claims, so a false one must gain little. Round trips that the client measured itself come before them;
 of a link that both ends have measured the slower figure counts; no link is shorter than :data:`SHORTEST_LINK_MS`, or
-than light in glass needs for the distance where both ends say where they are; nobody is faster than
-:data:`FASTEST_BLOCK_MS`, waits less than not at all or asks for less than nothing. So a liar looks at best like the
-best honest node there could be, and what it says of a rival's links counts for its own link to that rival only.
+than light in glass needs for the distance where both ends say where they are; nobody is where its answers could not
+have come from in the time they took; nobody is faster than :data:`FASTEST_BLOCK_MS`, waits less than not at all or asks
+for less than nothing. So a liar looks at best like the best honest node there could be, and what it says of a rival's
+links counts for its own link to that rival only.
+
+Of a link that nobody has measured the round trip is guessed: from where both ends are, by their addresses before by
+their word, else from their regions.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from discovery.protocol.announcement import Announcement, Location
+from discovery.geo import EARTH_KM, Point, distance_km
+from discovery.protocol.announcement import Announcement
 from far_mesh.chains import Costs, Floats
 
 UNKNOWN_BLOCK_MS = 5.0
@@ -30,7 +35,6 @@ LOST_PAUSE_MS, LOST_TOKENS = 3_000.0, 128
 """A node that is lost costs a pause; it is shared out over the tokens of a usual session."""
 
 _PRECISION = {"none": 0, "int8": 1, "nf4": 2}
-_EARTH_KM = 6371.0
 _KM_PER_MS = 2 / 3 * 299.792458  # light in glass
 _DETOUR = 1.5  # of cables, against the great circle
 _LAST_MILE_MS = 4.0  # of a round trip, whatever the distance
@@ -45,13 +49,33 @@ class Known:
     Attributes:
         round_trips: milliseconds between the client and a node.
         reliability: share of sessions that a node did not break, from 0 to 1; those not in it count as 1.
-        region, location: of the client, where it says so; for links to nodes it has not measured.
+        points: where nodes are by the addresses at which they are reached.
+        location: of the client, where it says so; for links to nodes it has not measured.
     """
 
     round_trips: Mapping[str, float] = field(default_factory=dict)
     reliability: Mapping[str, float] = field(default_factory=dict)
-    region: str | None = None
-    location: Location | None = None
+    points: Mapping[str, Point] = field(default_factory=dict)
+    location: Point | None = None
+
+    def where(self, node: Announcement) -> Point | None:
+        """Where a node is: by its address, else as it says; None if neither is known, or can be true."""
+        return self._if_it_can_be(self.points.get(node.peer_id), node) or self.said(node)
+
+    def said(self, node: Announcement) -> Point | None:
+        """Where a node says it is, if that can be true."""
+        return self._if_it_can_be(node.location, node)
+
+    def _if_it_can_be(self, point: Point | None, node: Announcement) -> Point | None:
+        """An answer that was here sooner than light could have brought it came from somewhere nearer."""
+        round_trip = self.round_trips.get(node.peer_id)
+        if point is None or self.location is None or round_trip is None:
+            return point
+        return point if _least_ms(distance_km(self.location, point)) <= round_trip else None
+
+
+def _least_ms(kilometres: float) -> float:
+    return 2 * (kilometres - _COARSE_KM) / _KM_PER_MS
 
 
 def block_ms_of(node: Announcement) -> float:
@@ -74,10 +98,14 @@ def costs_of(
         others: announcements among which those two may be.
     """
     neighbours = [_find(peer_id, others) for peer_id in (before, after)]
-    places = [_Place.of(node) for node in nodes]
+    places = [_Place.of(node, known) for node in nodes]
     for peer_id, node in zip((before, after), neighbours, strict=True):
-        client = _Place("", known.region, known.location, ()) if peer_id is None else _Place(peer_id, None, None, ())
-        places.append(_Place.of(node) if node is not None else client)
+        if node is not None:
+            places.append(_Place.of(node, known))
+        elif peer_id is not None:
+            places.append(_Place(peer_id, None, None, None, ()))
+        else:
+            places.append(_Place("", None, known.location, known.location, ()))
     delays = _one_way(places)
     count = len(nodes)
     link, enter, leave = delays[:count, :count], delays[count, :count], delays[:count, count + 1]
@@ -129,12 +157,18 @@ def _whole_ns(milliseconds: Floats) -> Floats:
 class _Place:
     peer_id: str
     region: str | None
-    location: Location | None
+    point: Point | None
+    said: Point | None
+    """What light is held against: no more than the node's own word, for an address may be thought to be elsewhere."""
     links: tuple[tuple[str, float], ...]
 
     @classmethod
-    def of(cls, node: Announcement) -> _Place:
-        return cls(node.peer_id, node.region, node.location, node.links)
+    def of(cls, node: Announcement, known: Known) -> _Place:
+        return cls(node.peer_id, node.region, known.where(node), known.said(node), node.links)
+
+    @property
+    def site(self) -> _Site:
+        return self.region, self.point, self.said
 
 
 def _find(peer_id: str | None, nodes: Iterable[Announcement]) -> Announcement | None:
@@ -143,10 +177,10 @@ def _find(peer_id: str | None, nodes: Iterable[Announcement]) -> Announcement | 
 
 def _one_way(places: Sequence[_Place]) -> Floats:
     """(places, places) nanoseconds: half the round trips, measured or guessed."""
-    sites = {(place.region, place.location): None for place in places}
+    sites = {place.site: None for place in places}
     number = {site: index for index, site in enumerate(sites)}
     guessed, shortest = _between_sites(list(sites))
-    site_of = np.array([number[place.region, place.location] for place in places], dtype=np.intp)
+    site_of = np.array([number[place.site] for place in places], dtype=np.intp)
     delays: Floats = np.take(np.take(_whole_ns(guessed / 2), site_of, axis=0), site_of, axis=1)
     index_of = {place.peer_id: index for index, place in enumerate(places)}
     here, there, said = [], [], []
@@ -166,12 +200,12 @@ def _one_way(places: Sequence[_Place]) -> Floats:
     return delays
 
 
-_Site = tuple[str | None, Location | None]
+_Site = tuple[str | None, Point | None, Point | None]
 
 
 def _between_sites(sites: Sequence[_Site]) -> tuple[Floats, Floats]:
     """(sites, sites) milliseconds: what a round trip is guessed to take, and the least it can take."""
-    names = sorted({region for region, _ in sites if region is not None})
+    names = sorted({region for region, _, _ in sites if region is not None})
     number = {name: index for index, name in enumerate([None, *names])}
     table = np.full((len(number), len(number)), UNKNOWN_LINK_MS)
     for one in names:
@@ -179,22 +213,25 @@ def _between_sites(sites: Sequence[_Site]) -> tuple[Floats, Floats]:
             is_near = one.partition("-")[0] == other.partition("-")[0]
             guess = SAME_REGION_LINK_MS if one == other else NEAR_REGION_LINK_MS if is_near else FAR_REGION_LINK_MS
             table[number[one], number[other]] = guess
-    region_of = np.array([number[region] for region, _ in sites], dtype=np.intp)
+    region_of = np.array([number[region] for region, _, _ in sites], dtype=np.intp)
     guessed = table[region_of[:, None], region_of]
     shortest = np.full_like(guessed, SHORTEST_LINK_MS)
-    located = np.array([index for index, (_, location) in enumerate(sites) if location is not None], dtype=np.intp)
-    if located.size:
-        distances = _distances([location for _, location in sites if location is not None])
-        pairs = np.ix_(located, located)
-        guessed[pairs] = _DETOUR * 2 * distances / _KM_PER_MS + _LAST_MILE_MS
-        shortest[pairs] = np.maximum(2 * (distances - _COARSE_KM) / _KM_PER_MS, SHORTEST_LINK_MS)
+    pairs, distances = _distances([point for _, point, _ in sites])
+    guessed[pairs] = _DETOUR * 2 * distances / _KM_PER_MS + _LAST_MILE_MS
+    pairs, distances = _distances([said for _, _, said in sites])
+    shortest[pairs] = np.maximum(2 * (distances - _COARSE_KM) / _KM_PER_MS, SHORTEST_LINK_MS)
     return guessed, shortest
 
 
-def _distances(locations: Sequence[Location]) -> Floats:
-    """(places, places) kilometres along great circles."""
-    latitude, longitude = np.radians(np.array(locations, dtype=np.float64)).T
+def _distances(points: Sequence[Point | None]) -> tuple[tuple[np.ndarray, ...], Floats]:
+    """Where two points are known, as an index, and the kilometres between them along great circles.
+
+    As :func:`discovery.geo.distance_km`, for all pairs at once; of near points a few metres are lost.
+    """
+    known = [point for point in points if point is not None]
+    pairs = np.ix_(*[[index for index, point in enumerate(points) if point is not None]] * 2)
+    latitude, longitude = np.radians(np.array(known, dtype=np.float64).reshape(-1, 2)).T
     across = np.cos(latitude)
-    points = np.stack([across * np.cos(longitude), across * np.sin(longitude), np.sin(latitude)])
-    angles: Floats = np.arccos(np.clip(points.T @ points, -1.0, 1.0))
-    return _EARTH_KM * angles
+    vectors = np.stack([across * np.cos(longitude), across * np.sin(longitude), np.sin(latitude)])
+    angles: Floats = np.arccos(np.clip(vectors.T @ vectors, -1.0, 1.0))
+    return pairs, EARTH_KM * angles

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -20,6 +21,7 @@ from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.ids import PeerId
 from discovery.protocol.messages import PeerAddress
 from far_mesh.config import MeshConfig, Treatment
+from far_mesh.costs import Known
 from far_mesh.errors import NoRoute
 from far_mesh.measure import PATIENCE_SECONDS, Measured
 from far_mesh.mending import Shunned
@@ -27,6 +29,9 @@ from far_mesh.route import Explanation, RouteHop, explain, plan_route
 from far_mesh.session import Mended, MeshSession, SessionRequest
 from far_mesh.swarm_view import SwarmView
 from far_node.errors import Busy, Leaving, OutOfCache
+
+if TYPE_CHECKING:
+    from discovery.geoip import GeoDatabase
 
 log = structlog.get_logger(__name__)
 
@@ -42,22 +47,27 @@ _REFUSALS = (Busy, Leaving, OutOfCache)
 class Swarm:
     """Our place in the swarm as a client: one p2p daemon and DHT node, shared by all models."""
 
-    def __init__(self, peer: SwarmPeer, identity: Identity, config: MeshConfig) -> None:
+    def __init__(
+        self, peer: SwarmPeer, identity: Identity, config: MeshConfig, geoip: GeoDatabase | None = None
+    ) -> None:
         self.peer, self.config, self.measured = peer, config, Measured(peer.transport)
-        self._identity = identity
+        self._identity, self._geoip = identity, geoip
         self._errands: set[asyncio.Task[None]] = set()
+        if geoip is not None:
+            self.run_errand(geoip.keep_fresh())
 
     @classmethod
     async def join(cls, initial_peers: Sequence[str], config: MeshConfig | None = None) -> Swarm:
         """Join through bootstrap peers, under a throw-away identity.
 
         Raises:
-            InvalidArgument: no peers, or not multiaddrs.
+            InvalidArgument: no peers, or not multiaddrs; or ``geoip_db`` is no city database.
             PeerUnavailable: none of them answers.
         """
         if not initial_peers:
             raise InvalidArgument("the address of a swarm peer is needed (--initial-peers)")
         config = config or MeshConfig()
+        geoip = None if config.geoip_db is None else await asyncio.to_thread(_geo_database, config.geoip_db)
         identity = ephemeral_identity()
         peer_config = PeerConfig(initial_peers=tuple(initial_peers), prefix=config.prefix, is_client=True)
         try:
@@ -65,7 +75,16 @@ class Swarm:
         except BaseException:
             discard_identity(identity)
             raise
-        return cls(peer, identity, config)
+        return cls(peer, identity, config, geoip)
+
+    def known(self, nodes: Sequence[Announcement]) -> Known:
+        """What we know by ourselves, to plan a route through some of these nodes with."""
+        points = {} if self._geoip is None else {node.peer_id: self._geoip.point_of(node.maddrs) for node in nodes}
+        return replace(
+            self.measured.known(),
+            points={peer_id: point for peer_id, point in points.items() if point is not None},
+            location=self.config.location,
+        )
 
     def run_errand(self, errand: Coroutine[Any, Any, None]) -> None:
         """Do something that nobody waits for, until it is done or we leave."""
@@ -81,6 +100,12 @@ class Swarm:
         await self.measured.close()
         await self.peer.close()
         discard_identity(self._identity)
+
+
+def _geo_database(path: Path) -> GeoDatabase:
+    from discovery.geoip import GeoDatabase  # for the few who have one
+
+    return GeoDatabase(path)
 
 
 @dataclass(frozen=True)
@@ -132,7 +157,7 @@ class SessionOpener:
             self._model.block_count,
             span=self._model.span,
             preference=config.preference,
-            known=self._swarm.measured.known(),
+            known=self._swarm.known(nodes),
         )
 
     async def open(
@@ -196,7 +221,7 @@ class SessionOpener:
             excluded=excluded,
             span=self._model.span,
             preference=config.preference,
-            known=self._swarm.measured.known(),
+            known=self._swarm.known(nodes),
             offered=offered,
         )
         try:
@@ -279,19 +304,18 @@ class SessionOpener:
             before=before,
             after=after,
             preference=self._swarm.config.preference,
-            known=self._swarm.measured.known(),
             offered=offered,
         )
         for is_last_look in (False, True):
             signed = await self._view.nodes(fresh=True) if is_last_look else self._view.known()
             nodes = [one.announcement for one in signed]
-            present = self._view.present(nodes)
+            present, known = self._view.present(nodes), self._swarm.known(nodes)
             for some in (present, nodes) if is_last_look else (present,):
                 with contextlib.suppress(NoRoute):
-                    return plan([node for node in some if (node.quantization, node.dtype) in kinds])
+                    return plan([node for node in some if (node.quantization, node.dtype) in kinds], known=known)
                 with contextlib.suppress(NoRoute):
-                    return plan(some)
-        return plan(nodes)  # says why there is none
+                    return plan(some, known=known)
+        return plan(nodes, known=known)  # says why there is none
 
 
 def _codec_for(route: tuple[RouteHop, ...]) -> Codec:

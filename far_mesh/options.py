@@ -57,4 +57,19 @@ QuantizationOption = Annotated[list[str], _route_option("Only weights of this fo
 TrustedOption = Annotated[list[str], _route_option("Only nodes with this peer id or wallet; repeatable.")]
 MinTpsOption = Annotated[float | None, _route_option("Tokens per second that each node must be able to compute.")]
 MaxLoadOption = Annotated[float | None, _route_option("Only nodes no fuller than this, from 0 to 1.")]
+NearOption = Annotated[str | None, _route_option("Only nodes near LAT,LON in degrees: see --max-distance-km.")]
+MaxDistanceOption = Annotated[
+    float, _route_option("With --near: how far away a node may be. One of which nobody knows where it is, is not near.")
+]
+LocationOption = Annotated[
+    str | None, _route_option("Where this machine is, LAT,LON in degrees: for round trips that nobody has measured.")
+]
+GeoipOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="FAR_GEOIP_DB",
+        help="City database that says where nodes are; see far-mesh geoip.",
+        rich_help_panel=_ROUTE_PANEL,
+    ),
+]
 MaxHopsOption = Annotated[int | None, _route_option("Most nodes.")]

@@ -9,6 +9,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from discovery.geo import Point, distance_km
 from discovery.protocol.announcement import Announcement
 from far_mesh.chains import FASTEST, Bounds, Chain, Costs, Run, Search, Weights
 from far_mesh.config import Preference
@@ -189,11 +190,20 @@ class _Plan:
             return f"quantization: {node.quantization}"
         if wanted.region is not None and not _is_in(node.region, wanted.region):
             return f"region: {node.region or 'says none'}"
+        if wanted.near is not None and (why := self._too_far(node, wanted.near)) is not None:
+            return why
         if wanted.min_tps is not None and tokens_per_second < wanted.min_tps:
             return f"min_tps: {tokens_per_second:.3g} tokens per second"
         if wanted.max_load is not None and node.load > wanted.max_load:
             return f"max_load: {node.load:.2f}"
         return None
+
+    def _too_far(self, node: Announcement, near: Point) -> str | None:
+        point = self._known.where(node)
+        if point is None:
+            return "max_distance_km: nobody knows where it is"
+        kilometres = distance_km(near, point)
+        return f"max_distance_km: {kilometres:.0f} km away" if kilometres > self._preference.max_distance_km else None
 
     def _solve(self) -> tuple[Costs, Weights, Chain, bool]:
         first, end = self._span

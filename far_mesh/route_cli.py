@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
 from discovery.console import Console, fail, quiet_libraries, run
 from far_mesh.options import (
+    GeoipOption,
+    LocationOption,
+    MaxDistanceOption,
     MaxHopsOption,
     MaxLatencyOption,
     MaxLoadOption,
     MaxPriceOption,
     MinTpsOption,
     ModelOption,
+    NearOption,
     PeersOption,
     PreferOption,
     PrefixOption,
@@ -24,10 +28,20 @@ from far_mesh.options import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from discovery.geo import Point
     from far_mesh.config import Preference
     from far_mesh.route import Explanation
 
 _PATIENCE_SECONDS = 2.0
+
+
+class Geography(TypedDict):
+    """Of a :class:`far_mesh.config.MeshConfig`."""
+
+    location: Point | None
+    geoip_db: Path | None
 
 
 def preference_of(context: typer.Context) -> Preference:
@@ -36,6 +50,7 @@ def preference_of(context: typer.Context) -> Preference:
     Raises:
         InvalidArgument: one of them means nothing.
     """
+    from discovery.geo import parse_point
     from far_mesh.config import Preference
 
     given = context.params
@@ -49,7 +64,24 @@ def preference_of(context: typer.Context) -> Preference:
         min_tps=given["min_tps"],
         max_load=given["max_load"],
         max_hops=given["max_hops"],
+        near=None if given["near"] is None else parse_point(given["near"], "near"),
+        max_distance_km=given["max_distance_km"],
     )
+
+
+def geography_of(context: typer.Context) -> Geography:
+    """What the options of a command say of where things are.
+
+    Raises:
+        InvalidArgument: one of them means nothing.
+    """
+    from discovery.geo import parse_point
+
+    location = context.params["location"]
+    return {
+        "location": None if location is None else parse_point(location),
+        "geoip_db": context.params["geoip_db"],
+    }
 
 
 def route(
@@ -65,6 +97,10 @@ def route(
     min_tps: MinTpsOption = None,
     max_load: MaxLoadOption = None,
     max_hops: MaxHopsOption = None,
+    near: NearOption = None,
+    max_distance_km: MaxDistanceOption = 1000.0,
+    location: LocationOption = None,
+    geoip_db: GeoipOption = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say of every other node why it is not in it.")] = False,
     prefix: PrefixOption = "far",
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -75,7 +111,7 @@ def route(
     console = Console(json)
     quiet_libraries()
     try:
-        preference = preference_of(context)
+        preference, geography = preference_of(context), geography_of(context)
     except FarError as error:
         fail(console, error)
 
@@ -88,7 +124,7 @@ def route(
 
         source = await asyncio.to_thread(lambda: find_model(model, part=ENDS))
         facts = model_facts(source, read_config(source))
-        swarm = await Swarm.join(initial_peers, MeshConfig(prefix=prefix, preference=preference))
+        swarm = await Swarm.join(initial_peers, MeshConfig(prefix=prefix, preference=preference, **geography))
         try:
             found = await SessionOpener(swarm, facts).explain(_PATIENCE_SECONDS)
         finally:

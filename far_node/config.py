@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, get_args
 from pydantic import ConfigDict
 
 from discovery.dht.keys import DEFAULT_PREFIX
+from discovery.geo import parse_point
 from discovery.protocol.announcement import (
     MAX_ASKED_UNITS,
     MAX_MODEL_ID_LENGTH,
@@ -176,10 +177,8 @@ def parse_location(text: str) -> Location:
     Raises:
         InvalidArgument: not of this form, or no place on Earth.
     """
-    match = re.fullmatch(r"([+-]?[0-9]{1,3}(?:\.[0-9]*)?),\s*([+-]?[0-9]{1,3}(?:\.[0-9]*)?)", text.strip())
-    if not match or abs(float(match[1])) > 90 or abs(float(match[2])) > 180:
-        raise InvalidArgument(f"--location {text!r} is not a latitude and a longitude, such as 52.5,13.4")
-    return round(float(match[1])), round(float(match[2]))
+    latitude, longitude = parse_point(text, "--location")
+    return round(latitude), round(longitude)
 
 
 def parse_public_address(text: str) -> str:

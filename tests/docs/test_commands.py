@@ -31,6 +31,8 @@ def find_command(words: list[str]) -> tuple[Any, list[str]]:
     """The command that the first words name, in a group or not, and the words after it."""
     command, rest = PROGRAMS[words[0]], words[1:]
     while hasattr(command, "commands"):
+        if not rest and command.invoke_without_command:
+            break
         assert rest, f"{' '.join(words)} is a group of commands"
         assert rest[0] in command.commands, f"{words[0]} has no command {rest[0]}"
         command, rest = command.commands[rest[0]], rest[1:]

@@ -132,3 +132,53 @@ def test_what_a_liar_says_of_a_rivals_links_is_about_its_own_link_only() -> None
     costs = costs_of([a, b, liar], (0, 8), Known())
     assert costs.link[0, 1] == costs.link[1, 0] == (5.0 + HOP_MS) * 1e6
     assert costs.link[0, 2] == (5_000.0 + HOP_MS) * 1e6
+
+
+TOKYO = (35, 139)
+
+
+def entering(known: Known, *nodes: Announcement) -> list[float]:
+    """Milliseconds from the client to each, without what they take for themselves."""
+    return [float(way) for way in costs_of(nodes, (0, 8), known).enter / 1e6 - HOP_MS]
+
+
+def test_where_a_node_is_by_its_address_comes_before_its_word() -> None:
+    a, b = node("a", location=BERLIN), node("b", location=BERLIN)
+    costs = costs_of([a, b], (0, 8), Known(points={peer_of("b"): SYDNEY}))
+    assert costs.link[0, 1] == costs.link[1, 0] > 100e6
+    said_nothing = node("c", region="eu-west")
+    near, far = entering(Known(points={peer_of("c"): PARIS}, location=BERLIN), said_nothing, b)
+    assert 5 < near < 15, "and before its region"
+    assert far < 5
+
+
+def test_an_address_may_be_thought_elsewhere_so_it_shortens_and_lengthens_no_link_that_was_measured() -> None:
+    known = Known(points={peer_of("a"): BERLIN, peer_of("b"): SYDNEY})
+    a, b = node("a", links=((peer_of("b"), 7.0),)), node("b")
+    costs = costs_of([a, b], (0, 8), known)
+    assert costs.link[0, 1] == (3.5 + HOP_MS) * 1e6
+
+
+def test_nobody_is_where_its_answers_could_not_have_come_from() -> None:
+    known = Known(round_trips={peer_of("liar"): 8.0}, location=SYDNEY)
+    liar, honest = node("liar", location=BERLIN), node("honest", location=BERLIN)
+    assert (known.where(liar), known.where(honest)) == (None, BERLIN)
+    costs = costs_of([liar, honest], (0, 8), known)
+    assert costs.link[0, 1] == (UNKNOWN_LINK_MS / 2 + HOP_MS) * 1e6, "it gains no neighbours by its word"
+    moved = Known(round_trips={peer_of("liar"): 8.0}, points={peer_of("liar"): TOKYO}, location=SYDNEY)
+    assert moved.where(node("liar", location=SYDNEY)) == SYDNEY, "the address was thought elsewhere"
+    assert Known(round_trips={peer_of("liar"): 8.0}).where(liar) == BERLIN, "who does not know where it is cannot tell"
+
+
+def test_a_measured_way_comes_before_a_place_and_a_place_before_nothing() -> None:
+    known = Known(round_trips={peer_of("a"): 30.0}, points={peer_of("a"): PARIS, peer_of("b"): PARIS}, location=BERLIN)
+    measured, guessed, unknown = entering(known, node("a"), node("b"), node("c"))
+    assert measured == 15.0
+    assert 5 < guessed < 15
+    assert unknown == UNKNOWN_LINK_MS / 2
+
+
+def test_unknown_is_not_the_gulf_of_guinea() -> None:
+    unknown, there = node("a"), node("b", location=(0, 0))
+    assert round_trip(unknown, there) == UNKNOWN_LINK_MS
+    assert entering(Known(location=(0.0, 0.0)), unknown, there) == [UNKNOWN_LINK_MS / 2, pytest.approx(2.0)]

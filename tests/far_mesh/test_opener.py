@@ -6,12 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from discovery.dht.peer import SwarmPeer
+from discovery.geoip import GeoDatabase
+from discovery.protocol.errors import InvalidArgument
+from far_mesh.client import Mesh
 from far_mesh.config import GenerationOptions, Preference
 from far_mesh.errors import NoRoute
-from tests.support.ring import FAST, Ring, RingNode, a_ring
+from far_mesh.opener import Swarm
+from tests.support import mmdb
+from tests.support.ring import FAST, MemoryPeer, Ring, RingNode, a_ring
 
 ONE = GenerationOptions(max_tokens=1)
 
@@ -132,3 +139,33 @@ async def test_who_is_gone_is_asked_whether_it_is_back(talker: Path) -> None:
                 hops = [hop.peer_id for hop in session.hops]
                 await session.finish()
         await mesh.close()
+
+
+async def test_nodes_are_found_on_the_map_by_the_addresses_they_are_reached_at(talker: Path, tmp_path: Path) -> None:
+    file = mmdb.write(
+        tmp_path / "city.mmdb", {"8.8.8.8/32": mmdb.city(52.5, 13.4), "9.9.9.9/32": mmdb.city(35.7, 139.7)}
+    )
+    async with a_ring(talker) as ring:
+        for name, address in (("berlin", "8.8.8.8"), ("tokyo", "9.9.9.9"), ("nowhere", "7.7.7.7")):
+            await ring.add(0, 6, name=name, maddrs=(f"/ip4/{address}/tcp/31330",), block_ms=1.0)
+        peer = cast(SwarmPeer, MemoryPeer(ring.client, ring.board))
+        config = replace(FAST, preference=Preference(near=(35, 139)))
+        swarm = Swarm(peer, cast(Any, None), config, GeoDatabase(file))
+        try:
+            mesh = await Mesh.over(swarm, str(ring.path))
+            generation = await mesh.open([5], ONE)
+            await generation.finish()
+            assert [hop.peer_id for hop in generation.hops] == [named(ring, "tokyo").peer_id]
+            known = swarm.known([node.announcement for node in ring.nodes])
+        finally:
+            for errand in swarm._errands:
+                errand.cancel()
+    assert known.points == {named(ring, "berlin").peer_id: (52.5, 13.4), named(ring, "tokyo").peer_id: (35.7, 139.7)}
+    assert known.location is None
+    assert Swarm(peer, cast(Any, None), replace(FAST, location=(48.9, 2.4))).known([]).location == (48.9, 2.4)
+
+
+async def test_a_file_that_is_no_city_database_is_said_before_anybody_is_met(tmp_path: Path) -> None:
+    config = replace(FAST, geoip_db=tmp_path / "none.mmdb")
+    with pytest.raises(InvalidArgument, match=r"none\.mmdb cannot be read"):
+        await Swarm.join(["/ip4/127.0.0.1/tcp/9/p2p/12D3KooW"], config)

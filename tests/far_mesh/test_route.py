@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -299,3 +299,28 @@ def test_the_estimate_adds_up() -> None:
     assert told.ms_per_token == pytest.approx(parts)
     assert told.price_units == 900
     assert plan_route(near_and_far(), BLOCKS) == tuple(each.hop for each in told.hops)
+
+
+def test_only_nodes_that_are_near_are_used_and_who_is_nowhere_is_not() -> None:
+    berlin, paris, sydney = (52, 13), (48, 2), (-33, 151)
+    nodes = [
+        node("berlin", 0, BLOCKS, location=berlin, block_ms=9.0),
+        node("paris", 0, BLOCKS, location=paris, block_ms=8.0),
+        node("sydney", 0, BLOCKS, location=sydney, block_ms=1.0),
+        node("nowhere", 0, BLOCKS, block_ms=1.0),
+    ]
+
+    def taken(km: float, **known: Any) -> str:
+        (hop,) = plan_route(
+            nodes, BLOCKS, preference=Preference(near=(52.5, 13.4), max_distance_km=km), known=Known(**known)
+        )
+        return next(name for name in ("berlin", "paris", "sydney", "nowhere") if peer_of(name) == hop.node.peer_id)
+
+    assert taken(500) == "berlin"
+    assert taken(1_000) == "paris"
+    assert taken(20_100) == "sydney"
+    assert taken(500, points={peer_of("nowhere"): (52.5, 13.3)}) == "nowhere", "its address is near"
+    with pytest.raises(NoRoute) as failure:
+        plan_route(nodes, BLOCKS, preference=Preference(near=(0.0, 0.0), max_distance_km=100))
+    assert "max_distance_km: nobody knows where it is" in failure.value.message
+    assert re.search(r"max_distance_km: 5\d{3} km away", failure.value.message)

@@ -71,7 +71,8 @@ def test_the_options_are_a_preference(monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--prefer", "cheapest", "--max-price", "7", "--max-latency", "90", "--region", "eu", "--max-hops", "3"]
     options += ["--quantization", "int8", "--quantization", "none", "--min-tps", "2", "--max-load", "0.5"]
     options += ["--trusted-only", peer_of("a"), "--trusted-only", wallet_of("b")]
+    options += ["--near", "52.5,13.4", "--max-distance-km", "800"]
     arguments = ["route", "--model", "far-demo", "--initial-peers", f"/ip4/127.0.0.1/tcp/9/p2p/{peer_of('x')}"]
     assert CliRunner().invoke(far_mesh.cli.app, [*arguments, *options]).exit_code == 0
     trusted, kinds = frozenset({peer_of("a"), wallet_of("b")}), frozenset[Quantization]({"int8", "none"})
-    assert said == [Preference("cheapest", 7, 90.0, "eu", kinds, trusted, 2.0, 0.5, 3)]
+    assert said == [Preference("cheapest", 7, 90.0, "eu", kinds, trusted, 2.0, 0.5, 3, (52.5, 13.4), 800.0)]

@@ -164,8 +164,7 @@ class Ring:
             first_block=first,
             end_block=end,
             quantization=quantization,
-            maddrs=(),
-            **facts,
+            **{"maddrs": (), **facts},
         )
         limits = limits or Limits(max_sessions=max_sessions)
         executor = Executor(limits)
