@@ -7,11 +7,12 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from discovery.dht.keys import DEFAULT_PREFIX
-from discovery.protocol.errors import InvalidWallet
+from discovery.geo import Point, parse_point
+from discovery.protocol.errors import InvalidArgument, InvalidWallet
 from discovery.protocol.ids import check_wallet
 from far_mesh.marketplace.errors import InvalidSetting, MissingSetting
 from far_mesh.marketplace.ledger.split import BPS, MAX_FEE_BPS
@@ -60,6 +61,13 @@ class ModelOffer(BaseModel):
     def display_name(self) -> str:
         """What a person reads in a list."""
         return self.name or self.model_id.rsplit("/", 1)[-1]
+
+
+def _point(text: Any) -> Any:
+    try:
+        return parse_point(text) if isinstance(text, str) else text
+    except InvalidArgument:
+        raise ValueError("not a latitude and a longitude, such as 52.5,13.4") from None
 
 
 def _long_enough(secret: SecretStr, variable: str) -> str:
@@ -124,6 +132,8 @@ class Settings(BaseSettings):
     auth_cache_seconds: Annotated[float, Field(ge=0, le=60)] = 2.0
     operators: tuple[str, ...] = ()
 
+    geoip_db: Path | None = None
+    location: Annotated[Point | None, NoDecode, BeforeValidator(_point)] = None
     initial_peers: tuple[str, ...] = ()
     dht_prefix: Annotated[str, Field(min_length=1, max_length=64)] = DEFAULT_PREFIX
     models: tuple[ModelOffer, ...] = ()

@@ -96,7 +96,8 @@ async def swarm_meshes(settings: Settings) -> AsyncIterator[Mapping[str, MeshLik
     from far_mesh.client import Mesh, Swarm  # torch and hivemind come along: only for those who serve
 
     async with AsyncExitStack() as stack:
-        swarm = await Swarm.join(settings.initial_peers, MeshConfig(prefix=settings.dht_prefix))
+        config = MeshConfig(prefix=settings.dht_prefix, geoip_db=settings.geoip_db, location=settings.location)
+        swarm = await Swarm.join(settings.initial_peers, config)
         stack.push_async_callback(swarm.close)
         meshes: dict[str, MeshLike] = {}
         for offer in settings.models:

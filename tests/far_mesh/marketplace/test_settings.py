@@ -64,6 +64,8 @@ async def test_without_a_swarm_to_join_the_meshes_do_not_open(environment: pytes
         ("FAR_OPERATORS", '["0x12"]'),
         ("FAR_OPERATORS", '["0xF39Fd6e51aad88F6F4ce6aB8827279cffFb92266"]'),
         ("FAR_AUTH_CACHE_SECONDS", "-1"),
+        ("FAR_LOCATION", "Berlin"),
+        ("FAR_LOCATION", "52.5,181"),
         ("FAR_JWT_OTHER_SECRETS", "not a list"),
         ("FAR_MODELS", "[no JSON"),
         ("FAR_MODELS", '[{"model": "a", "completion_price_units": 0}]'),
@@ -88,6 +90,12 @@ def test_every_secret_of_tokens_is_long_enough(environment: pytest.MonkeyPatch) 
     with pytest.raises(InvalidSetting, match="FAR_JWT_OTHER_SECRETS must be at least 32 bytes") as caught:
         create_app(Settings.read())
     assert "brief" not in caught.value.message
+
+
+def test_a_place_is_a_latitude_and_a_longitude(environment: pytest.MonkeyPatch) -> None:
+    assert Settings.read().location is None
+    environment.setenv("FAR_LOCATION", "52.5, -13.4")
+    assert Settings.read().location == (52.5, -13.4)
 
 
 def test_operators_are_wallets(environment: pytest.MonkeyPatch) -> None:
