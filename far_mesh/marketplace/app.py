@@ -44,6 +44,9 @@ from far_mesh.marketplace.keys import endpoints as keys_endpoints
 from far_mesh.marketplace.keys.service import KeyService
 from far_mesh.marketplace.ledger.notes import Notes
 from far_mesh.marketplace.logs import where_it_failed
+from far_mesh.marketplace.mcp_api import door as mcp_door
+from far_mesh.marketplace.mcp_api.door import McpDoor
+from far_mesh.marketplace.mcp_api.tools import Tools
 from far_mesh.marketplace.migrations import upgrade
 from far_mesh.marketplace.money import Money, check_settings, open_money
 from far_mesh.marketplace.openai_api import endpoints as openai_endpoints
@@ -82,6 +85,7 @@ class Rooms:
     provider: ProviderService | None
     health: HealthService
     reconciler: Reconciler | None
+    mcp: McpDoor
     opened_at: datetime
 
 
@@ -119,6 +123,7 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
         rooms += [channel_endpoints, provider_endpoints]
     for room in rooms:
         app.include_router(room.router)
+    app.include_router(mcp_door.router)
     return app
 
 
@@ -145,6 +150,8 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
         escrow = money.escrow
         if escrow is not None:
             stack.push_async_callback(_flush, escrow.settler)
+        health = HealthService(database, money.answers, inference)
+        mcp = await stack.enter_async_context(McpDoor(Tools(inference, health), settings).opened())
         stack.push_async_callback(inference.close)
         yield Rooms(
             database=database,
@@ -158,8 +165,9 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
             terms=None if escrow is None else escrow.terms,
             inference=inference,
             provider=None if escrow is None else ProviderService(database, escrow.chain, meshes),
-            health=HealthService(database, money.answers, inference),
+            health=health,
             reconciler=None if escrow is None else escrow.reconciler,
+            mcp=mcp,
             opened_at=now(),
         )
 

@@ -77,6 +77,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Settle what is under way, then close the doors."""
         await self._app.state.rooms.inference.close()
+        await self._app.state.rooms.mcp.close()
         await super().shutdown(sockets)
 
 

@@ -55,10 +55,18 @@ class Loop:
         return asyncio.run_coroutine_threadsafe(act, self.loop).result(60)
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread, and what libraries have left running in it."""
+        self.do(self._end_tasks())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
+
+    @staticmethod
+    async def _end_tasks() -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @dataclass(frozen=True)

@@ -383,7 +383,7 @@ def calls_in(log: io.StringIO) -> list[dict[str, Any]]:
 
 def test_a_bug_tells_nobody_its_details(open_house: OpenHouse, dial: Dial, log: io.StringIO) -> None:
     class Buggy(MeshDouble):
-        def encode(self, prompt: Any, *, raw: bool = False) -> list[int]:
+        def encode(self, prompt: Any, **_: Any) -> list[int]:
             raise RuntimeError(f"cannot encode {prompt}")
 
     house = open_house(Buggy())

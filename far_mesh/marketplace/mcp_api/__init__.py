@@ -1,0 +1,1 @@
+"""Far Mesh as tools for agents (Model Context Protocol): the same services behind another door."""
