@@ -223,6 +223,18 @@ class Mesh:
         """Token ids of a prompt: see :meth:`far_mesh.model.tokens.Tokens.encode`."""
         return self._model.tokens.encode(prompt, raw=raw, tools=tools)
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, without special tokens."""
+        return self._model.tokens.decode(ids)
+
+    async def check(self, prompt_ids: Sequence[int], options: GenerationOptions) -> None:
+        """Find out what :meth:`open` would find wrong with ``options``, before nodes are asked for anything.
+
+        Raises:
+            InvalidArgument: they name tokens that the model does not have, or the grammar cannot be used.
+        """
+        await self._model.sampler(prompt_ids, options)
+
     async def nodes(self) -> list[SignedAnnouncement]:
         """Live announcements of the nodes that serve this model."""
         return await self._opener.nodes()

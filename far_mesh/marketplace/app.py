@@ -207,6 +207,7 @@ def _inference(
         meshes,
         limits,
         settings.default_max_tokens,
+        settings.max_n,
         Pricing(database, terms),
         Quotes(settings.jwt_key(), settings.quote_seconds),
         money.till,

@@ -209,6 +209,13 @@ class BodyTooLarge(FarError):
     status = 413
 
 
+class UnsupportedMediaType(FarError):
+    """The body is of a kind that is not read here: it must be JSON."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
 class UnsupportedParameter(FarError):
     """A parameter that other servers know and this one does not; ignoring it would be a lie."""
 

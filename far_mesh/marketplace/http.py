@@ -10,6 +10,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -22,7 +23,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from discovery.protocol.errors import FarError, InvalidArgument
-from far_mesh.marketplace.errors import BodyTooLarge, MethodNotAllowed, NotFound, UnsupportedParameter
+from far_mesh.marketplace.errors import (
+    BodyTooLarge,
+    MethodNotAllowed,
+    NotFound,
+    UnsupportedMediaType,
+    UnsupportedParameter,
+)
 from far_mesh.marketplace.logs import where_it_failed
 
 X402_VERSION = 2
@@ -45,6 +52,11 @@ class ErrorBody(BaseModel):
     """Every failure has this shape."""
 
     error: ErrorFacts
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What the document of the interface says of answers with these statuses."""
+    return {status: {"model": ErrorBody, "description": HTTPStatus(status).phrase} for status in statuses}
 
 
 def error_body(error: FarError) -> ErrorBody:
@@ -84,7 +96,9 @@ def install(app: FastAPI, max_body_bytes: int) -> None:
         return error_response(error, accepts(error))
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        if _is_no_json(request, error):
+            return error_response(UnsupportedMediaType("send JSON, with Content-Type: application/json"))
         return error_response(from_validation(error.errors()))
 
     @app.exception_handler(HTTPException)
@@ -94,6 +108,12 @@ def install(app: FastAPI, max_body_bytes: int) -> None:
         return error_response(_HTTP.get(error.status_code) or InvalidArgument(str(error.detail)))
 
     app.add_middleware(Edge, max_body_bytes=max_body_bytes)
+
+
+def _is_no_json(request: Request, error: RequestValidationError) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_json = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+    return not is_json and any(one["loc"] == ("body",) and one["type"] != "missing" for one in error.errors())
 
 
 def from_validation(errors: Sequence[Any]) -> FarError:
@@ -133,9 +153,9 @@ class _Exchange:
         self._max_body_bytes = max_body_bytes
         self._body_bytes = 0
         self._status = 0
+        self._started = time.monotonic()
 
     async def go(self) -> None:
-        started = time.monotonic()
         try:
             self._check_path()
             self._check_announced_length()
@@ -151,8 +171,11 @@ class _Exchange:
                 method=self._scope["method"],
                 path=self._scope["path"],
                 status=self._status,
-                ms=round((time.monotonic() - started) * 1000),
+                ms=self._milliseconds(),
             )
+
+    def _milliseconds(self) -> int:
+        return round((time.monotonic() - self._started) * 1000)
 
     def _check_path(self) -> None:
         if "\0" in self._scope["path"]:  # which PostgreSQL cannot even be asked about
@@ -177,7 +200,9 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            MutableHeaders(scope=message)["x-request-id"] = self._scope["state"]["request_id"]
+            headers = MutableHeaders(scope=message)
+            headers["x-request-id"] = self._scope["state"]["request_id"]
+            headers["openai-processing-ms"] = str(self._milliseconds())
         await self._send(message)
 
     async def _fail(self, error: FarError) -> None:

@@ -142,6 +142,7 @@ class Settings(BaseSettings):
     requests_per_node: Annotated[int, Field(ge=0)] = 16
     quote_seconds: Annotated[int, Field(ge=1)] = 60
     default_max_tokens: Annotated[int, Field(ge=1)] = 256
+    max_n: Annotated[int, Field(ge=1, le=128)] = 4
     generation_seconds: Annotated[int, Field(ge=1)] = 1500
 
     @field_validator("models")

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import Response
+from pydantic import BaseModel
 
 from discovery.protocol.errors import InvalidArgument
+from far_mesh.config import Grammar
 from far_mesh.marketplace.auth.door import InferenceCaller, LimitedKey
 from far_mesh.marketplace.chain.amounts import units_to_far, units_to_wei
 from far_mesh.marketplace.channels.meter import VoucherNotice
-from far_mesh.marketplace.http import call_request, id_of_call, request_id_of
+from far_mesh.marketplace.http import call_request, errors, id_of_call, request_id_of
+from far_mesh.marketplace.inference.jobs import Said
+from far_mesh.marketplace.inference.meshes import LogprobLike
 from far_mesh.marketplace.inference.payment import wanted
-from far_mesh.marketplace.inference.run import Answer
+from far_mesh.marketplace.inference.run import Answer, Run
 from far_mesh.marketplace.inference.schemas import (
     DoneEvent,
     GenerateAnswer,
@@ -28,6 +33,8 @@ from far_mesh.marketplace.inference.schemas import (
     RequestState,
     SettlementState,
     TokenEvent,
+    TokenLogprob,
+    TopToken,
     VoucherEvent,
 )
 from far_mesh.marketplace.inference.service import (
@@ -38,7 +45,7 @@ from far_mesh.marketplace.inference.service import (
     RequestReport,
     Wish,
 )
-from far_mesh.marketplace.inference.streams import EventStream, event, events_of, whole_text
+from far_mesh.marketplace.inference.streams import EventStream, all_of, bill_headers, event, events_of
 from far_mesh.marketplace.ledger.split import BPS
 from far_mesh.marketplace.payments import intents
 from far_mesh.marketplace.sessions.schemas import Outcome, PaidShare, Payment
@@ -67,10 +74,19 @@ def name_of_request(
 
 RequestName = Annotated[str, Depends(name_of_request)]
 
+GENERATE_ERRORS = errors(400, 401, 402, 403, 404, 409, 413, 415, 429, 500, 502, 503)
+"""What a request that costs something can meet."""
 
-@router.post("/distributed/generate", response_model=GenerateAnswer)
+
+def streamed(event: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """What the document of the interface says of an answer that may come as a stream of such events."""
+    return {200: {"content": {"text/event-stream": {"schema": {"type": "string", "description": event.__doc__}}}}}
+
+
+@router.post("/distributed/generate", response_model=GenerateAnswer, responses=GENERATE_ERRORS | streamed(TokenEvent))
 async def generate(
     request: Request,
+    response: Response,
     service: Service,
     wallet: InferenceCaller,
     key: LimitedKey,
@@ -80,14 +96,19 @@ async def generate(
     """Generate text. With ``stream`` (the default) tokens come as server-sent events, and last the bill."""
     run = await service.start(wallet, name, replace(wish_of(body), api_key_id=key))
     if body.stream:
-        return EventStream(
-            run, events_of(run, lambda text: _token(text, run.request_id), lambda end: [_done(end)], _needed)
-        )
-    text, answer = await whole_text(request, run)
-    return GenerateAnswer(text=text, tokens_generated=answer.completion_tokens, **bill(answer))
+        return EventStream(run, events_of(run, partial(_token, run), lambda end: [_done(end)], _needed))
+    items, answer = await all_of(request, run)
+    response.headers.update(bill_headers(answer))
+    said = [item for item in items if isinstance(item, Said)]
+    return GenerateAnswer(
+        text="".join(item.text for item in said),
+        logprobs=None if body.logprobs is None else [told for item in said if (told := token_logprob(item))],
+        tokens_generated=answer.completion_tokens,
+        **bill(answer),
+    )
 
 
-@router.post("/quote")
+@router.post("/quote", responses=errors(400, 401, 403, 404, 413, 415, 503))
 async def quote(service: Service, wallet: InferenceCaller, body: QuoteRequest) -> QuoteAnswer:
     """What a token costs now, kept for a while: send ``quote_id`` with the request."""
     return quote_answer(await service.quote(wallet, question_of(wallet, body)))
@@ -99,7 +120,7 @@ async def models(service: Service) -> ModelList:
     return ModelList(models=[model_entry(state) for state in await service.models()])
 
 
-@router.get("/requests/{request_id}")
+@router.get("/requests/{request_id}", responses=errors(400, 401, 403, 404, 503))
 async def request_state(service: Service, wallet: InferenceCaller, request_id: str) -> RequestState:
     """One of the caller's own requests: its money, its nodes, its settlement."""
     return _state(await service.report(wallet, request_id))
@@ -111,15 +132,22 @@ def wish_of(body: GenerateRequest) -> Wish:
     Raises:
         InvalidArgument, IntentRefused: a way to pay that is none.
     """
+    grammars = {
+        "response_format": None if body.response_format is None else body.response_format.grammar(),
+        "regex": None if body.regex is None else Grammar.regex(body.regex),
+        "lark": None if body.lark is None else Grammar.lark(body.lark),
+    }
+    given = {param: grammar for param, grammar in grammars.items() if grammar is not None}
+    if len(given) > 1:
+        raise InvalidArgument("an answer keeps to one of response_format, regex, lark", param=list(given)[1])
+    param, grammar = next(iter(given.items()), ("grammar", None))
     return Wish(
         model_id=body.model_id,
-        prompt=body.prompt,
+        prompts=(body.prompt,),
         max_tokens=body.max_tokens,
-        temperature=body.temperature,
-        top_p=body.top_p,
-        seed=body.seed,
-        stop=stop_strings(body.stop),
+        manner=body.manner(temperature=0.0, logprobs=body.logprobs, grammar=grammar),
         streamed=body.stream,
+        grammar_param=param,
         raw=body.raw,
         tier=body.tier,
         quote_id=body.quote_id,
@@ -164,13 +192,22 @@ def quote_answer(quoted: Quoted) -> QuoteAnswer:
     )
 
 
-def stop_strings(stop: str | list[str] | None) -> tuple[str, ...]:
-    """One, several or none, as a tuple."""
-    return (stop,) if isinstance(stop, str) else tuple(stop or ())
+def _token(run: Run, said: Said) -> list[str]:
+    told = token_logprob(said)
+    if not said.text and told is None and not run.is_metered:  # who pays token by token has to know of each
+        return []
+    token = TokenEvent(token=said.text, request_id=run.request_id, logprob=told)
+    return [event(token.model_dump_json(exclude_none=True))]
 
 
-def _token(text: str, request_id: str) -> str:
-    return event(TokenEvent(token=text, request_id=request_id))
+def token_logprob(said: Said) -> TokenLogprob | None:
+    """The log probabilities of a token, if they were asked for."""
+    own, top = said.token.logprob, said.token.top
+    return None if own is None else TokenLogprob(**_top(own), top_logprobs=[TopToken(**_top(one)) for one in top])
+
+
+def _top(one: LogprobLike) -> dict[str, Any]:
+    return {"token": one.bytes.decode(errors="replace"), "bytes": list(one.bytes), "logprob": one.logprob}
 
 
 def _needed(notice: VoucherNotice) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from discovery.protocol.announcement import SignedAnnouncement
 from far_mesh.config import GenerationOptions, MeshConfig, Treatment
@@ -13,29 +13,64 @@ from far_mesh.marketplace.settings import Settings
 
 if TYPE_CHECKING:
     from far_mesh.contributions import Contribution
+    from far_mesh.model.tools import ToolFormat
 
-Prompt = str | Sequence[Mapping[str, str]]
-"""A text, or chat messages with ``role`` and ``content``."""
+Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
+"""A text, token ids, or chat messages with ``role`` and ``content``."""
+
+
+class LogprobLike(Protocol):
+    """A token, its bytes and its log probability."""
+
+    @property
+    def bytes(self) -> bytes: ...
+    @property
+    def logprob(self) -> float: ...
 
 
 class TokenLike(Protocol):
-    """A generated token; ``text`` may be empty while a character is incomplete."""
+    """A generated token; ``text`` may be empty while a character is incomplete. ``offset`` is how many characters of
+    the answer stand before it. ``logprob`` and ``top``, best first, are there if they were asked for."""
 
     @property
     def text(self) -> str: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def logprob(self) -> LogprobLike | None: ...
+    @property
+    def top(self) -> Sequence[LogprobLike]: ...
 
 
-class ProvenWork(Protocol):
-    """What was verified: of a checkpoint, or of a result."""
+class VerifiedWork(Protocol):
+    """Work on a prompt that was verified."""
 
     @property
     def prompt_tokens(self) -> int: ...
     @property
-    def completion_tokens(self) -> int: ...
-    @property
     def contributions(self) -> tuple[Contribution, ...]: ...
     @property
     def expected_token_layers(self) -> int: ...
+
+
+class ProvenWork(VerifiedWork, Protocol):
+    """What was verified of an answer: at a checkpoint, or of a result."""
+
+    @property
+    def completion_tokens(self) -> int: ...
+
+
+class Numbers(Protocol):
+    """A table of numbers."""
+
+    def tolist(self) -> list[list[float]]: ...
+
+
+class EmbeddingsLike(VerifiedWork, Protocol):
+    """Vectors of texts, a row for each."""
+
+    @property
+    def vectors(self) -> Numbers: ...
 
 
 class ResultLike(ProvenWork, Protocol):
@@ -45,18 +80,9 @@ class ResultLike(ProvenWork, Protocol):
     def finish_reason(self) -> str: ...
 
 
-class HopLike(Protocol):
-    """A node of the route."""
-
-    @property
-    def wallet(self) -> str: ...
-
-
 class GenerationLike(Protocol):
     """An answer in the making. ``finish`` before the end means: stop here."""
 
-    @property
-    def hops(self) -> Sequence[HopLike]: ...
     def __aiter__(self) -> AsyncIterator[TokenLike]: ...
     async def finish(self) -> ResultLike: ...
 
@@ -70,7 +96,15 @@ class MeshLike(Protocol):
     def block_count(self) -> int: ...
     @property
     def context_length(self) -> int: ...
-    def encode(self, prompt: Prompt, *, raw: bool = False) -> list[int]: ...
+    @property
+    def tool_format(self) -> ToolFormat | None: ...
+    @property
+    def tool_marks(self) -> Mapping[str, int]: ...
+    def encode(
+        self, prompt: Prompt, *, raw: bool = False, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]: ...
+    def decode(self, ids: Sequence[int]) -> str: ...
+    async def check(self, prompt_ids: Sequence[int], options: GenerationOptions) -> None: ...
     async def nodes(self) -> list[SignedAnnouncement]: ...
     async def open(
         self,
@@ -81,6 +115,9 @@ class MeshLike(Protocol):
         treatment: Treatment = ...,
         on_checkpoint: Callable[[ProvenWork], Awaitable[None]] | None = None,
     ) -> GenerationLike: ...
+    async def embed(
+        self, texts: Sequence[Sequence[int]], *, pooling: Any = ..., price_units: int = 0, treatment: Treatment = ...
+    ) -> EmbeddingsLike: ...
     async def close(self) -> None: ...
 
 
@@ -107,8 +144,8 @@ async def swarm_meshes(settings: Settings) -> AsyncIterator[Mapping[str, MeshLik
         yield meshes
 
 
-def work_of(proven: ProvenWork, completion_tokens: int | None = None) -> Work:
-    """Verified work as the books keep it. ``completion_tokens``: how many the reader has got, when that is fewer."""
+def work_of(proven: VerifiedWork, completion_tokens: int = 0) -> Work:
+    """Verified work as the books keep it, for so many tokens of an answer."""
     shares = tuple(
         Share(
             wallet=one.wallet,
@@ -122,11 +159,10 @@ def work_of(proven: ProvenWork, completion_tokens: int | None = None) -> Work:
         )
         for one in proven.contributions
     )
-    tokens = proven.completion_tokens if completion_tokens is None else min(completion_tokens, proven.completion_tokens)
-    return Work(proven.prompt_tokens, tokens, shares, proven.expected_token_layers, _cached_tokens(proven))
+    return Work(proven.prompt_tokens, completion_tokens, shares, proven.expected_token_layers, _cached_tokens(proven))
 
 
-def _cached_tokens(proven: ProvenWork) -> int:
+def _cached_tokens(proven: VerifiedWork) -> int:
     """Tokens of the prompt that every node says it knew from before: the fewest that one of them tells."""
     known = (one.receipt.receipt.cached_positions for one in proven.contributions)
     return min(proven.prompt_tokens, min(known, default=0))

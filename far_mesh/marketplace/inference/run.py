@@ -15,17 +15,18 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
 from discovery.protocol.errors import FarError
 from discovery.protocol.messages import MAX_SCOPE_BYTES
-from far_mesh.config import GenerationOptions, Treatment
+from far_mesh.config import Treatment
 from far_mesh.marketplace.channels.meter import Meter, VoucherNotice
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import DatabaseUnavailable, GenerationFailed
-from far_mesh.marketplace.inference.meshes import GenerationLike, MeshLike, ProvenWork, ResultLike, TokenLike, work_of
+from far_mesh.marketplace.inference.jobs import Done, Embedded, Job, Labour, Said, Terms
+from far_mesh.marketplace.inference.meshes import MeshLike
 from far_mesh.marketplace.ledger.split import BPS
 from far_mesh.marketplace.logs import where_it_failed
 from far_mesh.marketplace.payments.intents import Intent
@@ -42,9 +43,15 @@ from far_mesh.marketplace.settlement.requests import (
 )
 from far_mesh.marketplace.settlement.service import Settlement
 
+if TYPE_CHECKING:
+    from far_mesh.model.tools import ToolFormat
+
 TOKENS_AHEAD = 8
 DATABASE_PATIENCE_SECONDS = 60.0
 _SCOPE_KEY = secrets.token_bytes(32)
+
+Item = Said | Embedded | VoucherNotice
+"""What comes of a run: tokens or vectors, and vouchers that it waits for."""
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -52,18 +59,18 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be generated, and for whom. ``streamed``: the reader gets tokens as they come. ``choose`` is there
-    when what the user owes decides how it is paid, ``intent`` when the user has signed for its escrow, and ``meter``
-    when it is paid over a channel."""
+    """What is to be done, and for whom. ``streamed``: the reader gets tokens as they come. ``choose`` is there when
+    what the user owes decides how it is paid, ``intent`` when the user has signed for its escrow, and ``meter`` when it
+    is paid over a channel. ``tool_format`` is how calls of tools are written in it, if there are any."""
 
     session: NewSession
     mesh: MeshLike
-    prompt_ids: tuple[int, ...]
-    options: GenerationOptions
+    job: Job
     streamed: bool
     choose: Choose | None = None
     intent: Intent | None = None
     meter: Meter | None = None
+    tool_format: ToolFormat | None = None
 
 
 @dataclass(frozen=True)
@@ -76,17 +83,22 @@ class Limits:
 
 @dataclass(frozen=True)
 class Answer:
-    """How a request ended."""
+    """How a request ended, and each text of it."""
 
     request_id: str
     model_id: str
-    finish_reason: str
+    finish_reasons: tuple[str, ...]
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
     latency_ms: int
     time_to_first_token_ms: int | None
     outcome: Outcome
+
+    @property
+    def finish_reason(self) -> str:
+        """How its text ended; of several the first."""
+        return self.finish_reasons[0]
 
 
 class Run:
@@ -100,7 +112,7 @@ class Run:
         self._settlement = settlement
         self._gateway = gateway
         self._limits = limits
-        self._queue: asyncio.Queue[TokenLike | None] = asyncio.Queue(TOKENS_AHEAD)
+        self._queue: asyncio.Queue[Item | None] = asyncio.Queue(TOKENS_AHEAD)
         self._opened = asyncio.Event()
         self._stop_asked = False
         self._reader_is_gone = False
@@ -127,6 +139,11 @@ class Run:
         """Whether each token is paid with vouchers while the answer is read."""
         return self._order.meter is not None
 
+    @property
+    def tool_format(self) -> ToolFormat | None:
+        """How calls of tools are written in the answer, if there are any."""
+        return self._order.tool_format
+
     # ---- for the reader
 
     async def opened(self) -> None:
@@ -135,10 +152,10 @@ class Run:
         if self._task.done():
             self._task.result()
 
-    async def __aiter__(self) -> AsyncIterator[TokenLike]:
-        while (token := await self._queue.get()) is not None:
-            self._delivered += not isinstance(token, VoucherNotice)
-            yield token
+    async def __aiter__(self) -> AsyncIterator[Item]:
+        while (item := await self._queue.get()) is not None:
+            self._delivered += not isinstance(item, VoucherNotice)
+            yield item
 
     async def answer(self) -> Answer:
         """How it ended, once it has.
@@ -197,46 +214,42 @@ class Run:
             await self._lock()
         if self._reader_is_gone:
             raise GenerationFailed("the reader left before the answer began")
-        generation = await self._open_route()
+        labour = await self._begin()
         try:
             self._opened.set()
-            await self._pass_tokens_on(generation)
+            await self._pass_on(labour)
         except FarError as error:
-            await self._close_quietly(generation)
+            await self._close_quietly(labour)
             raise GenerationFailed(
                 f"the answer broke off ({error.code}: {error.message}); nothing is charged, please ask again",
                 cause=error.code,
             ) from error
         except BaseException:
-            await self._close_quietly(generation)
+            await self._close_quietly(labour)
             raise
-        return await self._capture(await generation.finish())
+        return await self._capture(await labour.finish())
 
     async def _lock(self) -> None:
         escrow = await self._settlement.locked(self._order.session.user_wallet, self.request_id)
         async with self._database.writing() as connection:
             await activate_request(connection, self.request_id, escrow.fee_bps)
 
-    async def _open_route(self) -> GenerationLike:
+    async def _begin(self) -> Labour:
         order, prices = self._order, self._order.session.prices
         # Receipts name what is offered for a thousand token-layers, net of the platform's fee.
         offered = prices.completion * 1000 * (BPS - prices.fee_bps) // (BPS * order.mesh.block_count)
-        return await order.mesh.open(
-            order.prompt_ids,
-            order.options,
-            price_units=offered,
-            treatment=Treatment(prefix_scope=_scope_of(order.session.user_wallet)),
-            # Who reads an answer in one piece has got nothing of it when we crash, so there is nothing to settle by.
-            on_checkpoint=self._keep_checkpoint if order.streamed else None,
-        )
+        treatment = Treatment(prefix_scope=_scope_of(order.session.user_wallet))
+        # Who reads an answer in one piece has got nothing of it when we crash, so there is nothing to settle by.
+        keep = self._keep_checkpoint if order.streamed else None
+        return await order.job.begin(order.mesh, Terms(offered, treatment, keep, in_turn=order.meter is not None))
 
-    async def _pass_tokens_on(self, generation: GenerationLike) -> None:
+    async def _pass_on(self, labour: Labour) -> None:
         try:
             async with asyncio.timeout(self._limits.generation_seconds):
-                tokens = aiter(generation)
-                while await self._may_go_on() and (token := await anext(tokens, None)) is not None:
+                items = aiter(labour)
+                while await self._may_go_on() and (item := await anext(items, None)) is not None:
                     self._first_token = self._first_token or time.monotonic()
-                    await self._hand_over(token)
+                    await self._hand_over(item)
                     self._handed_over += 1
                     if self._stop_asked:
                         return
@@ -248,28 +261,30 @@ class Run:
             self._cut = await self._order.meter.token(self._hand_over, lambda: self._stop_asked)
         return self._cut is None
 
-    async def _hand_over(self, token: TokenLike | None) -> None:
+    async def _hand_over(self, item: Item | None) -> None:
         if not self._reader_is_gone:
-            await self._queue.put(token)
+            await self._queue.put(item)
 
-    async def _keep_checkpoint(self, proven: ProvenWork) -> None:
+    async def _keep_checkpoint(self, proven: Work) -> None:
         async with self._database.writing() as connection:
             await sessions.keep_checkpoint(connection, self.request_id, self._payable(proven, self._delivered))
 
-    async def _close_quietly(self, generation: GenerationLike) -> None:
+    async def _close_quietly(self, labour: Labour) -> None:
         """Let the nodes go. What they did is not charged, so what they say now does not matter."""
         try:
-            await generation.finish()
+            await labour.finish()
         except FarError as error:
             log.info("generation_not_closed", request_id=self.request_id, code=error.code)
 
-    async def _capture(self, result: ResultLike) -> Answer:
-        work = self._payable(result, self._tokens_to_pay())
+    async def _capture(self, done: Done) -> Answer:
+        work = self._payable(done.work, self._delivered if self._reader_is_gone else self._handed_over)
         if self._order.meter is not None and self._cut is None:
             cost = division(self._order.session, work).cost
             await self._order.meter.paid(cost, self._hand_over, lambda: self._stop_asked)
-        finish_reason = self._cut or result.finish_reason
-        measured = Measured(finish_reason, self._since_start(time.monotonic()), self._time_to_first_token())
+        reasons = done.finish_reasons
+        if self._cut is not None:
+            reasons = tuple(self._cut if reason == "stopped" else reason for reason in reasons)
+        measured = Measured(reasons[0], self._since_start(time.monotonic()), self._time_to_first_token())
 
         async def close() -> Outcome:
             async with self._database.writing() as connection:
@@ -280,7 +295,7 @@ class Run:
         return Answer(
             self.request_id,
             self._order.session.model_id,
-            finish_reason,
+            reasons,
             work.prompt_tokens,
             min(work.cached_tokens, work.prompt_tokens),
             work.completion_tokens,
@@ -289,18 +304,11 @@ class Run:
             outcome,
         )
 
-    def _tokens_to_pay(self) -> int | None:
-        """How many tokens are paid at most; None where it is all that were generated."""
-        if self._reader_is_gone:
-            return self._delivered
-        return None if self._order.meter is None else self._handed_over
-
-    def _payable(self, proven: ProvenWork, completion_tokens: int | None) -> Work:
-        """Proven work without the shares of nodes that named a wallet nobody can be paid at: the escrow would refuse
-        the whole release, and the others would go unpaid with them."""
-        work = work_of(proven, completion_tokens)
+    def _payable(self, work: Work, tokens: int) -> Work:
+        """Proven work for so many tokens at most, and without the shares of nodes that named a wallet nobody can be
+        paid at: the escrow would refuse the whole release, and the others would go unpaid with them."""
         shares = tuple(share for share in work.shares if share.wallet not in self._settlement.unpayable)
-        return replace(work, shares=shares)
+        return replace(work, shares=shares, completion_tokens=min(tokens, work.completion_tokens))
 
     async def _refund(self, code: str) -> None:
         async def refund() -> bool:

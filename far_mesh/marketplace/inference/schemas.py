@@ -7,23 +7,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-MAX_STOPS = 16
-
-StopStrings = Annotated[list[str], Field(max_length=MAX_STOPS)]
+from far_mesh.marketplace.inference.options import Choosing, ResponseFormat
 
 
-class GenerateRequest(BaseModel):
-    """What to generate. Anything that is not listed here is refused by name."""
+class GenerateRequest(Choosing):
+    """What to generate. Anything that is not listed here is refused by name. ``temperature`` is 0 by default."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid")
 
     model_id: Annotated[str, Field(min_length=1, max_length=256)]
     prompt: Annotated[str, Field(min_length=1)]
     max_tokens: int | None = None
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-    stop: str | StopStrings | None = None
+    response_format: ResponseFormat | None = None
+    regex: str | None = None
+    lark: str | None = None
+    logprobs: int | None = None
     stream: bool = True
     raw: bool = False
     tier: str = "standard"
@@ -91,11 +89,26 @@ class Costs(BaseModel):
     refund_units: int
 
 
+class TopToken(BaseModel):
+    """A token that could have come: its text, its bytes, perhaps a part of a character, and its log probability."""
+
+    token: str
+    bytes: list[int]
+    logprob: float
+
+
+class TokenLogprob(TopToken):
+    """A token that came, and what the likeliest ones would have been, best first."""
+
+    top_logprobs: list[TopToken]
+
+
 class GenerateAnswer(Costs):
     """A whole answer at once."""
 
     request_id: str
     text: str
+    logprobs: list[TokenLogprob] | None = None
     tokens_generated: int
     total_tokens: int
     prompt_tokens: int
@@ -112,6 +125,7 @@ class TokenEvent(BaseModel):
 
     token: str
     request_id: str
+    logprob: TokenLogprob | None = None
 
 
 class VoucherEvent(BaseModel):

@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from discovery.protocol.announcement import Announcement, SignedAnnouncement
 from discovery.protocol.errors import InvalidArgument
@@ -16,7 +16,9 @@ from far_mesh.errors import ContextLengthExceeded, NoRoute
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import ModelUnknown, NotEnoughNodes, RequestUnknown, ShuttingDown, UnsupportedParameter
 from far_mesh.marketplace.inference import repository
+from far_mesh.marketplace.inference.jobs import Asked, Embed, Generate, Job
 from far_mesh.marketplace.inference.meshes import MeshLike, Prompt
+from far_mesh.marketplace.inference.options import Manner
 from far_mesh.marketplace.inference.payment import AS_IT_IS_BEST, Wanted
 from far_mesh.marketplace.inference.run import Answer, Limits, Order, Run
 from far_mesh.marketplace.inference.till import Cashier
@@ -33,28 +35,55 @@ from far_mesh.marketplace.settlement.schemas import Kind, Row
 from far_mesh.marketplace.settlement.service import Settlement
 from far_mesh.route import in_words, takes_sessions, uncovered_ranges
 
+if TYPE_CHECKING:
+    from far_mesh.model.tools import ToolFormat
+
 TIERS = (STANDARD,)
 CLOSE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What a caller asks for, whichever door it came through. ``max_tokens`` None: our default. ``api_key_id``: that of
-    the caller's API key, if it may spend only so much a day."""
+class Toolbox:
+    """What a model may call. ``forced``: it must call one of the tools, or the one with this ``name``."""
+
+    tools: tuple[Mapping[str, Any], ...]
+    forced: bool = False
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """What all that callers ask for has, whichever door it came through. ``api_key_id``: that of the caller's API key,
+    if it may spend only so much a day."""
 
     model_id: str
-    prompt: Prompt
-    max_tokens: int | None
-    temperature: float
-    top_p: float
-    seed: int | None
-    stop: tuple[str, ...]
-    streamed: bool
-    raw: bool = False
     tier: str = "standard"
     quote_id: str | None = None
     payment: Wanted = AS_IT_IS_BEST
     api_key_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish(Demand):
+    """Texts that a caller wants: ``choices`` answers to each of the ``prompts``. ``max_tokens`` None: our default.
+    ``grammar_param`` is what the caller called the grammar."""
+
+    prompts: tuple[Prompt, ...]
+    max_tokens: int | None = None
+    manner: Manner = GenerationOptions
+    choices: int = 1
+    streamed: bool = False
+    raw: bool = False
+    toolbox: Toolbox | None = None
+    grammar_param: str = "grammar"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingWish(Demand):
+    """Vectors that a caller wants, of texts or of their token ids."""
+
+    texts: tuple[str | tuple[int, ...], ...]
+    pooling: str = "mean"
 
 
 @dataclass(frozen=True)
@@ -130,6 +159,7 @@ class InferenceService:
         meshes: Mapping[str, MeshLike],
         limits: Limits,
         default_max_tokens: int,
+        max_choices: int,
         pricing: Pricing,
         quotes: Quotes,
         till: Cashier,
@@ -140,13 +170,14 @@ class InferenceService:
         self._on_sale = {offer.model_id: OnSale(offer, meshes[offer.model_id]) for offer in offers}
         self._limits = limits
         self._default_max_tokens = default_max_tokens
+        self._max_choices = max_choices
         self._pricing = pricing
         self._quotes = quotes
         self._till = till
         self._runs: set[Run] = set()
         self._closing = False
 
-    async def start(self, wallet: Wallet, request_id: str, wish: Wish) -> Run:
+    async def start(self, wallet: Wallet, request_id: str, wish: Wish | EmbeddingWish) -> Run:
         """A run whose route stands and whose money is locked.
 
         Raises:
@@ -209,6 +240,22 @@ class InferenceService:
         """What is on sale."""
         return [on_sale.offer for on_sale in self._on_sale.values()]
 
+    def offer(self, model_id: str) -> ModelOffer:
+        """A model on sale.
+
+        Raises:
+            ModelUnknown: it is not.
+        """
+        return self._find(model_id, STANDARD).offer
+
+    def decoded(self, model_id: str, ids: Sequence[int]) -> str:
+        """Text of token ids of a model.
+
+        Raises:
+            ModelUnknown: it is not on sale.
+        """
+        return self._find(model_id, STANDARD).mesh.decode(ids)
+
     async def models(self) -> list[ModelState]:
         """Every model on sale and who serves it now."""
         return [await self._state(on_sale) for on_sale in self._on_sale.values()]
@@ -230,10 +277,9 @@ class InferenceService:
 
     # ---- everything that is checked before money moves
 
-    async def _order(self, wallet: Wallet, request_id: str, wish: Wish) -> Order:
+    async def _order(self, wallet: Wallet, request_id: str, wish: Wish | EmbeddingWish) -> Order:
         on_sale = self._find(wish.model_id, wish.tier)
-        prompt_ids = on_sale.mesh.encode(wish.prompt, raw=wish.raw)
-        options = self._options(wish, len(prompt_ids), on_sale.mesh.context_length)
+        job: Job = await self._texts(on_sale, wish) if isinstance(wish, Wish) else _vectors(on_sale, wish)
         prices = await self._prices(wallet, on_sale, wish)
         session = NewSession(
             id=str(uuid.uuid4()),
@@ -241,27 +287,48 @@ class InferenceService:
             user_wallet=wallet,
             model_id=on_sale.offer.model_id,
             tier=wish.tier,
-            prompt_tokens=len(prompt_ids),
+            prompt_tokens=job.prompt_tokens,
             prompt_price_units=prices.prompt,
             completion_price_units=prices.completion,
             cached_price_units=prices.cached,
             fee_bps=prices.fee_bps,
-            held_units=price_of(Tokens(len(prompt_ids), options.max_tokens), prices),
+            held_units=price_of(Tokens(job.prompt_tokens, job.most_tokens), prices),
             api_key_id=wish.api_key_id,
         )
-        paid = await self._till.pay(session, wish.payment, options.max_tokens)
+        paid = await self._till.pay(session, wish.payment, job.most_tokens)
         return Order(
             paid.session,
             on_sale.mesh,
-            tuple(prompt_ids),
-            options,
-            wish.streamed,
+            job,
+            isinstance(wish, Wish) and wish.streamed,
             choose=paid.choose,
             intent=paid.intent,
             meter=paid.meter,
+            tool_format=_tool_format(on_sale, wish),
         )
 
-    async def _prices(self, wallet: Wallet, on_sale: OnSale, wish: Wish) -> Prices:
+    async def _texts(self, on_sale: OnSale, wish: Wish) -> Generate:
+        if not 1 <= wish.choices <= self._max_choices:
+            raise InvalidArgument(f"n must be from 1 to {self._max_choices}", param="n")
+        mesh, box = on_sale.mesh, wish.toolbox
+        tools = None if box is None else box.tools
+        asked = []
+        for prompt in wish.prompts:
+            ids = mesh.encode(prompt, raw=wish.raw, tools=tools)
+            most = self._max_tokens(wish.model_id, wish.max_tokens, len(ids), mesh.context_length)
+            options = wish.manner(most)
+            if box is not None:
+                options = _with_tools(options, box, mesh)
+            asked.append(Asked(tuple(ids), options))
+        try:
+            await mesh.check(asked[0].prompt_ids, asked[0].options)
+        except InvalidArgument as error:
+            if error.facts.get("param") != "grammar":
+                raise
+            raise InvalidArgument(error.message, param=wish.grammar_param) from None
+        return Generate(tuple(asked), wish.choices)
+
+    async def _prices(self, wallet: Wallet, on_sale: OnSale, wish: Demand) -> Prices:
         if wish.quote_id is None:
             return (await self._price(on_sale, wish.tier)).prices
         kept = self._quotes.kept(wish.quote_id, wallet, wish.model_id, wish.tier)
@@ -281,10 +348,6 @@ class InferenceService:
             known = ", ".join(self._on_sale)
             raise ModelUnknown(f"the model {model_id!r} is not on sale here; there is: {known}", param="model")
         return on_sale
-
-    def _options(self, wish: Wish, prompt_tokens: int, context_length: int) -> GenerationOptions:
-        max_tokens = self._max_tokens(wish.model_id, wish.max_tokens, prompt_tokens, context_length)
-        return GenerationOptions(max_tokens, wish.temperature, wish.top_p, wish.seed, wish.stop)
 
     def _max_tokens(self, model_id: str, wanted: int | None, prompt_tokens: int, context_length: int) -> int:
         room = context_length - prompt_tokens
@@ -313,6 +376,30 @@ class InferenceService:
         async with self._database.reading() as connection:
             latency = await repository.average_latency_ms(connection, on_sale.offer.model_id)
         return ModelState(on_sale, price, len(nodes), uncovered_ranges(nodes, block_count), latency)
+
+
+def _with_tools(options: GenerationOptions, box: Toolbox, mesh: MeshLike) -> GenerationOptions:
+    marks, tool_format = mesh.tool_marks, mesh.tool_format
+    assert tool_format is not None  # or there would be no prompt
+    options = replace(options, shown_tokens=frozenset(marks.values()))
+    if not box.forced:
+        return options
+    return replace(options, grammar=tool_format.grammar(box.tools, box.name, marks))
+
+
+def _tool_format(on_sale: OnSale, wish: Wish | EmbeddingWish) -> ToolFormat | None:
+    return on_sale.mesh.tool_format if isinstance(wish, Wish) and wish.toolbox is not None else None
+
+
+def _vectors(on_sale: OnSale, wish: EmbeddingWish) -> Embed:
+    mesh = on_sale.mesh
+    texts = tuple(tuple(mesh.encode(text, raw=True)) for text in wish.texts)
+    longest = max(map(len, texts))
+    if longest > mesh.context_length:
+        raise ContextLengthExceeded(
+            f"a text has {longest} tokens; the context of {wish.model_id} holds {mesh.context_length}", param="input"
+        )
+    return Embed(texts, wish.pooling)
 
 
 def _check_route(on_sale: OnSale, ready: Sequence[Announcement]) -> None:

@@ -14,9 +14,11 @@ from starlette.types import Receive, Scope, Send
 from discovery.protocol.errors import FarError
 from far_mesh.marketplace.channels.meter import VoucherNotice
 from far_mesh.marketplace.http import error_body
+from far_mesh.marketplace.inference.jobs import Embedded, Said
 from far_mesh.marketplace.inference.run import Answer, Run
 
 KEEP_ALIVE_SECONDS = 15.0
+REQUEST_HEADER, COST_HEADER = "x-far-request-id", "x-far-cost-units"
 
 
 class EventStream(StreamingResponse):
@@ -25,7 +27,8 @@ class EventStream(StreamingResponse):
     media_type = "text/event-stream"
 
     def __init__(self, run: Run, events: AsyncIterator[str]) -> None:
-        super().__init__(kept_alive(events), headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no", REQUEST_HEADER: run.request_id}
+        super().__init__(kept_alive(events), headers=headers)
         self._run = run
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -33,6 +36,11 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
         finally:
             self._run.reader_left()
+
+
+def bill_headers(answer: Answer) -> dict[str, str]:
+    """Which request it was and what it cost, for the headers of an answer in one piece."""
+    return {REQUEST_HEADER: answer.request_id, COST_HEADER: str(answer.outcome.cost_units)}
 
 
 def event(content: BaseModel | str) -> str:
@@ -48,16 +56,17 @@ def error_event(error: FarError) -> str:
 
 async def events_of(
     run: Run,
-    token: Callable[[str], str],
+    said: Callable[[Said], list[str]],
     done: Callable[[Answer], list[str]],
     needed: Callable[[VoucherNotice], str],
 ) -> AsyncIterator[str]:
     """The tokens of a run as events, and the vouchers that it waits for, then its end or its failure."""
-    async for one in run:
-        if isinstance(one, VoucherNotice):
-            yield needed(one)
-        elif one.text or run.is_metered:  # who pays token by token has to know of each
-            yield token(one.text)
+    async for item in run:
+        if isinstance(item, VoucherNotice):
+            yield needed(item)
+        elif isinstance(item, Said):
+            for text in said(item):
+                yield text
     try:
         answer = await run.answer()
     except FarError as error:
@@ -82,7 +91,7 @@ async def kept_alive(events: AsyncIterator[str]) -> AsyncIterator[str]:
         yield found
 
 
-async def whole_text(request: Request, run: Run) -> tuple[str, Answer]:
+async def all_of(request: Request, run: Run) -> tuple[list[Said | Embedded], Answer]:
     """All of an answer at once. A reader who hangs up stops it.
 
     Raises:
@@ -90,8 +99,8 @@ async def whole_text(request: Request, run: Run) -> tuple[str, Answer]:
     """
     watch = asyncio.create_task(_hang_up(request, run))
     try:
-        text = "".join([token.text async for token in run])
-        return text, await run.answer()
+        items = [item async for item in run if not isinstance(item, VoucherNotice)]
+        return items, await run.answer()
     finally:
         watch.cancel()
         with suppress(asyncio.CancelledError):

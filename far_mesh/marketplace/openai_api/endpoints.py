@@ -1,58 +1,143 @@
-"""``/v1``: chat completions and the list of models."""
+"""``/v1``: chats, completions, embeddings and the models on sale."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import Response
 
 from far_mesh.marketplace.auth.door import InferenceCaller, LimitedKey
-from far_mesh.marketplace.inference.endpoints import RequestName, Service
-from far_mesh.marketplace.inference.payment import wanted
+from far_mesh.marketplace.http import errors
+from far_mesh.marketplace.inference.endpoints import GENERATE_ERRORS, RequestName, Service, streamed
+from far_mesh.marketplace.inference.payment import Wanted, wanted
 from far_mesh.marketplace.inference.run import Run
-from far_mesh.marketplace.inference.streams import EventStream, events_of, whole_text
-from far_mesh.marketplace.openai_api.schemas import ChatAnswer, ChatRequest, ModelCard, ModelCards
-from far_mesh.marketplace.openai_api.service import Envelope, wish_of
+from far_mesh.marketplace.inference.streams import EventStream, all_of, bill_headers, events_of
+from far_mesh.marketplace.openai_api import chat, completions, embeddings
+from far_mesh.marketplace.openai_api.schemas import (
+    ChatAnswer,
+    ChatChunk,
+    ChatRequest,
+    CompletionAnswer,
+    CompletionRequest,
+    EmbeddingAnswer,
+    EmbeddingRequest,
+    ModelCard,
+    ModelCards,
+)
+from far_mesh.marketplace.openai_api.service import Envelope
 from far_mesh.marketplace.payments import intents
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
+def way_to_pay(
+    x_far_payment: Annotated[str | None, Header(max_length=80)] = None,
+    x_far_escrow_intent: Annotated[str | None, Header(max_length=16_384)] = None,
+) -> Wanted:
+    """How the caller wants to pay, by headers, as these bodies have no room for it."""
+    intent = None if x_far_escrow_intent is None else intents.from_header(x_far_escrow_intent)
+    return wanted(x_far_payment, intent)
+
+
+WayToPay = Annotated[Wanted, Depends(way_to_pay)]
+
+
 @router.get("/models")
 async def models(request: Request, service: Service) -> ModelCards:
     """The models on sale. Needs no token."""
-    opened = int(request.app.state.rooms.opened_at.timestamp())
-    return ModelCards(data=[ModelCard(id=offer.model_id, created=opened) for offer in service.offers()])
+    return ModelCards(data=[_card(request, offer.model_id) for offer in service.offers()])
 
 
-@router.post("/chat/completions", response_model=ChatAnswer)
-async def chat(
+@router.get("/models/{model_id:path}", responses=errors(404))
+async def model(request: Request, service: Service, model_id: str) -> ModelCard:
+    """One of them. Needs no token."""
+    return _card(request, service.offer(model_id).model_id)
+
+
+def _card(request: Request, model_id: str) -> ModelCard:
+    return ModelCard(id=model_id, created=int(request.app.state.rooms.opened_at.timestamp()))
+
+
+@router.post("/chat/completions", response_model=ChatAnswer, responses=GENERATE_ERRORS | streamed(ChatChunk))
+async def create_chat(
     request: Request,
+    response: Response,
     service: Service,
     wallet: InferenceCaller,
     key: LimitedKey,
     name: RequestName,
+    payment: WayToPay,
     body: ChatRequest,
-    x_far_payment: Annotated[str | None, Header(max_length=80)] = None,
-    x_far_escrow_intent: Annotated[str | None, Header(max_length=16_384)] = None,
 ) -> Response | ChatAnswer:
     """Answer a chat, at once or as a stream."""
-    intent = None if x_far_escrow_intent is None else intents.from_header(x_far_escrow_intent)
-    wish = replace(wish_of(body), payment=wanted(x_far_payment, intent), api_key_id=key)
+    wish = replace(chat.wish_of(body), payment=payment, api_key_id=key)
     run = await service.start(wallet, name, wish)
-    include_usage = body.stream_options is not None and body.stream_options.include_usage
-    envelope = Envelope(run.request_id, body.model, int(time.time()), include_usage)
+    envelope = Envelope(
+        f"chatcmpl-{run.request_id}", body.model, int(time.time()), wish.choices, include_usage=body.include_usage
+    )
+    parallel = body.parallel_tool_calls is not False
+    told = chat.Chat(envelope, run.tool_format, parallel=parallel, with_logprobs=bool(body.logprobs))
     if wish.streamed:
-        return EventStream(run, _events(run, envelope))
-    text, answer = await whole_text(request, run)
-    return envelope.whole(text, answer)
+        return EventStream(run, _events(run, told))
+    items, answer = await all_of(request, run)
+    response.headers.update(bill_headers(answer))
+    return told.whole(items, answer)
 
 
-async def _events(run: Run, envelope: Envelope) -> AsyncIterator[str]:
-    yield envelope.first()
-    async for one in events_of(run, envelope.token(), envelope.last, envelope.needed):
+@router.post("/completions", response_model=CompletionAnswer, responses=GENERATE_ERRORS | streamed(CompletionAnswer))
+async def create_completion(
+    request: Request,
+    response: Response,
+    service: Service,
+    wallet: InferenceCaller,
+    key: LimitedKey,
+    name: RequestName,
+    payment: WayToPay,
+    body: CompletionRequest,
+) -> Response | CompletionAnswer:
+    """Go on from texts, at once or as a stream. No chat template is put round them."""
+    wish = replace(completions.wish_of(body), payment=payment, api_key_id=key)
+    run = await service.start(wallet, name, wish)
+    texts = len(wish.prompts) * wish.choices
+    envelope = Envelope(f"cmpl-{run.request_id}", body.model, int(time.time()), texts, include_usage=body.include_usage)
+    echoes = [_echo(service, body.model, prompt) for prompt in wish.prompts for _ in range(wish.choices)]
+    told = completions.Completion(envelope, echoes if body.echo else ())
+    if wish.streamed:
+        return EventStream(run, _events(run, told))
+    items, answer = await all_of(request, run)
+    response.headers.update(bill_headers(answer))
+    return told.whole(items, answer)
+
+
+def _echo(service: Service, model_id: str, prompt: Any) -> str:
+    return prompt if isinstance(prompt, str) else service.decoded(model_id, prompt)
+
+
+@router.post("/embeddings", responses=GENERATE_ERRORS)
+async def create_embeddings(
+    request: Request,
+    response: Response,
+    service: Service,
+    wallet: InferenceCaller,
+    key: LimitedKey,
+    name: RequestName,
+    payment: WayToPay,
+    body: EmbeddingRequest,
+) -> EmbeddingAnswer:
+    """A vector for each text: the last hidden states of the model, pooled, one long."""
+    run = await service.start(wallet, name, replace(embeddings.wish_of(body), payment=payment, api_key_id=key))
+    items, answer = await all_of(request, run)
+    response.headers.update(bill_headers(answer))
+    return embeddings.whole(body, items, answer)
+
+
+async def _events(run: Run, told: chat.Chat | completions.Completion) -> AsyncIterator[str]:
+    for one in told.first():
+        yield one
+    # Who pays token by token has to know of each.
+    async for one in events_of(run, told.is_due if run.is_metered else told.said, told.last, told.needed):
         yield one

@@ -1,4 +1,4 @@
-"""Shapes of ``/v1/chat/completions`` and ``/v1/models``. What is not here is refused by name."""
+"""Shapes of ``/v1``. What is not here is refused by name."""
 
 from __future__ import annotations
 
@@ -6,49 +6,175 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from discovery.protocol.errors import InvalidArgument
 from far_mesh.marketplace.errors import UnsupportedParameter
-from far_mesh.marketplace.inference.schemas import Costs, NodeUsed, StopStrings, VoucherEvent
+from far_mesh.marketplace.inference.options import Choosing, ResponseFormat
+from far_mesh.marketplace.inference.schemas import Costs, NodeUsed, TokenLogprob, VoucherEvent
 
-# A parameter that we do not have may be sent with the value that asks for nothing.
+MAX_PROMPTS = 32
+MAX_INPUTS = 256
+
 ASKS_FOR_NOTHING: dict[str, tuple[Any, ...]] = {
-    "n": (1,),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "logit_bias": ({},),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "response_format": ({"type": "text"},),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
+    "best_of": (1,),
+    "function_call": ("none",),
+    "functions": ([],),
     "modalities": (["text"],),
-    "store": (False,),
-    "metadata": ({},),
     "service_tier": ("auto", "default"),
+    "store": (False,),
+    "suffix": ("",),
+    "verbosity": ("medium",),
 }
+"""A parameter that we do not have may be sent with a value that asks for nothing."""
+
+WITHOUT_EFFECT = frozenset({"metadata", "prompt_cache_key", "safety_identifier", "user"})
+"""What callers say about themselves or their requests. It changes nothing here, and nobody keeps it."""
+
+ModelId = Annotated[str, Field(min_length=1, max_length=256)]
+QuoteId = Annotated[str, Field(max_length=2048)]
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
+TokenIds = Annotated[list[int], Field(min_length=1)]
 
 
-class TextPart(BaseModel):
-    """A piece of a message."""
+class Known(BaseModel):
+    """A request in which nothing is ignored in silence."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    def refuse_what_we_do_not_have(self) -> None:
+        """Look at all that is not a field.
+
+        Raises:
+            UnsupportedParameter: names the first parameter that asks for something we do not do.
+        """
+        for name, value in (self.model_extra or {}).items():
+            if value is not None and name not in WITHOUT_EFFECT and value not in ASKS_FOR_NOTHING.get(name, ()):
+                raise UnsupportedParameter(f"the parameter {name!r} is not supported with this value", param=name)
+
+
+# ---- messages
+
+
+class Part(BaseModel):
+    """A piece of a message: ``{"type": "text", "text"}``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Annotated[str, Field(max_length=64)]
+    text: str | None = None
+
+
+class Called(BaseModel):
+    """Which function a model called, and with what: the text of a JSON object."""
 
     model_config = ConfigDict(extra="forbid")
 
-    type: Literal["text"]
-    text: str
+    name: Name
+    arguments: str
+
+
+class Call(BaseModel):
+    """A call of a tool, as the model made it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Annotated[str, Field(min_length=1, max_length=256)]
+    type: Literal["function"] = "function"
+    function: Called
+    index: int | None = None
 
 
 class Message(BaseModel):
-    """One message of a chat."""
+    """One message of a chat. Of what the model said before, ``refusal`` and the like come back empty."""
 
     model_config = ConfigDict(extra="forbid")
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
-    name: None = None
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[Part] | None = None
+    name: Annotated[str, Field(max_length=256)] | None = None
+    tool_calls: list[Call] | None = None
+    tool_call_id: Annotated[str, Field(max_length=256)] | None = None
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
 
-    def plain(self) -> dict[str, str]:
-        """Role and text, as chat templates take them."""
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return {"role": "system" if self.role == "developer" else self.role, "content": text}
+    def plain(self, place: int) -> dict[str, Any]:
+        """As chat templates take them.
+
+        Raises:
+            UnsupportedParameter: something in it is no text.
+            InvalidArgument: a part that the role needs is missing, or one that it has not.
+        """
+        where = f"messages.{place}"
+        if (self.tool_call_id is not None) != (self.role == "tool"):
+            raise InvalidArgument("tool_call_id goes with the role tool", param=f"{where}.tool_call_id")
+        if self.tool_calls and self.role != "assistant":
+            raise InvalidArgument("tool_calls go with the role assistant", param=f"{where}.tool_calls")
+        if self.content is None and not self.tool_calls:
+            raise InvalidArgument("a message has content", param=f"{where}.content")
+        role = "system" if self.role == "developer" else self.role
+        message: dict[str, Any] = {"role": role, "content": self._text(f"{where}.content")}
+        for key in ("name", "tool_call_id"):
+            if (value := getattr(self, key)) is not None:
+                message[key] = value
+        if self.tool_calls:
+            message["tool_calls"] = [call.model_dump(exclude={"index"}) for call in self.tool_calls]
+        return message
+
+    def _text(self, where: str) -> str:
+        if not isinstance(self.content, list):
+            return self.content or ""
+        for part in self.content:
+            if part.type != "text":
+                raise UnsupportedParameter(
+                    f"content of the type {part.type!r} is not supported: only text", param=where
+                )
+            if part.text is None or part.model_extra:
+                raise InvalidArgument('a part of a message is {"type": "text", "text"}', param=where)
+        return "".join(part.text or "" for part in self.content)
+
+
+# ---- tools
+
+
+class Function(BaseModel):
+    """What can be called. ``parameters`` is a JSON schema; with ``strict`` or without, forced calls keep to it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(BaseModel):
+    """A tool; there are functions only."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["function"]
+    function: Function
+
+
+class NamedFunction(BaseModel):
+    """The function that is to be called."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: Name
+
+
+class NamedTool(BaseModel):
+    """The tool that is to be called."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["function"]
+    function: NamedFunction
+
+
+# ---- what is asked for
 
 
 class StreamOptions(BaseModel):
@@ -60,33 +186,64 @@ class StreamOptions(BaseModel):
     include_obfuscation: Literal[False] | None = None
 
 
-class ChatRequest(BaseModel):
-    """What to answer. ``temperature`` is 1 by default, as clients of this interface expect."""
+class TextRequest(Known, Choosing):
+    """What chats and completions have in common. ``temperature`` is 1 by default, as clients expect."""
 
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
-
-    model: Annotated[str, Field(min_length=1, max_length=256)]
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1024)]
+    model: ModelId
     max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: str | StopStrings | None = None
+    n: int | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: Annotated[str, Field(max_length=512)] | None = None
-    quote_id: Annotated[str, Field(max_length=2048)] | None = None
+    quote_id: QuoteId | None = None
 
-    def refuse_what_we_do_not_have(self) -> None:
-        """Nothing is ignored in silence.
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with the token counts."""
+        return self.stream_options is not None and self.stream_options.include_usage
 
-        Raises:
-            UnsupportedParameter: names the first parameter that asks for something we do not do.
-        """
-        for name, value in (self.model_extra or {}).items():
-            if value is not None and value not in ASKS_FOR_NOTHING.get(name, ()):
-                raise UnsupportedParameter(f"the parameter {name!r} is not supported with this value", param=name)
+
+class ChatRequest(TextRequest):
+    """A chat that is to go on."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1024)]
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    response_format: ResponseFormat | None = None
+    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+
+
+class CompletionRequest(TextRequest):
+    """Texts that are to go on, or their token ids."""
+
+    prompt: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | TokenIds
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
+    )
+    logprobs: int | None = None
+    echo: bool | None = None
+
+
+class EmbeddingRequest(Known):
+    """Texts of which vectors are wanted, or their token ids."""
+
+    model: ModelId
+    input: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_INPUTS)]
+        | TokenIds
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS)]
+    )
+    encoding_format: Literal["float", "base64"] | None = None
+    pooling: Literal["mean", "last", "cls"] | None = None
+    quote_id: QuoteId | None = None
+
+
+# ---- what is answered
 
 
 class PromptTokensDetails(BaseModel):
@@ -96,7 +253,7 @@ class PromptTokensDetails(BaseModel):
 
 
 class Usage(BaseModel):
-    """Token counts."""
+    """Token counts. With several answers those of all; a prompt counts once."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -111,21 +268,29 @@ class Far(Costs):
     nodes_used: list[NodeUsed]
 
 
+class Logprobs(BaseModel):
+    """The log probabilities of an answer's tokens."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
 class AnswerMessage(BaseModel):
     """The assistant's answer."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     refusal: None = None
+    tool_calls: list[Call] | None = None
 
 
 class Choice(BaseModel):
-    """The one choice there is."""
+    """One of the answers."""
 
-    index: int = 0
+    index: int
     message: AnswerMessage
     finish_reason: str
-    logprobs: None = None
+    logprobs: Logprobs | None = None
 
 
 class ChatAnswer(BaseModel):
@@ -145,15 +310,16 @@ class Delta(BaseModel):
 
     role: Literal["assistant"] | None = None
     content: str | None = None
+    tool_calls: list[Call] | None = None
 
 
 class ChunkChoice(BaseModel):
-    """What is new in the one choice there is."""
+    """What is new in one of the answers."""
 
-    index: int = 0
+    index: int
     delta: Delta
     finish_reason: str | None = None
-    logprobs: None = None
+    logprobs: Logprobs | None = None
 
 
 class ChatChunk(BaseModel):
@@ -166,6 +332,61 @@ class ChatChunk(BaseModel):
     choices: list[ChunkChoice]
     usage: Usage | None = None
     far: Far | VoucherEvent | None = None
+
+
+class CompletionLogprobs(BaseModel):
+    """The log probabilities of a text's tokens, and where each of them begins."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]] | None
+    text_offset: list[int]
+
+
+class CompletionChoice(BaseModel):
+    """One of the texts, or what is new in it."""
+
+    index: int
+    text: str
+    finish_reason: str | None = None
+    logprobs: CompletionLogprobs | None = None
+
+
+class CompletionAnswer(BaseModel):
+    """Texts, or one event of a stream of them."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage | None = None
+    far: Far | VoucherEvent | None = None
+
+
+class Vector(BaseModel):
+    """The vector of a text: numbers, or the base64 of 32-bit floats, the lowest byte first."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(BaseModel):
+    """Token counts."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingAnswer(BaseModel):
+    """Vectors in the order of the texts."""
+
+    object: Literal["list"] = "list"
+    data: list[Vector]
+    model: str
+    usage: EmbeddingUsage
+    far: Far
 
 
 class ModelCard(BaseModel):

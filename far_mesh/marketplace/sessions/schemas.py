@@ -106,13 +106,15 @@ class Share:
 @dataclass(frozen=True)
 class Work:
     """What was done for a request and could be proven. ``expected_token_layers`` counts the unproven too;
-    ``cached_tokens`` are tokens of the prompt that all of the nodes say they knew from before."""
+    ``cached_tokens`` are tokens of the prompt that all of the nodes say they knew from before. ``embedded``: vectors
+    were made of the prompt, so it is paid for although no answer was generated."""
 
     prompt_tokens: int
     completion_tokens: int
     shares: tuple[Share, ...]
     expected_token_layers: int
     cached_tokens: int = 0
+    embedded: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """For the checkpoint column."""

@@ -154,7 +154,7 @@ def division(session: NewSession, work: Work, most_units: int | None = None) -> 
         most,
         Tokens(work.prompt_tokens, work.completion_tokens, work.cached_tokens),
         session.prices,
-        [(share, share.token_layers) for share in work.shares] if work.completion_tokens else [],
+        [(share, share.token_layers) for share in work.shares] if work.completion_tokens or work.embedded else [],
         work.expected_token_layers,
     )
     return replace(divided, held=session.held_units, refund=divided.refund + session.held_units - most)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from discovery.protocol.announcement import SignedAnnouncement
-from discovery.protocol.errors import FarError
+from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.receipt import SignedReceipt, sign_receipt
 from far_mesh.config import GenerationOptions, Treatment
 from far_mesh.contributions import Contribution
 from far_mesh.marketplace.inference.meshes import MeshLike, Prompt, ProvenWork
 from far_mesh.marketplace.settings import Settings
+from far_mesh.model.tools import Tool, ToolFormat
 from tests.support.documents import DIGEST, key_of, peer_of, receipt, signed_announcement, wallet_of
 
 MODEL = "tiny"
@@ -47,8 +50,8 @@ class Node:
         first, end = self.blocks
         return signed_announcement(self.name, first_block=first, end_block=end, quantization=self.quantization)
 
-    def proof(self, positions: int, cached: int = 0) -> Contribution:
-        """A receipted contribution."""
+    def proof(self, positions: int, cached: int = 0, *, session: int = 0) -> Contribution:
+        """A receipted contribution to the session with this number."""
         first, end = self.blocks
         layers = positions * (end - first)
         known = min(cached, positions)
@@ -59,6 +62,7 @@ class Node:
             positions=positions,
             token_layers=layers,
             cached_positions=known,
+            session_id=f"{session:032x}",
         )
         signed: SignedReceipt = sign_receipt(body, key_of(self.name))
         return Contribution(self.peer_id, self.wallet, self.blocks, self.quantization, positions, layers, signed)
@@ -68,11 +72,22 @@ NODES = (Node("ann", (0, 3)), Node("bob", (3, 6), "int8"), Node("cid", (6, 8)))
 
 
 @dataclass(frozen=True)
+class Told:
+    """A token's log probability."""
+
+    bytes: bytes
+    logprob: float
+
+
+@dataclass(frozen=True)
 class Piece:
     """A token."""
 
     id: int
     text: str
+    offset: int = 0
+    logprob: Told | None = None
+    top: tuple[Told, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -90,6 +105,16 @@ class Ended(Proven):
     """A result."""
 
     finish_reason: str
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Vectors."""
+
+    prompt_tokens: int
+    contributions: tuple[Contribution, ...]
+    expected_token_layers: int
+    vectors: np.ndarray[Any, Any]
 
 
 class Turnstile(asyncio.Event):
@@ -129,11 +154,34 @@ class MeshDouble:
     asked: list[tuple[tuple[int, ...], GenerationOptions]] = field(default_factory=list)
     treatments: list[Treatment] = field(default_factory=list)
     generations: list[GenerationDouble] = field(default_factory=list)
+    prompts: list[Prompt] = field(default_factory=list)
+    told_tools: list[Sequence[Tool] | None] = field(default_factory=list)
+    tool_format: ToolFormat | None = None
+    tool_marks: Mapping[str, int] = field(default_factory=dict)
+    refuse_options: FarError | None = None
 
-    def encode(self, prompt: Prompt, *, raw: bool = False) -> list[int]:
-        """One token per word."""
-        text = prompt if isinstance(prompt, str) else " ".join(message["content"] for message in prompt)
+    def encode(
+        self, prompt: Prompt, *, raw: bool = False, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
+        """One token per word; ids as they are."""
+        self.prompts.append(prompt)
+        self.told_tools.append(tools)
+        if tools is not None and self.tool_format is None:
+            raise InvalidArgument("this model's chat template knows of no tools", param="tools")
+        said = [prompt] if isinstance(prompt, str) else [one for one in prompt if not isinstance(one, int)]
+        if not isinstance(prompt, str) and not said:
+            return [one for one in prompt if isinstance(one, int)]
+        text = " ".join(one if isinstance(one, str) else one["content"] for one in said)
         return [sum(word.encode()) for word in text.split()] + ([] if raw else [1])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """A word for each."""
+        return " ".join(f"<{one}>" for one in ids)
+
+    async def check(self, prompt_ids: Sequence[int], options: GenerationOptions) -> None:
+        """Nothing is wrong, or what was set to be."""
+        if self.refuse_options is not None:
+            raise self.refuse_options
 
     async def nodes(self) -> list[SignedAnnouncement]:
         """Who serves."""
@@ -157,6 +205,22 @@ class MeshDouble:
         self.generations.append(generation)
         return generation
 
+    async def embed(
+        self,
+        texts: Sequence[Sequence[int]],
+        *,
+        pooling: Any = "mean",
+        price_units: int = 0,
+        treatment: Treatment = Treatment(),  # noqa: B008  # a frozen value
+    ) -> Embeddings:
+        """For each text how long it is, and which way it was pooled."""
+        if self.refuse_to_open is not None:
+            raise self.refuse_to_open
+        positions = sum(map(len, texts))
+        proofs = tuple(node.proof(positions) for node in self.serving if node.name not in self.unproven)
+        vectors = np.array([[len(text), ("mean", "last", "cls").index(pooling)] for text in texts], dtype=np.float32)
+        return Embeddings(positions, proofs, positions * BLOCKS, vectors)
+
     async def close(self) -> None:
         """Nothing to close."""
 
@@ -173,6 +237,7 @@ class GenerationDouble:
     ) -> None:
         self._mesh, self._prompt_tokens, self._options = mesh, prompt_tokens, options
         self._on_checkpoint = on_checkpoint
+        self._number = len(mesh.generations)
         self._done = 0
         self._reason = "stopped"
         self.finished = False
@@ -192,9 +257,17 @@ class GenerationDouble:
             self._done += 1
             if self._done == length:
                 self._reason = "length" if length < len(self._mesh.story) else "stop"
-            yield Piece(index, self._mesh.story[index])
+            yield self._piece(index)
             if self._on_checkpoint is not None and self._done % self._mesh.checkpoint_every == 0:
                 await self._on_checkpoint(self._proven())
+
+    def _piece(self, index: int) -> Piece:
+        story, wanted = self._mesh.story, self._options.logprobs
+        piece = Piece(index, story[index], offset=sum(map(len, story[:index])))
+        if wanted is None:
+            return piece
+        top = tuple(Told(story[place % len(story)].encode(), -1.0 - place) for place in range(wanted))
+        return replace(piece, logprob=Told(story[index].encode(), -0.5), top=top)
 
     async def finish(self) -> Ended:
         """The end, here."""
@@ -211,7 +284,7 @@ class GenerationDouble:
     def _proven(self) -> Proven:
         positions = self._prompt_tokens + self._done - 1 if self._done else 0
         proofs = tuple(
-            node.proof(positions, cached)
+            node.proof(positions, cached, session=self._number)
             for node, cached in zip_longest(self._mesh.serving, self._mesh.cached, fillvalue=0)
             if isinstance(node, Node) and node.name not in self._mesh.unproven and positions
         )

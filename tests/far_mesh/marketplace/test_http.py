@@ -18,7 +18,7 @@ PATH = "/api/inference/distributed/generate"
 class Broken(MeshDouble):
     """A mesh with a bug."""
 
-    def encode(self, prompt: Any, *, raw: bool = False) -> list[int]:
+    def encode(self, prompt: Any, **_: Any) -> list[int]:
         raise RuntimeError(f"cannot encode {prompt}")
 
 

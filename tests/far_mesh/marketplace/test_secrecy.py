@@ -39,10 +39,10 @@ def log() -> Any:
 class Quoting(MeshDouble):
     """A mesh whose bugs quote what was said."""
 
-    def encode(self, prompt: Any, *, raw: bool = False) -> list[int]:
+    def encode(self, prompt: Any, **options: Any) -> list[int]:
         if "bug" in str(prompt):
             raise RuntimeError(f"cannot encode {prompt}")
-        return super().encode(prompt, raw=raw)
+        return super().encode(prompt, **options)
 
 
 def test_what_was_said_is_kept_nowhere(open_house: OpenHouse, log: io.StringIO, tmp_path: Path) -> None:

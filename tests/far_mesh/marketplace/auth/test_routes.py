@@ -43,6 +43,7 @@ PUBLIC = {
     "POST /api/auth/login",
     "GET /api/inference/models",
     "GET /v1/models",
+    "GET /v1/models/{model_id:path}",
     "POST /deposit",
 }
 """What anybody may ask. Whatever is added here says something about everybody, or about what the whole chain knows."""
@@ -139,7 +140,7 @@ OWNED: dict[str, Callable[[User], Thing]] = {
 }
 """Routes with an id in the path, each with something that its user owns. To a stranger it is not there: 404."""
 
-EVERYBODYS: set[str] = set()
+EVERYBODYS = {"GET /v1/models/{model_id:path}"}
 """Routes with an id in the path of something that belongs to nobody, such as a model on sale."""
 
 

@@ -19,6 +19,13 @@ MESSAGES: list[ChatCompletionMessageParam] = [
     {"role": "system", "content": "You tell stories."},
     {"role": "user", "content": [{"type": "text", "text": "Tell me"}, {"type": "text", "text": " one"}]},
 ]
+WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -109,16 +116,6 @@ def test_parameters_reach_the_mesh(open_house: OpenHouse) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("n", 2),
-        ("frequency_penalty", 0.5),
-        ("presence_penalty", 0.5),
-        ("logit_bias", {"5": 1}),
-        ("logprobs", True),
-        ("top_logprobs", 3),
-        ("response_format", {"type": "json_object"}),
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("tool_choice", "required"),
-        ("parallel_tool_calls", True),
         ("functions", [{"name": "f"}]),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "x"}),
@@ -153,10 +150,37 @@ def test_what_asks_for_nothing_is_accepted(client: openai.OpenAI, neutral: dict[
         ({"max_tokens": 1, "max_completion_tokens": 2}, openai.BadRequestError, "invalid_argument"),
         ({"messages": []}, openai.BadRequestError, "invalid_argument"),
         ({"messages": [{"role": "tool", "content": "x"}]}, openai.BadRequestError, "invalid_argument"),
+        ({"messages": [{"role": "user"}]}, openai.BadRequestError, "invalid_argument"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
             openai.BadRequestError,
+            "unsupported_parameter",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "x"}}]}]},
+            openai.BadRequestError,
+            "unsupported_parameter",
+        ),
+        ({"n": 5}, openai.BadRequestError, "invalid_argument"),
+        ({"n": 0}, openai.BadRequestError, "invalid_argument"),
+        ({"top_logprobs": 3}, openai.BadRequestError, "invalid_argument"),
+        ({"logprobs": True, "top_logprobs": 21}, openai.BadRequestError, "invalid_argument"),
+        ({"logit_bias": {"x": 1}}, openai.BadRequestError, "invalid_argument"),
+        ({"logit_bias": {"5": 101}}, openai.BadRequestError, "invalid_argument"),
+        ({"presence_penalty": 2.1}, openai.BadRequestError, "invalid_argument"),
+        ({"response_format": {"type": "json_schema"}}, openai.BadRequestError, "invalid_argument"),
+        ({"response_format": {"type": "grammar"}}, openai.BadRequestError, "invalid_argument"),
+        ({"tools": [WEATHER]}, openai.BadRequestError, "invalid_argument"),
+        ({"tool_choice": "required"}, openai.BadRequestError, "invalid_argument"),
+        (
+            {"tools": [WEATHER], "tool_choice": {"type": "function", "function": {"name": "other"}}},
+            openai.BadRequestError,
             "invalid_argument",
+        ),
+        (
+            {"tools": [WEATHER], "response_format": {"type": "json_object"}},
+            openai.BadRequestError,
+            "unsupported_parameter",
         ),
         (
             {"messages": [{"role": "user", "content": "word " * 70}]},

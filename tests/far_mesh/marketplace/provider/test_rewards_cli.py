@@ -51,7 +51,7 @@ class OwnedNode(Node):
         first, end = self.blocks
         return signed_announcement(self.name, wallet=self.owner, first_block=first, end_block=end)
 
-    def proof(self, positions: int, cached: int = 0) -> Contribution:
+    def proof(self, positions: int, cached: int = 0, **_: int) -> Contribution:
         first, end = self.blocks
         layers = positions * (end - first)
         facts = {"wallet": self.owner, "first_block": first, "end_block": end}

@@ -150,7 +150,7 @@ def recover_and_die(job: Job) -> None:
 
 def wish(streamed: bool) -> Wish:
     """The request that every job makes: 12 tokens at most."""
-    return Wish(MODEL, "Tell me a story", 12, 0.0, 1.0, None, (), streamed)
+    return Wish(model_id=MODEL, prompts=("Tell me a story",), max_tokens=12, streamed=streamed)
 
 
 def recover(job: Job) -> None:
