@@ -27,6 +27,7 @@ from far_mesh.marketplace.grpc_api.far_pb2 import (
 from far_mesh.marketplace.grpc_api.far_pb2_grpc import FarMeshStub
 from far_mesh.marketplace.grpc_api.service import SERVICE
 from far_mesh.marketplace.http import id_of_call
+from tests.docs.pages import ROOT, blocks
 from tests.far_mesh.marketplace.conftest import OpenHouse
 from tests.far_mesh.marketplace.doubles import MODEL, NODES, STORY, MeshDouble, Turnstile
 from tests.far_mesh.marketplace.house import COMPLETION_PRICE, PROMPT_PRICE, House, User
@@ -187,6 +188,19 @@ def test_anybody_may_see_models_and_status(open_house: OpenHouse, dial: Dial) ->
     assert (status.status, found.ok, found.active_nodes) == ("unready", False, 2)
     assert [(gap.first, gap.end) for gap in found.uncovered] == [(6, 8)]
     assert found.reason == status.reasons[0]
+
+
+def test_the_example_of_the_docs_works(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = (block for block in blocks(ROOT / "docs/developers.md", "python") if "FarMeshStub" in block.text)
+    house = open_house(MeshDouble())
+    monkeypatch.setenv("FAR_TOKEN", house.user().token)
+    monkeypatch.setenv("GATEWAY_GRPC", f"127.0.0.1:{house.open_grpc()}")
+    exec(example.text.replace("far-demo", MODEL).replace("max_tokens=60", "max_tokens=12"), {})
+    said = capsys.readouterr().out
+    assert "".join(STORY) in said
+    assert "units for 12 tokens" in said
 
 
 # ---- what is refused

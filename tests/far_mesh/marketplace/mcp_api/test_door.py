@@ -20,6 +20,7 @@ from far_mesh.marketplace.errors import GenerationFailed
 from far_mesh.marketplace.http import id_of_call
 from far_mesh.marketplace.inference.schemas import GenerateRequest, QuoteRequest
 from far_mesh.marketplace.mcp_api.tools import TOOLS
+from tests.docs.pages import ROOT, blocks
 from tests.far_mesh.marketplace.conftest import OpenHouse
 from tests.far_mesh.marketplace.doubles import MODEL, NODES, STORY, MeshDouble, Turnstile
 from tests.far_mesh.marketplace.house import COMPLETION_PRICE, PROMPT_PRICE, House, User
@@ -182,6 +183,19 @@ async def test_what_was_said_is_not_logged(open_house: OpenHouse, log: io.String
     own = [line for line in logged.splitlines() if '"logger": "httpx' not in line]
     for secret in ("canary7f3a", "birdsong9c2e", user.token):
         assert secret not in "\n".join(own)
+
+
+def test_the_example_of_the_docs_works(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = (block for block in blocks(ROOT / "docs/developers.md", "python") if "from mcp import" in block.text)
+    user = open_house(MeshDouble()).user()
+    monkeypatch.setenv("FAR_TOKEN", user.token)
+    monkeypatch.setenv("GATEWAY", user.house.url)
+    exec(example.text.replace("far-demo", MODEL).replace('"max_tokens": 60', '"max_tokens": 12'), {})
+    said = capsys.readouterr().out
+    assert "".join(STORY) in said
+    assert said.endswith(" units\n")
 
 
 # ---- raw input
