@@ -8,7 +8,8 @@ for less than nothing. So a liar looks at best like the best honest node there c
 links counts for its own link to that rival only.
 
 Of a link that nobody has measured the round trip is guessed: from where both ends are, by their addresses before by
-their word, else from their regions.
+their word, else from their regions. Who is guessed too near is chosen before those who were measured, so guesses are
+rather long (``benchmarks/geo_routing.py``).
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ LOST_PAUSE_MS, LOST_TOKENS = 3_000.0, 128
 _PRECISION = {"none": 0, "int8": 1, "nf4": 2}
 _KM_PER_MS = 2 / 3 * 299.792458  # light in glass
 _DETOUR = 1.5  # of cables, against the great circle
-_LAST_MILE_MS = 4.0  # of a round trip, whatever the distance
+_LAST_MILE_MS = 15.0  # of a round trip between homes, whatever the distance; rather more than less, see below
 _COARSE_KM = 160.0  # two places in whole degrees may be nearer to each other by this
 _NS_PER_MS = 1e6
 
