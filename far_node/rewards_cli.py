@@ -14,14 +14,17 @@ import typer
 from discovery.console import Console, fail, quiet_libraries
 
 if TYPE_CHECKING:
-    from far_node.rewards.answers import Line, Place
+    from far_node.rewards.answers import Line, Place, TransferTo
     from far_node.rewards.chain import Escrow, Prepared
     from far_node.rewards.gateway import Gateway
     from far_node.rewards.wallet import WalletKey
 
 app = typer.Typer(
-    help="Your money: balance, history, claim, withdraw.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Your money: balance, history, claim, withdraw, address.", no_args_is_help=True, pretty_exceptions_enable=False
 )
+
+address = typer.Typer(help="Where a marketplace without an escrow pays you.", no_args_is_help=True)
+app.add_typer(address, name="address")
 
 EXIT_NOT_ALL_PROVEN = 3
 
@@ -201,6 +204,45 @@ def withdraw(
             _send(console, "withdrawn", f"the credit to {target}", contract, prepared, key, dry_run, facts)
 
 
+@address.command("show")
+def show_address(
+    gateway: GatewayOption = None,
+    domain: DomainOption = None,
+    wallet: WalletOption = None,
+    keystore: KeystoreOption = None,
+    password_file: PasswordFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show where a marketplace without an escrow pays you, and what stands in the way."""
+    with _command(json) as console:
+        with _looking(gateway, domain, keystore, password_file, wallet) as (market, _):
+            found = market.payout_address()
+        _tell_address(console, found)
+
+
+@address.command("set")
+def set_address(
+    to: Annotated[str, typer.Argument(metavar="ADDRESS", help="Your address on the marketplace's chain.")],
+    gateway: GatewayOption = None,
+    domain: DomainOption = None,
+    wallet: WalletOption = None,
+    keystore: KeystoreOption = None,
+    password_file: PasswordFileOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Say where you want to be paid. It counts after a day or so; saying the old one again takes it back."""
+    with _command(json) as console:
+        with _signed_in(gateway, domain, _key(keystore, password_file, wallet)) as market:
+            found = market.change_payout_address(to)
+        _tell_address(console, found)
+
+
+def _tell_address(console: Console, found: TransferTo) -> None:
+    from far_node.rewards.display import transfer_in_words
+
+    console.event("payout_address", transfer_in_words(found), **found.model_dump(mode="json"))
+
+
 def _send(
     console: Console,
     event: str,
@@ -333,6 +375,11 @@ def _escrow(rpc: str | None, address: str | None, place: Place | None) -> Iterat
     from discovery.protocol.errors import InvalidArgument
     from far_node.rewards.chain import Escrow
 
+    if address is None and place is not None and place.escrow_address is None:
+        raise InvalidArgument(
+            "this marketplace has no escrow: what you earn comes by transfer, and there is nothing to claim, to "
+            "withdraw or to check in it. far-node rewards address show says where it goes"
+        )
     if rpc is None:
         raise InvalidArgument("pass --rpc: the address of a node of the chain, http(s)://…")
     found = address or (place.escrow_address if place is not None else None)

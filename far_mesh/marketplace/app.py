@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ from far_mesh.marketplace.pricing.quotes import Quotes
 from far_mesh.marketplace.pricing.service import Pricing
 from far_mesh.marketplace.pricing.service import Terms as PriceTerms
 from far_mesh.marketplace.provider import endpoints as provider_endpoints
+from far_mesh.marketplace.provider.payouts import PayoutRoom
 from far_mesh.marketplace.provider.service import ProviderService
 from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settings import Settings
@@ -70,7 +71,8 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Rooms:
-    """What endpoints reach through ``request.app.state.rooms``. What is None is there only with an escrow."""
+    """What endpoints reach through ``request.app.state.rooms``. What is None is there only with an escrow, ``payouts`` only
+    without one."""
 
     database: Database
     chain: Chain | None
@@ -82,7 +84,8 @@ class Rooms:
     channels: ChannelService | None
     terms: Terms | None
     inference: InferenceService
-    provider: ProviderService | None
+    provider: ProviderService
+    payouts: PayoutRoom | None
     health: HealthService
     reconciler: Reconciler | None
     mcp: McpDoor
@@ -119,8 +122,9 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
     http.install(app, settings.max_body_bytes)
     app.state.trusted_proxies = settings.trusted_proxies
     rooms = [auth_endpoints, keys_endpoints, account_endpoints, inference_endpoints, openai_endpoints, health_endpoints]
+    rooms += [provider_endpoints]
     if settings.has_escrow:
-        rooms += [channel_endpoints, provider_endpoints]
+        rooms += [channel_endpoints]
     for room in rooms:
         app.include_router(room.router)
     app.include_router(mcp_door.router)
@@ -164,7 +168,8 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
             channels=None if escrow is None else escrow.channels,
             terms=None if escrow is None else escrow.terms,
             inference=inference,
-            provider=None if escrow is None else ProviderService(database, escrow.chain, meshes),
+            provider=ProviderService(database, None if escrow is None else escrow.chain, meshes),
+            payouts=_payouts(settings, database, money),
             health=health,
             reconciler=None if escrow is None else escrow.reconciler,
             mcp=mcp,
@@ -192,6 +197,13 @@ def _auth(settings: Settings, database: Database, keys: KeyService, chain: Chain
         contracts=None if chain is None else ContractWallets(chain),
         recall_seconds=settings.auth_cache_seconds,
     )
+
+
+def _payouts(settings: Settings, database: Database, money: Money) -> PayoutRoom | None:
+    if money.transfers is None:
+        return None
+    delay = timedelta(seconds=settings.payout_address_delay_seconds)
+    return PayoutRoom(database, money.transfers.provider, delay)
 
 
 def _inference(

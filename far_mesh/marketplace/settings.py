@@ -115,6 +115,7 @@ class Settings(BaseSettings):
     reconcile_seconds: Annotated[float, Field(ge=0)] = 300.0
     settle_seconds: Annotated[float, Field(gt=0)] = 3600.0
     settle_threshold_units: Annotated[Units, Field(ge=1)] = 10**10
+    payout_address_delay_seconds: Annotated[float, Field(ge=0)] = 86_400.0
     unsettled_limit_units: Units = 10**9
     voucher_step_units: Annotated[Units, Field(ge=1)] = 10_000_000
     voucher_seconds: Annotated[float, Field(gt=0)] = 30.0

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 Units = Annotated[int, Field(ge=0, lt=2**63)]
 Hash = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
 Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
+Transaction = Annotated[str, Field(pattern=r"^(0x[0-9a-f]{64}|[1-9A-HJ-NP-Za-km-z]{64,88})$")]
+"""A transaction's name: a hash, or a signature on Solana."""
 Text = Annotated[str, Field(max_length=256)]
 Proof = Annotated[list[Hash], Field(max_length=64)]
 
@@ -50,10 +52,21 @@ class DayRewards(Answer):
 
 
 class Place(Answer):
-    """Where a marketplace pays."""
+    """Where a marketplace pays. Without an escrow it pays by transfer."""
 
     chain_id: int
-    escrow_address: Address
+    escrow_address: Address | None
+
+
+class TransferTo(Answer):
+    """Where a marketplace without an escrow pays the wallet, what takes its place and when, and why it cannot pay."""
+
+    chain: Text | None
+    address: Text | None
+    next_address: Text | None
+    next_from: datetime | None
+    held_code: Text | None
+    held_reason: Annotated[str, Field(max_length=500)] | None
 
 
 class Rewards(Place):
@@ -69,6 +82,7 @@ class Rewards(Place):
     withdrawn_units: Units | None
     per_node: list[NodeRewards]
     per_day: list[DayRewards]
+    transfer: TransferTo | None = None
 
 
 class Line(Answer):
@@ -84,7 +98,7 @@ class Line(Answer):
     state: Text
     paid_at: datetime | None
     batch_number: Units | None
-    tx_hash: Hash | None
+    tx_hash: Transaction | None
     receipt_id: Text
     receipt: Annotated[str, Field(max_length=65_536)] | None = None
 
@@ -110,7 +124,7 @@ class BatchPage(Answer):
     number: Units
     kind: Text
     detail_root: Hash
-    tx_hash: Hash | None
+    tx_hash: Transaction | None
     lines: list[BatchLine]
     next_cursor: Text | None
 

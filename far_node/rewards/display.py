@@ -11,7 +11,7 @@ from rich.table import Table
 from discovery.console import Console
 from discovery.protocol.receipt import SignedReceipt
 from far_node.rewards.amounts import far
-from far_node.rewards.answers import DayRewards, Line, Rewards
+from far_node.rewards.answers import DayRewards, Line, Rewards, TransferTo
 from far_node.rewards.check import Checked, Verdict
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -32,6 +32,8 @@ def show_balance(found: Rewards) -> None:
     ):
         table.add_row(name, unknown if units is None else far(units))
     _print(table)
+    if found.transfer is not None:
+        print(transfer_in_words(found.transfer))
     if found.per_node:
         nodes = _table("node", "requests", "token-layers", "earned")
         for node in found.per_node:
@@ -41,6 +43,18 @@ def show_balance(found: Rewards) -> None:
     if days:
         best = max(day.earned_units for day in days)
         print(f"{days[0].date}  {bars(days)}  {days[-1].date}   best day {far(best)}")
+
+
+def transfer_in_words(found: TransferTo) -> str:
+    """Where a marketplace pays by transfer, what will change, and what stands in the way."""
+    lines = [
+        f"paid by transfer to {found.address}" if found.address else "paid by transfer, and no address is known yet"
+    ]
+    if found.next_address and found.next_from:
+        lines.append(f"from {found.next_from:%Y-%m-%d %H:%M} UTC on to {found.next_address}")
+    if found.held_reason:
+        lines.append(f"what is due waits: {found.held_reason}")
+    return "\n".join(lines)
 
 
 def bars(days: Sequence[DayRewards]) -> str:

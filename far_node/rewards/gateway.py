@@ -23,6 +23,7 @@ from far_node.rewards.answers import (
     Rewards,
     SignedIn,
     SignInOffer,
+    TransferTo,
 )
 from far_node.rewards.errors import GatewayUnavailable, GatewayUnintelligible
 from far_node.rewards.wallet import WalletKey
@@ -103,6 +104,14 @@ class Gateway:
             page = self._get("/api/provider/claims", ClaimsPage, cursor=page.next_cursor)
             claims += page.claims
         return first, claims
+
+    def payout_address(self) -> TransferTo:
+        """Where the wallet is paid by transfer. Raises as :meth:`sign_in`."""
+        return self._get("/api/provider/payout-address", TransferTo)
+
+    def change_payout_address(self, address: str) -> TransferTo:
+        """Say where the wallet is to be paid. Raises as :meth:`sign_in`."""
+        return self._ask("PUT", "/api/provider/payout-address", TransferTo, json={"address": address})
 
     def _get(self, path: str, kind: type[AnswerT], **query: Any) -> AnswerT:
         return self._ask("GET", path, kind, params=query)

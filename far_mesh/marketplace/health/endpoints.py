@@ -15,7 +15,10 @@ router = APIRouter(tags=["health"])
 async def health(request: Request) -> Alive:
     """The process answers, whatever it needs is there or not; and whether the books agreed with the chain."""
     rooms = request.app.state.rooms
-    payments = Payments(provider=rooms.pay_in.payment_provider, escrow=rooms.pay_in.escrow_address is not None)
+    held = await rooms.health.held() if rooms.payouts is not None else {}
+    payments = Payments(
+        provider=rooms.pay_in.payment_provider, escrow=rooms.pay_in.escrow_address is not None, held=held or None
+    )
     last = rooms.reconciler and rooms.reconciler.last
     if last is None:
         return Alive(payments=payments)

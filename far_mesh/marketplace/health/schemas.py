@@ -17,10 +17,12 @@ class Reconciliation(BaseModel):
 
 
 class Payments(BaseModel):
-    """How money comes in: by which provider, and whether into an escrow."""
+    """How money comes in: by which provider, and whether into an escrow. ``held``: where providers are paid by
+    transfer, how many cannot be paid what is due to them, by the reason; None where all can."""
 
     provider: str
     escrow: bool
+    held: dict[str, int] | None = None
 
 
 class Alive(BaseModel):

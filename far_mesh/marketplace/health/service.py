@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from discovery.protocol.errors import FarError
@@ -10,6 +11,7 @@ from far_mesh.marketplace.errors import DatabaseUnavailable
 from far_mesh.marketplace.health.schemas import ModelReadiness, PartState, Readiness, RefusedRow, SettlementReadiness
 from far_mesh.marketplace.inference.service import InferenceService, ModelState
 from far_mesh.marketplace.settlement import repository as outbox
+from far_mesh.marketplace.settlement import transfer_repository as transfers
 from far_mesh.marketplace.settlement.lead import LEASE
 from far_mesh.marketplace.settlement.schemas import Row
 from far_mesh.route import in_words
@@ -42,6 +44,15 @@ class HealthService:
             models=models,
             settlement=settlement,
         )
+
+    async def held(self) -> dict[str, int]:
+        """How many providers cannot be paid what is due to them by transfer, by the reason. Nothing while the database
+        does not answer."""
+        try:
+            async with self._database.reading() as connection:
+                return dict(Counter(one.code for one in (await transfers.held(connection)).values()))
+        except DatabaseUnavailable:
+            return {}
 
     async def _models(self) -> dict[str, ModelReadiness]:
         states = await self._inference.models()

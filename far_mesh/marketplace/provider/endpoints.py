@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 
-from far_mesh.marketplace.auth.door import ProviderCaller
+from far_mesh.marketplace.account.deposits import PayIn
+from far_mesh.marketplace.auth.door import Caller, ProviderCaller
 from far_mesh.marketplace.chain.amounts import units_to_far, units_to_wei
-from far_mesh.marketplace.chain.client import Chain, request_key
+from far_mesh.marketplace.chain.client import request_key
 from far_mesh.marketplace.errors import NotFound
+from far_mesh.marketplace.provider.payouts import PaidAt, PayoutRoom
 from far_mesh.marketplace.provider.repository import Earned
 from far_mesh.marketplace.provider.schemas import (
     BatchAnswer,
@@ -24,10 +26,12 @@ from far_mesh.marketplace.provider.schemas import (
     Earning,
     HistoryAnswer,
     HistoryLine,
+    NewPayoutAddress,
     NodeEarnings,
     NodeRewards,
     ProviderStats,
     RewardsAnswer,
+    TransferTo,
 )
 from far_mesh.marketplace.provider.service import (
     ClaimOfRoot,
@@ -50,32 +54,61 @@ def provider_service(request: Request) -> ProviderService:
     return service
 
 
-def chain_of(request: Request) -> Chain:
-    """The chain on which the money is."""
-    chain: Chain = request.app.state.rooms.chain
-    return chain
+def pay_in_of(request: Request) -> PayIn:
+    """Where the money is."""
+    pay_in: PayIn = request.app.state.rooms.pay_in
+    return pay_in
+
+
+def payouts_of(request: Request) -> PayoutRoom:
+    """Where providers are paid by transfer.
+
+    Raises:
+        NotFound: the escrow pays.
+    """
+    room: PayoutRoom | None = request.app.state.rooms.payouts
+    if room is None:
+        raise NotFound("there is an escrow here: providers withdraw from it, to whichever address they like")
+    return room
 
 
 Service = Annotated[ProviderService, Depends(provider_service)]
-OnChain = Annotated[Chain, Depends(chain_of)]
+MoneyIn = Annotated[PayIn, Depends(pay_in_of)]
+Payouts = Annotated[PayoutRoom, Depends(payouts_of)]
 Days = Annotated[int, Query(ge=1, le=MAX_DAYS)]
 Cursor = Annotated[str | None, Query(max_length=64)]
 Limit = Annotated[int, Query(ge=1, le=MAX_LINES)]
 
 
 @router.get("/api/provider/rewards")
-async def rewards(service: Service, chain: OnChain, wallet: ProviderCaller, days: Days = 30) -> RewardsAnswer:
+async def rewards(
+    request: Request, service: Service, money: MoneyIn, wallet: ProviderCaller, days: Days = 30
+) -> RewardsAnswer:
     """All of the caller's money, and what the last days brought: per node, and per day from the oldest to today."""
     found = await service.rewards(wallet, days)
+    room: PayoutRoom | None = request.app.state.rooms.payouts
     return RewardsAnswer(
         wallet_address=wallet,
         **_sums(found),
         per_node=[_per_node(row) for row in found.per_node],
         per_day=_per_day(found.per_day, days),
-        chain_id=chain.chain_id,
-        token_address=chain.token_address,
-        escrow_address=chain.escrow_address,
+        chain_id=money.chain_id,
+        token_address=money.token_address,
+        escrow_address=money.escrow_address,
+        transfer=None if room is None else _transfer(money, await room.of(wallet)),
     )
+
+
+@router.get("/api/provider/payout-address")
+async def payout_address(wallet: ProviderCaller, room: Payouts, money: MoneyIn) -> TransferTo:
+    """Where the caller is paid by transfer, and what stands in the way."""
+    return _transfer(money, await room.of(wallet))
+
+
+@router.put("/api/provider/payout-address")
+async def change_payout_address(wallet: Caller, room: Payouts, money: MoneyIn, body: NewPayoutAddress) -> TransferTo:
+    """Say where the caller is to be paid. It counts after a while, until when it can be taken back."""
+    return _transfer(money, await room.change(wallet, body.address))
 
 
 @router.get("/api/provider/history")
@@ -118,7 +151,7 @@ async def batch(
 @router.get("/api/provider/claims")
 async def claims(
     service: Service,
-    chain: OnChain,
+    money: MoneyIn,
     wallet: ProviderCaller,
     cursor: Cursor = None,
     limit: Annotated[int, Query(ge=1, le=MAX_ROOTS)] = MAX_ROOTS,
@@ -130,8 +163,8 @@ async def claims(
         claimed_units=claimed,
         claims=[_claim(claim) for claim in page.items],
         next_cursor=page.next_cursor,
-        chain_id=chain.chain_id,
-        escrow_address=chain.escrow_address,
+        chain_id=money.chain_id,
+        escrow_address=money.escrow_address,
     )
 
 
@@ -188,6 +221,17 @@ def _sums(found: Rewards) -> dict[str, Any]:
     return {f"{name}_units": value for name, value in units.items()} | far
 
 
+def _transfer(money: PayIn, found: PaidAt) -> TransferTo:
+    return TransferTo(
+        chain=money.chain,
+        address=found.address,
+        next_address=found.change.address if found.change else None,
+        next_from=found.change.effective_at if found.change else None,
+        held_code=found.held.code if found.held else None,
+        held_reason=found.held.reason if found.held else None,
+    )
+
+
 def _per_node(row: Earned) -> NodeRewards:
     return NodeRewards(
         node_id=row.node_id,
@@ -233,7 +277,7 @@ def _line(line: Line, with_receipt: bool) -> HistoryLine:
         far=units_to_far(done.units),
         state=line.state,
         paid_at=done.paid_at,
-        batch_number=done.batch_number,
+        batch_number=done.number,
         tx_hash=line.act.tx_hash if line.act else None,
         receipt_id=hashlib.sha256(done.receipt.encode()).hexdigest(),
         receipt=done.receipt if with_receipt else None,

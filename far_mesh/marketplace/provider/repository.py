@@ -15,6 +15,7 @@ from discovery.protocol.errors import InvalidArgument
 from far_mesh.marketplace.sessions.schemas import Payment, Status
 from far_mesh.marketplace.settlement.owed import BATCH
 from far_mesh.marketplace.settlement.schemas import Kind, RowStatus
+from far_mesh.marketplace.settlement.transfers import TRANSFER
 from far_mesh.marketplace.tables import (
     chain_outbox,
     inference_sessions,
@@ -71,6 +72,7 @@ class Contribution:
     model_id: str
     payment: Payment
     batch_number: int | None
+    transfer_number: int | None
     node_id: str
     first_block: int
     end_block: int
@@ -92,7 +94,12 @@ class Contribution:
         """The names of the acts by which it may be paid."""
         if self.payment is Payment.ESCROW:
             return (f"{Kind.RELEASE}:{self.request_id}",)
-        return () if self.batch_number is None else keys_of_batch(self.batch_number)
+        return () if self.number is None else keys_of_batch(self.number)
+
+    @property
+    def number(self) -> int | None:
+        """Of the batch or the transfer by which it is paid."""
+        return self.batch_number if self.transfer_number is None else self.transfer_number
 
 
 @dataclass(frozen=True)
@@ -149,8 +156,9 @@ class Leaf:
 
 
 def keys_of_batch(number: int) -> tuple[str, ...]:
-    """The names of the acts that pay a batch: at once, or by a root."""
-    return tuple(f"{kind}:{BATCH}{number}" for kind in (Kind.SETTLE, Kind.COMMIT))
+    """The names of the acts that pay a batch: at once, by a root, or by transfer."""
+    by_escrow = (f"{kind}:{BATCH}{number}" for kind in (Kind.SETTLE, Kind.COMMIT))
+    return (*by_escrow, f"{Kind.TRANSFER}:{TRANSFER}{number}")
 
 
 _CONTRIBUTION = (
@@ -160,6 +168,7 @@ _CONTRIBUTION = (
         inference_sessions.c.model_id,
         inference_sessions.c.payment,
         inference_sessions.c.batch_number,
+        _done.transfer_number,
         _done.node_id,
         _done.first_block,
         _done.end_block,
@@ -284,6 +293,21 @@ async def payouts_of_batch(connection: AsyncConnection, number: int) -> dict[str
         .join(node_contributions, inference_sessions.c.id == _done.session_id)
         .where(inference_sessions.c.batch_number == number, _done.payment_units > 0)
         .group_by(inference_sessions.c.request_id, _done.wallet_address)
+    )
+    payouts: dict[str, dict[str, int]] = {}
+    for request_id, wallet, units in await connection.execute(query):
+        payouts.setdefault(request_id, {})[wallet] = units
+    return payouts
+
+
+async def payouts_of_transfer(connection: AsyncConnection, number: int) -> dict[str, dict[str, int]]:
+    """What a transfer pays to each wallet for every request, in units, in the order in which they were asked."""
+    query = (
+        select(inference_sessions.c.request_id, _done.wallet_address, _sum(_done.payment_units))
+        .join(node_contributions, inference_sessions.c.id == _done.session_id)
+        .where(_done.transfer_number == number)
+        .group_by(inference_sessions.c.request_id, inference_sessions.c.started_at, _done.wallet_address)
+        .order_by(inference_sessions.c.started_at)
     )
     payouts: dict[str, dict[str, int]] = {}
     for request_id, wallet, units in await connection.execute(query):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 
@@ -49,11 +50,32 @@ class DayRewards(BaseModel):
     earned_far: float
 
 
+class TransferTo(BaseModel):
+    """Where a provider is paid by transfer, where there is no escrow. ``address`` None: nowhere yet. ``next_address``
+    takes its place at ``next_from``. ``held_…`` say why what is due could not be paid."""
+
+    chain: str | None
+    address: str | None
+    next_address: str | None
+    next_from: datetime | None
+    held_code: str | None
+    held_reason: str | None
+
+
+class NewPayoutAddress(BaseModel):
+    """Where a provider wants to be paid."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    address: Annotated[str, Field(min_length=1, max_length=100)]
+
+
 class RewardsAnswer(BaseModel):
     """A provider's money. ``earned = waiting + in_flight + paid``, and ``paid = credit + unclaimed + withdrawn``.
 
     ``credit`` lies in the escrow and can be withdrawn, ``unclaimed`` is promised by payout roots; with ``withdrawn``
-    they are null while the chain does not answer. ``per_node`` and ``per_day`` are about the last days alone.
+    they are null while the chain does not answer. Without an escrow, what was paid was sent to the provider, and counts
+    as withdrawn; ``transfer`` says where to. ``per_node`` and ``per_day`` are about the last days alone.
     """
 
     wallet_address: str
@@ -74,8 +96,9 @@ class RewardsAnswer(BaseModel):
     per_node: list[NodeRewards]
     per_day: list[DayRewards]
     chain_id: int
-    token_address: str
-    escrow_address: str
+    token_address: str | None
+    escrow_address: str | None
+    transfer: TransferTo | None = None
 
 
 class HistoryLine(BaseModel):
@@ -170,7 +193,7 @@ class ClaimsAnswer(BaseModel):
     claims: list[Claim]
     next_cursor: str | None
     chain_id: int
-    escrow_address: str
+    escrow_address: str | None
 
 
 class ProviderStats(BaseModel):

@@ -25,7 +25,7 @@ from far_mesh.marketplace.provider import repository
 from far_mesh.marketplace.provider.repository import Act, Batch, Contribution, Earned, Leaf, Place
 from far_mesh.marketplace.provider.schemas import ClaimState, LineState
 from far_mesh.marketplace.settlement.merkle import Tree, detail_leaves, payout_leaf, payout_tree
-from far_mesh.marketplace.settlement.schemas import RowStatus
+from far_mesh.marketplace.settlement.schemas import Kind, RowStatus
 
 TREES_KEPT = 8
 RECENT_ROOTS = 100
@@ -153,9 +153,10 @@ class _Kept(Generic[KeyT, ValueT]):
 
 
 class ProviderService:
-    """Answers one wallet at a time, about that wallet."""
+    """Answers one wallet at a time, about that wallet. ``chain`` is None where there is no escrow: there what was paid
+    lies in the provider's own wallet."""
 
-    def __init__(self, database: Database, chain: Chain, meshes: Mapping[str, MeshLike]) -> None:
+    def __init__(self, database: Database, chain: Chain | None, meshes: Mapping[str, MeshLike]) -> None:
         self._database = database
         self._chain = chain
         self._meshes = meshes
@@ -181,6 +182,8 @@ class ProviderService:
         )
 
     async def _on_chain(self, wallet: str, committed: Sequence[Leaf]) -> OnChain | None:
+        if self._chain is None:
+            return OnChain(0, 0)
         try:
             credit = wei_to_units(await self._chain.credit_of_wei(wallet))
             claimed = await self._chain.claimed_of(wallet)
@@ -219,7 +222,7 @@ class ProviderService:
         act = _act(acts, repository.keys_of_batch(number))
         if batch is None or wallet not in batch.payouts or (act is not None and act.status is RowStatus.FAILED):
             raise NotFound(f"there is no batch {number} with something for {wallet}")
-        details = await self._details.get((number, batch.detail_root), lambda: self._take_apart(number))
+        details = await self._details.get((number, batch.detail_root), lambda: self._take_apart(batch))
         lines, first = details.lines.get(wallet, ()), _number(cursor)
         proven = [
             ProvenLine(request_id, units, details.tree.proof(*detail_leaves(request_id, {wallet: units}, 0)))
@@ -228,10 +231,14 @@ class ProviderService:
         rest = str(first + limit) if len(lines) > first + limit else None
         return BatchPart(batch, act, batch.payouts[wallet], Page(proven, rest))
 
-    async def _take_apart(self, number: int) -> _Details:
+    async def _take_apart(self, batch: Batch) -> _Details:
         async with self._database.snapshot() as connection:
-            fees = await repository.fees_of_batch(connection, number)
-            payouts = await repository.payouts_of_batch(connection, number)
+            if batch.kind == Kind.TRANSFER.value:
+                payouts = await repository.payouts_of_transfer(connection, batch.number)
+                fees = dict.fromkeys(payouts, 0)
+            else:
+                fees = await repository.fees_of_batch(connection, batch.number)
+                payouts = await repository.payouts_of_batch(connection, batch.number)
         return await asyncio.to_thread(_details_of, fees, payouts)  # thousands of hashes
 
     async def claims(self, wallet: str, cursor: str | None, limit: int) -> tuple[int, Page[ClaimOfRoot]]:
@@ -242,16 +249,20 @@ class ProviderService:
             InvalidArgument: the cursor is none.
         """
         before = None if cursor is None else _number(cursor)
+        if self._chain is None:
+            return 0, Page([], None)
         claimed = await self._chain.claimed_of(wallet)
         async with self._database.reading() as connection:
             leaves = await repository.leaves_of_wallet(connection, wallet, before, limit + 1)
             acts = await repository.acts(connection, [key for leaf in leaves[:limit] for key in _keys(leaf)])
-        claims = [await self._claim(wallet, leaf, _act(acts, _keys(leaf)), claimed) for leaf in leaves[:limit]]
+        claims = [
+            await self._claim(self._chain, wallet, leaf, _act(acts, _keys(leaf)), claimed) for leaf in leaves[:limit]
+        ]
         return claimed, Page(claims, str(claims[-1].epoch) if len(leaves) > limit else None)
 
-    async def _claim(self, wallet: str, leaf: Leaf, act: Act | None, claimed: int) -> ClaimOfRoot:
+    async def _claim(self, chain: Chain, wallet: str, leaf: Leaf, act: Act | None, claimed: int) -> ClaimOfRoot:
         tree = await self._roots.get(leaf.number, lambda: self._plant(leaf.number))
-        said = await self._chain.payout_root_of(leaf.number)
+        said = await chain.payout_root_of(leaf.number)
         state = _state_of_claim(leaf, act, said, claimed)
         return ClaimOfRoot(
             epoch=leaf.number,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 
-from sqlalchemy import BigInteger, cast, delete, func, insert, select, update
+from sqlalchemy import BigInteger, ColumnElement, cast, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.clock import now
@@ -113,13 +113,22 @@ async def mark_paid(connection: AsyncConnection, number: int, at: datetime | Non
 
 async def confirmed_after(connection: AsyncConnection, block: int) -> list[Row]:
     """Transfers that were paid in blocks above ``block``, in nonce order."""
+    paid = (chain_outbox.c.block_number > block) & (chain_outbox.c.status == RowStatus.CONFIRMED.value)
+    return await _rows(connection, paid)
+
+
+async def ended(connection: AsyncConnection) -> list[Row]:
+    """All transfers that were paid, or never will be, in nonce order."""
+    is_final = chain_outbox.c.status.in_([RowStatus.CONFIRMED.value, RowStatus.FAILED.value])
+    return await _rows(connection, is_final)
+
+
+async def _rows(connection: AsyncConnection, where: ColumnElement[bool]) -> list[Row]:
     columns = [chain_outbox.c[field.name] for field in fields(Row)]
-    young = (chain_outbox.c.block_number > block) & (chain_outbox.c.kind == Kind.TRANSFER.value)
-    paid = young & (chain_outbox.c.status == RowStatus.CONFIRMED.value)
-    query = select(*columns).where(paid).order_by(chain_outbox.c.nonce, chain_outbox.c.id)
+    query = select(*columns).where(where, chain_outbox.c.kind == Kind.TRANSFER.value)
     return [
         Row(**{**row._asdict(), "kind": Kind(row.kind), "status": RowStatus(row.status)})
-        for row in await connection.execute(query)
+        for row in await connection.execute(query.order_by(chain_outbox.c.nonce, chain_outbox.c.id))
     ]
 
 
@@ -131,6 +140,15 @@ async def held(connection: AsyncConnection) -> dict[str, Held]:
     entry = held_payouts.c
     query = select(entry.wallet_address, entry.code, entry.reason)
     return {wallet: Held(code, reason) for wallet, code, reason in await connection.execute(query)}
+
+
+async def held_of(connection: AsyncConnection, wallet: str) -> Held | None:
+    """The same for one wallet."""
+    entry = held_payouts.c
+    row = (
+        await connection.execute(select(entry.code, entry.reason).where(entry.wallet_address == wallet))
+    ).one_or_none()
+    return None if row is None else Held(*row)
 
 
 async def note_held(connection: AsyncConnection, found: Mapping[str, Held], free: Collection[str]) -> None:
