@@ -45,8 +45,9 @@ IDLE_SECONDS = 600.0
 FINISH_SECONDS = 5.0
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
-# Below WARNING the library's logs quote messages, and prompts with them.
-logging.getLogger("mcp").setLevel(logging.WARNING)
+# Below WARNING the libraries' logs quote messages, and prompts with them.
+for _name in ("mcp", "sse_starlette"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 # At SIGTERM its streams would be cut off before their last event. We let them finish, and then end the sessions.
 AppStatus.disable_automatic_graceful_drain()  # type: ignore[no-untyped-call]
 

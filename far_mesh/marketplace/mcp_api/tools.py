@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar
 
 import structlog
@@ -57,17 +57,25 @@ class NodeStatus(BaseModel):
     models: dict[str, ModelReadiness]
 
 
-@dataclass
 class Visit:
-    """One request over HTTP, and what was begun for it. ``progress`` None: nobody wants to know."""
+    """One request over HTTP, whose it is, and what was begun for it."""
 
-    principal: Principal
-    request_id: str
-    runs: list[Run] = field(default_factory=list)
+    def __init__(self, principal: Principal, request_id: str) -> None:
+        self.principal = principal
+        self.request_id = request_id
+        self._runs: list[Run] = []
+        self._has_left = False
+
+    def begin(self, run: Run) -> None:
+        """This was begun for the visitor, who may have left meanwhile."""
+        self._runs.append(run)
+        if self._has_left:
+            run.reader_left()
 
     def leave(self) -> None:
         """Nobody listens any more: what was begun stops, and is settled for what was delivered."""
-        for run in self.runs:
+        self._has_left = True
+        for run in self._runs:
             run.reader_left()
 
 
@@ -158,7 +166,7 @@ class Tools:
         request = asked.model_copy(update={"stream": progress is not None})
         wish = replace(wish_of(request), api_key_id=limited_key(visit.principal))
         run = await self._inference.start(wallet, name, wish)
-        visit.runs.append(run)
+        visit.begin(run)
         try:
             text = await _text_of(run, progress)
             answer = await run.answer()

@@ -10,11 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc.aio
 import httpx
 import pytest
 
 from far_mesh.marketplace import logs, serve
-from far_mesh.marketplace.errors import AddressInUse, ChainMismatch, ChainUnavailable
+from far_mesh.marketplace.errors import AddressInUse, ChainMismatch, ChainUnavailable, MissingSetting
+from far_mesh.marketplace.grpc_api.far_pb2 import NodeStatusRequest
+from far_mesh.marketplace.grpc_api.far_pb2_grpc import FarMeshStub
 from far_mesh.marketplace.serve import listening
 from tests.far_mesh.marketplace.doubles import MeshDouble, meshes_of
 from tests.far_mesh.marketplace.house import LiveChain
@@ -49,6 +52,12 @@ async def test_a_chain_that_is_gone_is_one_clear_error(live_chain: LiveChain, sq
         await serve.serve(settings, meshes_of(MeshDouble()))  # type: ignore[arg-type]
 
 
+async def test_grpc_in_clear_text_for_others_is_one_clear_error(live_chain: LiveChain, sqlite_url: str) -> None:
+    settings = live_chain.settings(database_url=sqlite_url, host="0.0.0.0", port=0, grpc_port=50051)
+    with pytest.raises(MissingSetting, match="FAR_GRPC_TLS_CERT"):
+        await serve.serve(settings, meshes_of(MeshDouble()))  # type: ignore[arg-type]
+
+
 async def test_a_chain_of_another_id_is_one_clear_error(live_chain: LiveChain, sqlite_url: str) -> None:
     settings = live_chain.settings(database_url=sqlite_url, chain_id=97, port=0)
     with pytest.raises(ChainMismatch, match="97"):
@@ -56,13 +65,15 @@ async def test_a_chain_of_another_id_is_one_clear_error(live_chain: LiveChain, s
 
 
 async def test_a_real_process_serves_and_ends_politely(live_chain: LiveChain, tmp_path: Path) -> None:
-    with socket.socket() as probe:
+    with socket.socket() as probe, socket.socket() as other:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        other.bind(("127.0.0.1", 0))
+        port, grpc_port = probe.getsockname()[1], other.getsockname()[1]
     settings = live_chain.settings()
     environment = os.environ | {
         "FAR_DATA_DIR": str(tmp_path / "data"),
         "FAR_PORT": str(port),
+        "FAR_GRPC_PORT": str(grpc_port),
         "FAR_CHAIN_RPC_URL": live_chain.rpc_url,
         "FAR_TOKEN_ADDRESS": live_chain.deployment.token,
         "FAR_ESCROW_ADDRESS": live_chain.deployment.escrow,
@@ -78,6 +89,8 @@ async def test_a_real_process_serves_and_ends_politely(live_chain: LiveChain, tm
     async with httpx.AsyncClient() as client:
         answer = await client.get(f"http://127.0.0.1:{port}/ready")
     assert answer.json()["status"] == "ready"
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+        assert (await FarMeshStub(channel).NodeStatus(NodeStatusRequest(), timeout=10)).status == "ready"
     process.send_signal(signal.SIGTERM)
     _, errors = await asyncio.wait_for(process.communicate(), 20)
     assert b"Traceback" not in errors
