@@ -21,6 +21,7 @@ from far_mesh.marketplace.settlement.merkle import payout_tree
 from far_mesh.marketplace.settlement.schemas import Kind, RowStatus
 from far_mesh.marketplace.tables import (
     TO_SETTLE,
+    UNPAID,
     UtcDateTime,
     chain_outbox,
     inference_sessions,
@@ -112,6 +113,15 @@ async def to_settle(connection: AsyncConnection, limit: int = REQUESTS_AT_ONCE) 
         )
         for row in await connection.execute(query)
     ]
+
+
+async def count_left(connection: AsyncConnection) -> int:
+    """How many requests somebody earned something by, and nothing was asked to pay it."""
+    requests = select(func.count(node_contributions.c.session_id.distinct())).join(
+        inference_sessions, inference_sessions.c.id == node_contributions.c.session_id
+    )
+    query = requests.where(TO_SETTLE, UNPAID)
+    return int((await connection.execute(query)).scalar_one())
 
 
 async def locking(connection: AsyncConnection) -> dict[str, int]:

@@ -6,8 +6,9 @@ import asyncio
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 
     from far_mesh.marketplace.chain.client import Chain
     from far_mesh.marketplace.database import Database
+    from far_mesh.marketplace.sessions.schemas import Gateway
     from far_mesh.marketplace.settings import Settings
     from far_mesh.marketplace.settlement.batch_repository import Progress
     from far_mesh.marketplace.settlement.batches import Composition
+    from far_mesh.marketplace.settlement.payer import Payer
     from far_mesh.marketplace.settlement.preview import Planned, Preview
     from far_mesh.marketplace.settlement.service import Settler
 
@@ -34,7 +37,8 @@ def settle(
     timeout: Annotated[float, typer.Option(min=0, help="With --now: seconds to wait for the chain.")] = 600.0,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:
-    """Settle all requests that wait for their batch: --dry-run shows them, --now does it.
+    """Settle all requests that wait for their batch: --dry-run shows them, --now does it. Without an escrow: pay all
+    providers by transfer.
 
     The gateway that settles does it, if one is running; otherwise this command does, with the settler's key. Exit code
     1 when it was not done in time.
@@ -48,10 +52,21 @@ def settle(
     done: list[bool] = []
 
     async def main() -> None:
-        async with _opened() as (settings, database, chain):
+        from far_mesh.marketplace.settings import Settings
+        from far_mesh.marketplace.settlement import transfer_cli
+
+        settings = Settings.read()
+        if transfer_cli.pays_by_transfer(settings):
+            async with transfer_cli.opened(settings) as place:
+                if dry_run:
+                    await transfer_cli.show(console, place)
+                done.append(dry_run or await _settle(console, place.database, place.payer, patience=timeout))
+            return
+        async with _opened(settings) as (database, chain):
             if dry_run:
                 await _show(console, settings, database, chain)
-            done.append(dry_run or await _settle(console, settings, database, chain, patience=timeout))
+            make = partial(_settler, settings, database, chain)
+            done.append(dry_run or await _settle(console, database, make, patience=timeout))
 
     run(console, main)
     if not done[0]:
@@ -59,19 +74,17 @@ def settle(
 
 
 @asynccontextmanager
-async def _opened() -> AsyncIterator[tuple[Settings, Database, Chain]]:
+async def _opened(settings: Settings) -> AsyncIterator[tuple[Database, Chain]]:
     from far_mesh.marketplace.chain.client import Chain
     from far_mesh.marketplace.ledger.cli import opened_database
-    from far_mesh.marketplace.settings import Settings
 
-    settings = Settings.read()
     settings.require("chain_rpc_url", "token_address", "escrow_address")
     settings.settler_key()
     chain = Chain(settings.chain_rpc_url, settings.chain_id, settings.token_address, settings.escrow_address)
     try:
         await chain.check()
         async with opened_database(settings) as database:
-            yield settings, database, chain
+            yield database, chain
     finally:
         await chain.close()
 
@@ -169,7 +182,10 @@ def _gas(gas: int | None, refused: str | None = None) -> str:
 # ---- doing it
 
 
-async def _settle(console: Console, settings: Settings, database: Database, chain: Chain, *, patience: float) -> bool:
+Make = Callable[["Gateway"], "Settler | Payer"]
+
+
+async def _settle(console: Console, database: Database, make: Make, *, patience: float) -> bool:
     from far_mesh.marketplace.settlement import batch_repository as batches
     from far_mesh.marketplace.settlement import repository as outbox
     from far_mesh.marketplace.settlement.lead import LEASE
@@ -184,7 +200,7 @@ async def _settle(console: Console, settings: Settings, database: Database, chai
     try:
         async with asyncio.timeout(patience):
             if holder is None:
-                await _settle_here(settings, database, chain, watch)
+                await _settle_here(database, make, watch)
             await watch.until_done()
     except TimeoutError:
         await watch.look()
@@ -194,22 +210,27 @@ async def _settle(console: Console, settings: Settings, database: Database, chai
     return True
 
 
-async def _settle_here(settings: Settings, database: Database, chain: Chain, watch: _Watch) -> None:
+async def _settle_here(database: Database, make: Make, watch: _Watch) -> None:
     """Until the order is done, or a gateway has come that leads."""
     from far_mesh.marketplace.sessions.schemas import Gateway
     from far_mesh.marketplace.settlement import repository as outbox
-    from far_mesh.marketplace.settlement.opening import settler_of
-    from far_mesh.marketplace.settlement.service import Settlement
 
     gateway = Gateway(f"far-mesh settle:{socket.gethostname()}:{os.getpid()}", str(uuid.uuid4()))
-    room = Settlement(database, chain, settings.lock_timeout_seconds)
-    settler: Settler = settler_of(settings, database, chain, gateway, room)
+    settler = make(gateway)
     try:
         while not await watch.look() and await settler.settle():  # noqa: ASYNC110 - it is the chain that we wait for
             await asyncio.sleep(POLL_SECONDS / 2)
     finally:
         async with database.writing() as connection:
             await outbox.drop_leases(connection, gateway)
+
+
+def _settler(settings: Settings, database: Database, chain: Chain, gateway: Gateway) -> Settler:
+    from far_mesh.marketplace.settlement.opening import settler_of
+    from far_mesh.marketplace.settlement.service import Settlement
+
+    room = Settlement(database, chain, settings.lock_timeout_seconds)
+    return settler_of(settings, database, chain, gateway, room)
 
 
 class _Watch:
@@ -250,7 +271,7 @@ class _Watch:
         from far_mesh.marketplace.settlement.schemas import RowStatus
 
         async with self._database.reading() as connection:
-            left = len(await batches.to_settle(connection))
+            left = await batches.count_left(connection)
         ended: Sequence[Progress] = [row for row in self._told.values() if row.status is RowStatus.CONFIRMED]
         rest = f"; {left} requests cannot be settled now: far-mesh settle --dry-run says why" if left else ""
         self._console.event("settled", f"{len(ended)} transactions{rest}", transactions=len(ended), left=left)

@@ -21,17 +21,30 @@ def reconcile(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:
-    """Compare the books with the chain. Exit code 1 and a list when something disagrees; nothing is changed."""
+    """Compare the books with the chain. Exit code 1 and a list when something disagrees; nothing is changed. Without an
+    escrow every transfer and every deposit is asked about.
+    """
     import logging
+
+    from far_mesh.marketplace.settings import Settings
+    from far_mesh.marketplace.settlement import transfer_cli
 
     console = Console(json)
     quiet_libraries(logging.CRITICAL)  # what is found is listed, and need not be logged too
     results: list[Result] = []
+    disagreements: list[int] = []
 
     async def main() -> None:
+        settings = Settings.read()
+        if transfer_cli.pays_by_transfer(settings):
+            async with transfer_cli.opened(settings) as place:
+                disagreements.append(await transfer_cli.reconcile(console, place))
+            return
         results.append(await _compare(console, full=full, accept=accept))
 
     run(console, main)
+    if disagreements:
+        raise typer.Exit(EXIT_FAILED if disagreements[0] else 0)
     result = results[0]
     for finding in result.findings:
         sentence = f"{finding['kind']}: {finding['about']}: {finding['message']}\n    {finding['advice']}"
