@@ -116,6 +116,7 @@ NODE = (
     "INSERT INTO node_registry (node_id, wallet_address, model_id, registered_at, is_active, total_tokens_served, "
     "total_earned_units) VALUES ('n1', '0xAnn', 'tiny', '2026-01-01 00:00:00', true, {tokens}, {units})"
 )
+OF_DEPOSIT = "account_id = (SELECT id FROM accounts WHERE kind = 'user_deposit')"
 GOOD = (
     SESSION.format(status="completed", cost=62),
     CONTRIBUTION.format(wallet="0xAnn", units=50),
@@ -131,7 +132,7 @@ GOOD = (
             ("UPDATE entries SET amount_units = amount_units + 1 WHERE id = 2",),
             {"unbalanced_posting", "wrong_checkpoint"},
         ),
-        (("DELETE FROM entries WHERE id = 8",), {"unbalanced_posting", "wrong_checkpoint"}),
+        ((f"DELETE FROM entries WHERE posting_id = 3 AND {OF_DEPOSIT}",), {"unbalanced_posting", "wrong_checkpoint"}),
         (("UPDATE entries SET account_id = 1 WHERE id = 4",), {"wrong_checkpoint", "negative_account", "open_amount"}),
         (("UPDATE balance_checkpoints SET balance_units = 7 WHERE account_id = 2",), {"wrong_checkpoint"}),
         ((SESSION.format(status="completed", cost=63), *GOOD[1:]), {"session"}),
