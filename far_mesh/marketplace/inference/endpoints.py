@@ -353,8 +353,8 @@ def _status(row: Row | None) -> str:
 def _status_in_batch(report: RequestReport) -> str:
     if not report.session.total_cost_units:
         return "none"
-    if report.session.batch_number is None:
-        return "waiting"
+    if report.session.batch_number is None:  # where there is no escrow each provider is paid by a transfer of its own
+        return "paid" if all(one.paid_at for one in report.shares if one.paid_units) else "waiting"
     return "paid" if report.batch is not None and report.batch.status is RowStatus.CONFIRMED else "in_batch"
 
 

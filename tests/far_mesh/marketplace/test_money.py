@@ -17,8 +17,10 @@ from far_mesh.marketplace.errors import InvalidSetting, MissingSetting
 from far_mesh.marketplace.ledger.schemas import Account, Book
 from far_mesh.marketplace.ledger.verify import verify
 from far_mesh.marketplace.money import check_settings
+from far_mesh.marketplace.settlement import payer as payer_module
 from tests.far_mesh.marketplace.conftest import OpenHouse
-from tests.far_mesh.marketplace.house import DEPLOYER, House, LiveChain, Loop, User
+from tests.far_mesh.marketplace.doubles import NODES
+from tests.far_mesh.marketplace.house import DEPLOYER, SETTLER, House, LiveChain, Loop, User
 from tests.far_mesh.marketplace.payments.solana_node import FINAL_AFTER
 from tests.far_mesh.marketplace.payments.street import TILL
 from tests.far_mesh.marketplace.payments.test_solana import Square
@@ -77,6 +79,28 @@ def test_deposits_by_transfer_are_credited_when_they_are_named_and_requests_are_
     fee = house.books()[Account(Book.PLATFORM_FEE, "platform")]
     assert sum(earned) + fee == cost
     assert is_sound(house)
+
+
+def test_what_a_user_pays_arrives_at_the_providers(
+    open_house: OpenHouse, live_chain: LiveChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(payer_module, "LOOK_SECONDS", 0.02)
+    house = open_house(**BY_TRANSFER, settle_seconds=1e-3)
+    payer, chain = User(house, DEPLOYER), live_chain.connect()
+    before = {node.wallet: house.loop.do(chain.token_balance_wei(node.wallet)) for node in NODES}
+    house.loop.do(pay(live_chain, address_of(SETTLER), FAR))
+    tx_hash = house.loop.do(pay(live_chain, TILL, FAR))
+    assert payer.http.post("/api/account/deposit", json={"tx_hash": tx_hash}).status_code == 200
+    request_id = payer.generate().json()["request_id"]
+    payer.wait_for(lambda: payer.request(request_id)["settlement"]["status"] == "paid", 30)
+    books = house.books()
+    for wallet, wei in before.items():
+        units = books[Account(Book.PROVIDER_PAID, wallet)]
+        assert units > 0
+        assert house.loop.do(chain.token_balance_wei(wallet)) - wei == units * 10**9
+        assert not books[Account(Book.PROVIDER_EARNED, wallet)]
+    assert is_sound(house)
+    house.loop.do(chain.close())
 
 
 def test_what_needs_an_escrow_is_refused_where_there_is_none(open_house: OpenHouse) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,12 +10,14 @@ import httpx
 import pytest
 from eth_account import Account
 from solders.keypair import Keypair
+from typer.testing import CliRunner
 
 from far_mesh.marketplace.chain.amounts import units_to_wei
 from far_mesh.marketplace.chain.client import address_of
 from far_mesh.marketplace.chain.wallet import ChainWallet
 from far_mesh.marketplace.settlement import payer
 from far_mesh.marketplace.settlement.merkle import detail_leaves, is_proven
+from far_node.cli import app
 from tests.far_mesh.marketplace.conftest import OpenHouse
 from tests.far_mesh.marketplace.house import DEPLOYER, SETTLER, House, LiveChain, Loop, User, sign_in
 from tests.far_mesh.marketplace.payments.solana_node import FINAL_AFTER
@@ -178,3 +181,23 @@ def test_an_api_key_cannot_redirect_money(open_house: OpenHouse, square: Square)
     assert ann.http.get(ADDRESS, headers=looks).status_code == 200
     refused = ann.http.put(ADDRESS, json={"address": str(Keypair().pubkey())}, headers=looks)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
+
+
+def test_the_command_says_where_and_shows_it(
+    open_house: OpenHouse, square: Square, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = open_on_solana(open_house, square)
+    ann, mine = Provider(house), str(square.node.wallet(0).pubkey())
+    monkeypatch.setenv("FAR_WALLET_KEY", ann.key)
+    monkeypatch.setenv("FAR_GATEWAY_URL", house.url)
+    asked = ["--domain", "far.test"]
+    said = CliRunner().invoke(app, ["rewards", "address", "set", mine, *asked, "--json"])
+    assert (said.exit_code, json.loads(said.stdout)["next_address"]) == (0, mine), said.output
+    shown = CliRunner().invoke(app, ["rewards", "address", "show", *asked])
+    assert (shown.exit_code, f"on to {mine}" in shown.stdout) == (0, True), shown.output
+    ann.works("1")
+    balance = CliRunner().invoke(app, ["rewards", "balance", *asked])
+    assert (balance.exit_code, "no address is known yet" in balance.stdout) == (0, True), balance.output
+    for words in (["withdraw"], ["claim"], ["history", "--check"]):
+        refused = CliRunner().invoke(app, ["rewards", *words, *asked])
+        assert (refused.exit_code, "comes by transfer" in refused.output) == (1, True), refused.output
