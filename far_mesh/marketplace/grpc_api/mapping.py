@@ -6,6 +6,7 @@ doors accept, refuse and say the same.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from google.protobuf.json_format import ParseDict
@@ -86,7 +87,13 @@ def filled(message: MessageT, shape: BaseModel) -> MessageT:
 
 def _given(message: Message) -> dict[str, Any]:
     """The fields that somebody has set."""
-    return {field.name: list(value) if field.is_repeated else value for field, value in message.ListFields()}
+    return {field.name: _plain(value, is_repeated=field.is_repeated) for field, value in message.ListFields()}
+
+
+def _plain(value: Any, *, is_repeated: bool) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): one for key, one in value.items()}
+    return list(value) if is_repeated else value
 
 
 def _checked(shape: type[ShapeT], fields: dict[str, Any]) -> ShapeT:

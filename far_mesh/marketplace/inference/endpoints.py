@@ -20,7 +20,7 @@ from far_mesh.marketplace.http import call_request, errors, id_of_call, request_
 from far_mesh.marketplace.inference.jobs import Said
 from far_mesh.marketplace.inference.meshes import LogprobLike
 from far_mesh.marketplace.inference.payment import wanted
-from far_mesh.marketplace.inference.run import Answer, Run
+from far_mesh.marketplace.inference.run import Answer, Item, Run
 from far_mesh.marketplace.inference.schemas import (
     DoneEvent,
     GenerateAnswer,
@@ -99,13 +99,7 @@ async def generate(
         return EventStream(run, events_of(run, partial(_token, run), lambda end: [_done(end)], _needed))
     items, answer = await all_of(request, run)
     response.headers.update(bill_headers(answer))
-    said = [item for item in items if isinstance(item, Said)]
-    return GenerateAnswer(
-        text="".join(item.text for item in said),
-        logprobs=None if body.logprobs is None else [told for item in said if (told := token_logprob(item))],
-        tokens_generated=answer.completion_tokens,
-        **bill(answer),
-    )
+    return whole_answer(body, items, answer)
 
 
 @router.post("/quote", responses=errors(400, 401, 403, 404, 413, 415, 503))
@@ -167,6 +161,17 @@ def question_of(wallet: str, body: QuoteRequest) -> Question:
     assert prompt is not None
     request_id = None if body.idempotency_key is None else id_of_call(wallet, body.idempotency_key)
     return Question(body.model_id, body.tier, prompt, body.max_tokens, body.raw, request_id)
+
+
+def whole_answer(body: GenerateRequest, items: Iterable[Item], answer: Answer) -> GenerateAnswer:
+    """An answer in one piece, made of all that came of a run."""
+    said = [item for item in items if isinstance(item, Said)]
+    return GenerateAnswer(
+        text="".join(item.text for item in said),
+        logprobs=None if body.logprobs is None else [told for item in said if (told := token_logprob(item))],
+        tokens_generated=answer.completion_tokens,
+        **bill(answer),
+    )
 
 
 def quote_answer(quoted: Quoted) -> QuoteAnswer:

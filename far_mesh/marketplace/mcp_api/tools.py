@@ -23,8 +23,8 @@ from far_mesh.marketplace.errors import UnsupportedParameter
 from far_mesh.marketplace.health.schemas import ModelReadiness
 from far_mesh.marketplace.health.service import HealthService
 from far_mesh.marketplace.http import error_body, from_validation, id_of_call
-from far_mesh.marketplace.inference.endpoints import bill, model_entry, question_of, quote_answer, wish_of
-from far_mesh.marketplace.inference.run import Run
+from far_mesh.marketplace.inference.endpoints import model_entry, question_of, quote_answer, whole_answer, wish_of
+from far_mesh.marketplace.inference.run import Item, Run
 from far_mesh.marketplace.inference.schemas import GenerateAnswer, GenerateRequest, ModelList, QuoteAnswer, QuoteRequest
 from far_mesh.marketplace.inference.service import InferenceService
 from far_mesh.marketplace.logs import where_it_failed
@@ -110,7 +110,7 @@ _KINDS = {
         "token each token is told as it comes. Who cancels pays for what was delivered.",
         GenerateArguments,
         GenerateAnswer,
-        hidden=frozenset({"stream", "escrow_intent", "logprobs"}),
+        hidden=frozenset({"stream", "escrow_intent"}),
         read_only=False,
     ),
     "list_models": _Kind("The models on sale, who serves them now and what they cost.", Nothing, ModelList),
@@ -168,11 +168,10 @@ class Tools:
         run = await self._inference.start(wallet, name, wish)
         visit.begin(run)
         try:
-            text = await _text_of(run, progress)
-            answer = await run.answer()
+            items = await _all_of(run, progress)
+            return whole_answer(asked, items, await run.answer())
         finally:
             run.reader_left()
-        return GenerateAnswer(text=text, tokens_generated=answer.completion_tokens, **bill(answer))
 
     async def _list_models(self, _visit: Visit, _: Nothing, _progress: Progress | None) -> ModelList:
         return ModelList(models=[model_entry(state) for state in await self._inference.models()])
@@ -186,15 +185,15 @@ class Tools:
         return NodeStatus(status=found.status, reasons=found.reasons, models=found.models)
 
 
-async def _text_of(run: Run, progress: Progress | None) -> str:
-    texts: list[str] = []
-    async for token in run:
-        if isinstance(token, VoucherNotice):  # there is nowhere to say so: what is signed in time counts
+async def _all_of(run: Run, progress: Progress | None) -> list[Item]:
+    items: list[Item] = []
+    async for item in run:
+        if isinstance(item, VoucherNotice):  # there is nowhere to say so: what is signed in time counts
             continue
-        texts.append(token.text)
+        items.append(item)
         if progress is not None:
-            await progress(len(texts), token.text)
-    return "".join(texts)
+            await progress(len(items), item.text)
+    return items
 
 
 def _checked(kind: _Kind, arguments: Mapping[str, Any]) -> BaseModel:

@@ -110,11 +110,17 @@ def test_every_option_reaches_the_mesh(open_house: OpenHouse, dial: Dial) -> Non
     mesh = MeshDouble()
     house = open_house(mesh)
     wanted = request(temperature=0.7, top_p=0.9, seed=0, stop=["end", "fin"], raw=True, payment="escrow", max_tokens=3)
+    wanted.MergeFrom(InferRequest(top_k=5, min_p=0.1, presence_penalty=0.5, frequency_penalty=0.25, min_tokens=2))
+    wanted.MergeFrom(InferRequest(repetition_penalty=1.5, logit_bias={7: -100.0}, regex="[a-z]*"))
     FarMeshStub(dial(house)).Infer(wanted, metadata=by(house.user()))
     ((ids, options),) = mesh.asked
     assert len(ids) == len(PROMPT.split())
     assert (options.temperature, options.top_p, options.seed) == (0.7, 0.9, 0)
     assert (options.stop, options.max_tokens) == (("end", "fin"), 3)
+    assert (options.top_k, options.min_p, options.min_tokens) == (5, 0.1, 2)
+    assert (options.presence_penalty, options.frequency_penalty, options.repetition_penalty) == (0.5, 0.25, 1.5)
+    assert options.logit_bias == {7: -100.0}
+    assert options.grammar is not None
 
 
 def test_who_cancels_pays_for_what_was_delivered_and_no_more_is_made(open_house: OpenHouse, dial: Dial) -> None:
@@ -268,6 +274,9 @@ def test_an_api_key_counts_as_far_as_its_scopes_go(open_house: OpenHouse, dial: 
         ({"max_tokens": -1}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "max_tokens")),
         ({"temperature": float("nan")}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "temperature")),
         ({"stop": ["x"] * 17}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "stop.str")),
+        ({"top_k": -1}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "top_k")),
+        ({"logit_bias": {-1: 1.0}}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "logit_bias")),
+        ({"regex": "a", "lark": "b"}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "lark")),
         ({"tier": "imperial"}, grpc.StatusCode.INVALID_ARGUMENT, ("unsupported_parameter", "tier")),
         ({"payment": "shells"}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "payment")),
         ({"quote_id": "mine"}, grpc.StatusCode.INVALID_ARGUMENT, ("quote_invalid", "quote_id")),

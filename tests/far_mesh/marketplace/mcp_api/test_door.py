@@ -291,9 +291,7 @@ def test_a_session_belongs_to_the_wallet_that_opened_it(somebody: User) -> None:
 
 def test_what_a_tool_takes_is_what_the_http_door_takes() -> None:
     schemas = {tool.name: set(tool.input_schema.get("properties", {})) for tool in TOOLS}
-    assert schemas["generate"] == set(GenerateRequest.model_fields) - {"stream", "escrow_intent", "logprobs"} | {
-        "idempotency_key"
-    }
+    assert schemas["generate"] == set(GenerateRequest.model_fields) - {"stream", "escrow_intent"} | {"idempotency_key"}
     assert schemas["quote"] == set(QuoteRequest.model_fields) - {"idempotency_key"}
     assert schemas["list_models"] == schemas["node_status"] == set()
 
