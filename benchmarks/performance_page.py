@@ -27,7 +27,7 @@ took turns; the machines have two cores without a GPU, and other programs were a
 
 def page() -> str:
     """The whole page."""
-    return "\n".join([_HEAD, *(part() for part in (ring, speculation, failover, node, routes, petals))])
+    return "\n".join([_HEAD, *(part() for part in (ring, speculation, failover, node, routes, places, petals))])
 
 
 def _kept(name: str) -> tuple[dict[str, Any], Any]:
@@ -154,6 +154,42 @@ def routes() -> str:
         head = (f"{name} swarms", *next(iter(cells.values())))
         tables.append(_table(head, ((wanted, *some.values()) for wanted, some in cells.items())))
     return _section("Planning routes", facts, text, *tables)
+
+
+def places() -> str:
+    """Knowing where nodes are."""
+    facts, found = _kept("geo_routing")
+    sizes, guess = found["nodes"], found["guess_over_truth"]
+    head = ("the planner knows", *(f"{size} nodes: ms per token, gain" for size in sizes))
+    rows = [
+        (
+            name,
+            *(
+                f"{one['ms_per_token']['median']:.0f}, {one['less_than_nothing']['median']:.0%} "
+                f"({one['less_than_nothing']['quarter']:.0%} – {one['less_than_nothing']['three_quarters']:.0%})"
+                for one in (size["told"][name] for size in sizes.values())
+            ),
+        )
+        for name in next(iter(sizes.values()))["told"]
+    ]
+    users = next(iter(sizes.values()))["users"]
+    intro = (
+        f"A simulation with the real planner: {users} users for each size of swarm, users and nodes in eight cities on "
+        "three continents, round trips between the cities as IBM Cloud publishes them (September 2024), a last mile of "
+        f"1 to 10 ms for each machine, {found['blocks']} blocks. Medians of what a token takes once round, and of what "
+        "is gained over knowing nothing of places, with the middle half of the users:\n"
+    )
+    near = ", ".join(
+        f"{size['near']['share_of_users_with_a_route']:.0%} of the users of {count} nodes"
+        for count, size in sizes.items()
+    )
+    close = (
+        "How much is gained depends on how many nodes there are to choose from: a swarm has to have the whole model "
+        f"near a user. A limit of {found['near_km']:g} km left a route to {near}. Guesses from places are "
+        f"{guess['median']:g} times the truth at the median ({guess['least']:g} – {guess['most']:g}). The chart: "
+        "[geo_routing.svg](../benchmarks/results/geo_routing.svg).\n"
+    )
+    return _section("Where nodes are", facts, intro, _table(head, rows), close)
 
 
 def petals() -> str:

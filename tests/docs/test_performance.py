@@ -14,7 +14,9 @@ def test_the_page_is_what_the_results_make_of_it() -> None:
     assert performance_page.PAGE.read_text() == performance_page.page(), advice
 
 
-@pytest.mark.parametrize("name", ["mesh", "speculation", "failover", "node_throughput", "route_planning", "petals"])
+@pytest.mark.parametrize(
+    "name", ["mesh", "speculation", "failover", "node_throughput", "route_planning", "geo_routing", "petals"]
+)
 def test_every_command_of_the_figures_is_on_the_page(name: str) -> None:
     kept = json.loads((performance_page.RESULTS / f"{name}.json").read_text())
     assert kept["command"] in performance_page.PAGE.read_text()
