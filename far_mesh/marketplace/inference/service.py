@@ -353,7 +353,7 @@ class InferenceService:
         room = context_length - prompt_tokens
         if room < 1:
             raise ContextLengthExceeded(
-                f"the prompt has {prompt_tokens} tokens; the context of {model_id} holds {context_length}, "
+                f"the prompt has {prompt_tokens} tokens; the maximum context length of {model_id} is {context_length}, "
                 "answer included",
                 param="prompt",
             )
@@ -364,8 +364,8 @@ class InferenceService:
             )
         if max_tokens > room:
             raise ContextLengthExceeded(
-                f"the prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}; the context of {model_id} "
-                f"holds {context_length}",
+                f"the prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}; the maximum context "
+                f"length of {model_id} is {context_length}",
                 param="max_tokens",
             )
         return max_tokens
@@ -397,7 +397,8 @@ def _vectors(on_sale: OnSale, wish: EmbeddingWish) -> Embed:
     longest = max(map(len, texts))
     if longest > mesh.context_length:
         raise ContextLengthExceeded(
-            f"a text has {longest} tokens; the context of {wish.model_id} holds {mesh.context_length}", param="input"
+            f"a text has {longest} tokens; the maximum context length of {wish.model_id} is {mesh.context_length}",
+            param="input",
         )
     return Embed(texts, wish.pooling)
 
