@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -234,6 +235,8 @@ async def test_a_payout_is_confirmed_when_enough_blocks_are_on_top(street: Stree
     provider = street.provider(confirmations=2)
     signed = await provider.prepare([Payout(stranger(), FAR)])
     await provider.send(signed)
+    while (await provider.status(signed)).state is State.PENDING:
+        await asyncio.sleep(0.02)
     for on_top in range(2):
         status = await provider.status(signed)
         assert (status.state, status.confirmations) == (State.CONFIRMING, on_top)

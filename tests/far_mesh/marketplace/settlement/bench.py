@@ -35,7 +35,7 @@ class Bench:
 
     def __init__(self, database: Database, chain: Chain, key: str) -> None:
         self.database, self.chain, self.key, self.user = database, chain, key, address_of(key)
-        self.room = Settlement(database, chain, 5.0)
+        self.room = Settlement(database, chain, 30.0)
         self.settler = self.settler_of(GATEWAY)
 
     def settler_of(self, gateway: Gateway, rules: Rules | None = None, chain: Chain | None = None) -> Settler:

@@ -183,7 +183,7 @@ def settle(job: Round) -> None:
 
 async def _settle(job: Round) -> None:
     chain, database = Chain(job.rpc_url, CHAIN_ID, job.token, job.escrow), Database(job.database_url)
-    room, acts = Settlement(database, chain, 5.0), escrow_acts(database, chain, address_of(SETTLER))
+    room, acts = Settlement(database, chain, 30.0), escrow_acts(database, chain, address_of(SETTLER))
     life = Gateway(GATEWAY.name, str(uuid.uuid4()))
     settler = Settler(database, chain, SETTLER, life, room, acts, Rules(bump_seconds=1e-6))
     async with asyncio.timeout(20):

@@ -53,7 +53,7 @@ class Netting:
     def __init__(self, database: Database, chain: Chain) -> None:
         self.database, self.chain = database, chain
         self.domain = Domain(chain.chain_id, chain.escrow_address)
-        self.room = Settlement(database, chain, 5.0)
+        self.room = Settlement(database, chain, 30.0)
 
     def settler(self, rule: Rule = ALWAYS, rules: Rules | None = None) -> Settler:
         """A gateway that starts anew; it takes the lease over from the one before."""

@@ -18,7 +18,7 @@ from far_mesh.marketplace.settlement import repository as outbox
 from far_mesh.marketplace.settlement.owed import Owed, batch_row, owed
 from far_mesh.marketplace.settlement.requests import open_request, refund_request
 from far_mesh.marketplace.settlement.schemas import Kind, RowStatus
-from far_mesh.marketplace.tables import chain_outbox, settlement_batches
+from far_mesh.marketplace.tables import chain_outbox, inference_sessions, settlement_batches
 from tests.support.documents import wallet_of
 
 GATEWAY = Gateway("gateway", "one")
@@ -120,6 +120,13 @@ async def test_what_is_owed_is_found_by_its_index_and_not_by_reading_all_request
         if database.is_sqlite:
             rows = (await connection.execute(text(f"EXPLAIN QUERY PLAN {query}"))).all()
         else:
-            await connection.execute(text("SET LOCAL enable_seqscan = off"))  # a table of no rows is read whole else
+            await begin(database, session("one"))
+            columns = ", ".join(
+                column.name for column in inference_sessions.c if column.name not in ("id", "request_id")
+            )
+            copies = f"SELECT n, n, {columns} FROM inference_sessions, generate_series(1, 2000) AS n"
+            await connection.execute(text(f"INSERT INTO inference_sessions (id, request_id, {columns}) {copies}"))
+            await connection.execute(text("UPDATE inference_sessions SET user_wallet = id WHERE id <> 'req_one'"))
+            await connection.execute(text("ANALYZE inference_sessions"))  # or the planner knows of no rows
             rows = (await connection.execute(text(f"EXPLAIN {query}"))).all()
     assert "ix_inference_sessions_unsettled" in " ".join(str(row) for row in rows)

@@ -45,7 +45,7 @@ class Town:
         self.settings: Settings = LiveChain(url, deployment).settings(settle_threshold_units=1)
         self.chain = AuditedChain(url, self.settings.chain_id, deployment.token, deployment.escrow)
         self.domain = Domain(self.chain.chain_id, self.chain.escrow_address)
-        self.room = Settlement(database, self.chain, 5.0)
+        self.room = Settlement(database, self.chain, 30.0)
         self.settler = settler_of(self.settings, database, self.chain, GATEWAY, self.room)
         self.watcher = DepositWatcher(database, self.chain, confirmations=0, first_block=0, poll_seconds=0.01)
         self.reconciler = Reconciler(database, self.chain, first_block=0, confirmations=0, reorg_blocks=8)
