@@ -71,8 +71,8 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Rooms:
-    """What endpoints reach through ``request.app.state.rooms``. What is None is there only with an escrow, ``payouts`` only
-    without one."""
+    """What endpoints reach through ``request.app.state.rooms``. What is None is there only with an escrow, ``payouts``
+    only without one."""
 
     database: Database
     chain: Chain | None

@@ -77,9 +77,7 @@ async def _about_transfer(database: Database, provider: PaymentProvider, row: Ro
     has_paid = fate(told) in (Fate.PAID, Fate.WAIT)
     if row.status is RowStatus.CONFIRMED and not has_paid:
         message = f"the books say that {row.tx_hash} has paid it, and the chain does not"
-        advice = (
-            "past FAR_REORG_BLOCKS nothing is done by itself: pay its providers by hand, or book it back"
-        )
+        advice = "past FAR_REORG_BLOCKS nothing is done by itself: pay its providers by hand, or book it back"
         return [Finding("transfer_missing", row.request_id, message, advice)]
     if row.status is RowStatus.FAILED and has_paid:
         message = f"the chain has paid it by {row.tx_hash}, and the books say that it never will"
