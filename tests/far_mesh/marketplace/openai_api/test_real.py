@@ -169,8 +169,9 @@ def test_log_probabilities_are_the_models_own(client: openai.OpenAI) -> None:
 def test_vectors_of_texts_are_one_long_and_paid(client: openai.OpenAI) -> None:
     answer = client.embeddings.create(model=MODEL, input=["Hello", "東京", "Hello"])
     first, other, again = (one.embedding for one in answer.data)
-    assert first == pytest.approx(again)
-    assert first != pytest.approx(other)
+    # computed in one pass or in two, as it happens: the last bits of a float are not the same
+    assert first == pytest.approx(again, abs=1e-4)
+    assert first != pytest.approx(other, abs=1e-2)
     assert sum(number * number for number in first) == pytest.approx(1.0, abs=1e-4)
     assert far(answer)["cost_units"] > 0
 
