@@ -29,6 +29,9 @@ SessionId = NewType("SessionId", bytes)
 
 SESSION_ID_BYTES = 16
 
+ZERO_ADDRESS = Wallet("0x" + "00" * 20)
+"""The EVM address that nobody has the key of."""
+
 # identity multihash (0x00), 36 bytes, protobuf PublicKey{type: Ed25519, data: 32 bytes}
 _ED25519_PREFIX = bytes([0x00, 0x24, 0x08, 0x01, 0x12, 0x20])
 _PEER_ID = re.compile(r"[1-9A-HJ-NP-Za-km-z]{1,64}\Z")

@@ -9,7 +9,6 @@ from eth_account import Account
 from hexbytes import HexBytes
 
 from far_mesh.marketplace.chain.client import Chain, ChannelStatus, EscrowStatus, escrow_id_of
-from far_mesh.marketplace.chain.node import reachable
 
 MONEY = (
     "Deposited",
@@ -121,10 +120,8 @@ class AuditedChain(Chain):
     async def pots(self, at: int) -> Pots:
         """The seven pots, and the tokens that they are made of."""
         pots = {name: int(await self._at(at, name)) for name in _POTS}
-        async with reachable():
-            tokens = await self.token.functions.balanceOf(self.escrow_address).call(block_identifier=at)
+        tokens = await self._read(self.token, "balanceOf", self.escrow_address, at=at)
         return Pots(pots["poolBalance"], pots["feesAccrued"], sum(pots.values()), int(tokens))
 
     async def _at(self, block: int, name: str, *arguments: Any) -> Any:
-        async with reachable():
-            return await self.escrow.functions[name](*arguments).call(block_identifier=block)
+        return await self._read(self.escrow, name, *arguments, at=block)

@@ -284,9 +284,10 @@ class Chain(Node):
         paid = dict(zip(said["providers"], said["amounts"], strict=True))
         return Release(paid, said["fee"], units_to_wei(held_units) - charges.get(user, 0))
 
-    async def _read(self, contract: AsyncContract, name: str, *arguments: Any) -> Any:
+    async def _read(self, contract: AsyncContract, name: str, *arguments: Any, at: int | None = None) -> Any:
+        """What a view of a contract says, after block ``at`` or now."""
         async with reachable():
-            return await contract.functions[name](*arguments).call()
+            return await contract.functions[name](*arguments).call(block_identifier="latest" if at is None else at)
 
     # ---- preparing what the settler sends
 

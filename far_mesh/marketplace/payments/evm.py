@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from eth_utils.crypto import keccak
 
 from discovery.protocol.errors import InvalidArgument, InvalidWallet
-from discovery.protocol.ids import check_wallet
+from discovery.protocol.ids import ZERO_ADDRESS, check_wallet
 from far_mesh.marketplace.auth.siwe import signer_of
 from far_mesh.marketplace.chain.client import settle_batch_data
 from far_mesh.marketplace.chain.node import (
@@ -54,7 +54,6 @@ from far_mesh.marketplace.settings import Settings
 TRANSFER = "0x" + keccak(text="Transfer(address,address,uint256)").hex()
 DEPOSITED = "0x" + keccak(text="Deposited(address,address,uint256)").hex()
 NATIVE_DECIMALS = 18
-ZERO_ADDRESS = "0x" + "00" * 20
 POLL_SECONDS = 2.0
 _TX_HASH = re.compile(r"0x[0-9a-fA-F]{64}\Z")
 

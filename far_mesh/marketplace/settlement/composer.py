@@ -17,6 +17,7 @@ from typing import TypeVar
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from discovery.protocol.ids import ZERO_ADDRESS
 from far_mesh.marketplace.chain.client import Chain, Claim
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import Database
@@ -28,7 +29,7 @@ from far_mesh.marketplace.sessions.schemas import Payment
 from far_mesh.marketplace.settlement import batch_repository as batches
 from far_mesh.marketplace.settlement import repository as outbox
 from far_mesh.marketplace.settlement.batches import Batch, Composition, Means, Rule, compose, gathered, is_due
-from far_mesh.marketplace.settlement.merkle import ZERO_ADDRESS, payout_tree
+from far_mesh.marketplace.settlement.merkle import payout_tree
 from far_mesh.marketplace.settlement.owed import BATCH
 from far_mesh.marketplace.settlement.schemas import Fence, Kind
 

@@ -3,19 +3,24 @@ each transaction."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.database import Database
+from far_mesh.marketplace.errors import LeaseLost
 from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settlement import repository
 from far_mesh.marketplace.settlement.schemas import Fence
 
 LEASE = "settler"
 LEASE_LIFETIME = timedelta(seconds=15)
+
+log = structlog.get_logger(__name__)
 
 
 class Lead:
@@ -25,6 +30,7 @@ class Lead:
         self._database = database
         self._gateway = gateway
         self._fence: Fence | None = None
+        self._one_at_a_time = asyncio.Lock()  # two rounds at once would give one nonce to two transactions
 
     @property
     def fence(self) -> Fence:
@@ -52,9 +58,20 @@ class Lead:
             async with self.writing() as connection:
                 await repository.take_lease(connection, LEASE, self._gateway, LEASE_LIFETIME)
 
-    def lose(self) -> None:
-        """Somebody else leads: begin again as a newcomer."""
-        self._fence = None
+    async def round(self, work: Callable[[bool], Awaitable[None]]) -> bool:
+        """Do ``work`` as the one who leads; it is told whether this gateway leads anew. Whether it was done: not where
+        somebody else leads, or began to in the middle because this process slept for too long."""
+        async with self._one_at_a_time:
+            leads, is_new = await self.take()
+            if not leads:
+                return False
+            try:
+                await work(is_new)
+            except LeaseLost:
+                log.warning("lease_lost", lease=LEASE)
+                self._fence = None  # begin again as a newcomer
+                return False
+            return True
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:

@@ -15,12 +15,12 @@ from typing import Any
 from eth_abi.abi import encode
 from eth_utils.crypto import keccak
 
+from discovery.protocol.ids import ZERO_ADDRESS
 from far_mesh.marketplace.chain.amounts import units_to_wei
 from far_mesh.marketplace.chain.client import request_key
 
 PAYOUT = ("address", "uint256")
 DETAIL = ("bytes32", "address", "uint256")
-ZERO_ADDRESS = "0x" + "00" * 20
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ of its attempts has paid or ever will, what it paid for is free for another one.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from far_mesh.marketplace.errors import (
     Conflict,
     DatabaseUnavailable,
     InsufficientFunds,
-    LeaseLost,
     TransactionReverted,
 )
 from far_mesh.marketplace.ledger import service as ledger
@@ -45,7 +43,7 @@ from far_mesh.marketplace.settlement import batch_repository as batches
 from far_mesh.marketplace.settlement import repository as outbox
 from far_mesh.marketplace.settlement import transfer_repository as transfers
 from far_mesh.marketplace.settlement.bell import Bell, either
-from far_mesh.marketplace.settlement.lead import LEASE, Lead
+from far_mesh.marketplace.settlement.lead import Lead
 from far_mesh.marketplace.settlement.schemas import Attempt, Kind, Row
 from far_mesh.marketplace.settlement.transfer_repository import WORKS_AT_ONCE, Held
 from far_mesh.marketplace.settlement.transfers import TRANSFER, Fate, Rule, Share, Waiting, fate, is_due, share_of
@@ -96,7 +94,6 @@ class Payer:
         self._passed_over: dict[str, tuple[float, Held]] = {}
         self._rests_until = 0.0
         self._watches_at = 0.0
-        self._one_at_a_time = asyncio.Lock()
 
     async def run(self) -> None:
         """Pay until cancelled. A chain or a database that does not answer is asked again."""
@@ -110,22 +107,12 @@ class Payer:
 
     async def settle(self) -> bool:
         """One round. Whether this process may do it at all; it may not any more when it slept for too long."""
-        async with self._one_at_a_time:
-            leads, is_new = await self._lead.take()
-            if not leads:
-                return False
-            if is_new:
-                self._offered.clear()  # a newcomer offers at once what its predecessor wrote down
-            try:
-                await self._round()
-            except LeaseLost:
-                log.warning("lease_lost", lease=LEASE)
-                self._lead.lose()
-                return False
-            return True
+        return await self._lead.round(self._round)
 
-    async def _round(self) -> None:
+    async def _round(self, is_new: bool) -> None:
         """What the chain gave up, what became of what was sent, what is due."""
+        if is_new:
+            self._offered.clear()  # a newcomer offers at once what its predecessor wrote down
         await self._watch()
         await self._follow_up()
         if await self._compose():
@@ -421,10 +408,7 @@ def _as_signed(attempt: Attempt) -> SignedPayouts:
 
 
 def _newest(row: Row) -> SignedPayouts:
-    assert row.tx_hash is not None
-    assert row.raw_tx is not None
-    assert row.nonce is not None
-    return SignedPayouts(row.tx_hash, row.raw_tx, row.nonce)
+    return SignedPayouts(row.signed.tx_hash, row.signed.raw, row.signed.nonce)
 
 
 def _call(signed: SignedPayouts) -> SignedCall:

@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from far_mesh.marketplace.chain.client import SignedCall
+
 
 class Kind(StrEnum):
     """What a row asks of the chain. The first three are about the escrow of one request, the next three about batches;
@@ -60,6 +62,14 @@ class Row:
     def is_final(self) -> bool:
         """Whether it has ended, as far as anybody can tell now."""
         return self.status in (RowStatus.CONFIRMED, RowStatus.FAILED)
+
+    @property
+    def signed(self) -> SignedCall:
+        """The newest attempt, or the one that was mined: only of a row that was signed."""
+        assert self.raw_tx is not None
+        assert self.tx_hash is not None
+        assert self.nonce is not None
+        return SignedCall(self.raw_tx, self.tx_hash, self.nonce)
 
 
 @dataclass(frozen=True)

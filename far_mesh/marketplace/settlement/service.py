@@ -16,7 +16,8 @@ from datetime import timedelta
 
 import structlog
 
-from far_mesh.marketplace.chain.client import Chain, Escrow, SignedCall, address_of
+from discovery.protocol.ids import ZERO_ADDRESS
+from far_mesh.marketplace.chain.client import Chain, Escrow, address_of
 from far_mesh.marketplace.chain.node import BlockId, Mined, call_of, max_fee_of
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import Database
@@ -25,7 +26,6 @@ from far_mesh.marketplace.errors import (
     ChainUnavailable,
     DatabaseUnavailable,
     InsufficientBalance,
-    LeaseLost,
     PaymentRequired,
     SettlementDelayed,
     TransactionReverted,
@@ -38,11 +38,10 @@ from far_mesh.marketplace.settlement import repository
 from far_mesh.marketplace.settlement.acts import Act, Composer, Needless, Ready
 from far_mesh.marketplace.settlement.bell import Bell, either
 from far_mesh.marketplace.settlement.blocks import BlockWatch
-from far_mesh.marketplace.settlement.lead import LEASE, LEASE_LIFETIME, Lead
+from far_mesh.marketplace.settlement.lead import LEASE_LIFETIME, Lead
 from far_mesh.marketplace.settlement.recovery import recover
 from far_mesh.marketplace.settlement.schemas import Attempt, Kind, Row, RowStatus
 
-ZERO_ADDRESS = "0x" + "00" * 20
 LOOK_SECONDS = 0.25
 TEND_SECONDS = 3.0
 REBROADCAST_EVERY = 20
@@ -153,7 +152,6 @@ class Settler:
         self._blocks = BlockWatch(chain)
         self._rounds = 0
         self._raised_under: int | None = None
-        self._one_at_a_time = asyncio.Lock()  # two rounds at once would give one nonce to two rows
 
     def __repr__(self) -> str:
         return f"Settler({self._address})"
@@ -171,29 +169,19 @@ class Settler:
 
     async def settle(self) -> bool:
         """One round. Whether this process may do it at all; it may not any more when it slept for too long."""
-        async with self._one_at_a_time:
-            leads, is_new = await self._lead.take()
-            if not leads:
-                return False
-            if is_new:
-                self._rounds = 0  # a newcomer offers at once what its predecessor wrote down
-            try:
-                await self._round()
-            except LeaseLost:
-                log.warning("lease_lost", lease=LEASE)
-                self._lead.lose()
-                return False
-            self._rounds += 1
-            return True
+        return await self._lead.round(self._round)
 
-    async def _round(self) -> None:
+    async def _round(self, is_new: bool) -> None:
         """What the chain gave up, what became of what was sent, what is due, what is to be sent."""
+        if is_new:
+            self._rounds = 0  # a newcomer offers at once what its predecessor wrote down
         await self._watch()
         await self._follow_up()
         if self._composer is not None:
             await self._composer.compose(self._lead.fence)
         if await self._send_new():
             await self._follow_up()
+        self._rounds += 1
 
     async def drain(self) -> None:
         """Settle until nothing is waiting that this process could settle."""
@@ -242,9 +230,9 @@ class Settler:
         used = await self._chain.transaction_count(self._address)
         for row in rows:
             await self._lead.keep()
-            if _nonce(row) < used:
+            if row.signed.nonce < used:
                 await self._decide(row, newest, used)
-        waiting = [row for row in rows if _nonce(row) >= used]
+        waiting = [row for row in rows if row.signed.nonce >= used]
         if waiting:
             await self._push(waiting, newest, used)
 
@@ -260,7 +248,7 @@ class Settler:
             return
         elif mined is not None:
             await self._confirm_or_fail(row, "reverted", "the transaction was reverted")
-        elif _nonce(row) < await self._chain.transaction_count(self._address, max(deep, 0)):
+        elif row.signed.nonce < await self._chain.transaction_count(self._address, max(deep, 0)):
             await self._confirm_or_sign_anew(row)
 
     async def _fate(self, row: Row) -> tuple[Attempt | None, Mined | None]:
@@ -302,7 +290,7 @@ class Settler:
             first = await self._raise(first, newest, used)
         if self._rounds % REBROADCAST_EVERY == 0:
             for row in (first, *others):
-                if not await self._chain.is_waiting(_signed(row).tx_hash):
+                if not await self._chain.is_waiting(row.signed.tx_hash):
                     await self._offer(row)
 
     def _is_stuck(self, row: Row, newest: int) -> bool:
@@ -314,7 +302,7 @@ class Settler:
         """Sign again, dearer. Where a nonce before it is missing, because something else that used it has vanished from
         the chain, with that nonce instead. The row as it is then."""
         self._raised_under = newest
-        before, most = _signed(row), self._rules.max_fee_wei
+        before, most = row.signed, self._rules.max_fee_wei
         if before.nonce > used:
             call, _fees = call_of(before.raw)
             signed = await self._chain.sign(call, used, self._key, most)
@@ -344,7 +332,7 @@ class Settler:
             LeaseLost: somebody else does that now.
         """
         await self._lead.keep()
-        objection = await self._chain.send_raw(_signed(row).raw)
+        objection = await self._chain.send_raw(row.signed.raw)
         if objection:
             log.warning("transaction_not_taken", kind=row.kind, request_id=row.request_id, objection=objection)
             async with self._lead.writing() as connection:
@@ -454,17 +442,6 @@ class Settler:
     async def _attempts(self, row: Row) -> list[Attempt]:
         async with self._database.reading() as connection:
             return await repository.attempts(connection, row)
-
-
-def _nonce(row: Row) -> int:
-    return _signed(row).nonce
-
-
-def _signed(row: Row) -> SignedCall:
-    assert row.raw_tx is not None
-    assert row.tx_hash is not None
-    assert row.nonce is not None
-    return SignedCall(row.raw_tx, row.tx_hash, row.nonce)
 
 
 class Caretaker:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from discovery.protocol.ids import ZERO_ADDRESS
 from far_mesh.marketplace.ledger.schemas import PLATFORM
 from far_mesh.marketplace.ledger.split import fee_on
 from far_mesh.marketplace.sessions.schemas import Payment
@@ -27,7 +28,7 @@ from far_mesh.marketplace.settlement.batches import (
     gathered,
     is_due,
 )
-from far_mesh.marketplace.settlement.merkle import ZERO_ADDRESS, Tree, detail_leaves
+from far_mesh.marketplace.settlement.merkle import Tree, detail_leaves
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 FEE_BPS = 2_000

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from discovery.protocol.ids import ZERO_ADDRESS
 from far_mesh.marketplace.chain.client import address_of
 from far_mesh.marketplace.chain.wallet import ChainWallet
 from far_mesh.marketplace.errors import TransactionReverted
 from far_mesh.marketplace.settlement.merkle import (
     PAYOUT,
-    ZERO_ADDRESS,
     Tree,
     detail_leaves,
     is_proven,
