@@ -30,7 +30,7 @@ from far_mesh.marketplace.errors import (
     UnsupportedMediaType,
     UnsupportedParameter,
 )
-from far_mesh.marketplace.logs import where_it_failed
+from far_mesh.marketplace.logs import broke
 
 X402_VERSION = 2
 _TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
@@ -163,8 +163,7 @@ class _Exchange:
         except FarError as error:
             await self._fail(error)
         except Exception as error:  # the one edge: whatever it was, nobody outside learns details
-            log.error("request_broke", **where_it_failed(error))
-            await self._fail(FarError("something went wrong on our side"))
+            await self._fail(broke("request_broke", error))
         finally:
             log.info(
                 "request",

@@ -15,6 +15,8 @@ from typing import Any, TextIO
 
 import structlog
 
+from discovery.protocol.errors import FarError
+
 CREDENTIAL = re.compile(r"sk-far-[0-9A-Za-z]{20,}|eyJ[\w-]{10,}\.[\w-]+\.[\w-]*|0x[0-9a-fA-F]{130,}")
 """API keys, bearer tokens and signatures of wallets, or the most of one."""
 
@@ -58,6 +60,12 @@ def where_it_failed(error: BaseException) -> dict[str, Any]:
         "places": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
     }
     return found if cause is None else {**found, "cause": where_it_failed(cause)}
+
+
+def broke(event: str, error: Exception, **facts: Any) -> FarError:
+    """Log a bug at the edge of a door, and give what a stranger may know of it: nothing."""
+    structlog.get_logger(__name__).error(event, **facts, **where_it_failed(error))
+    return FarError("something went wrong on our side")
 
 
 def _without_exception_text(

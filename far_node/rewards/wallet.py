@@ -11,6 +11,7 @@ from typing import Any
 
 from eth_account import Account
 from eth_account.messages import encode_defunct
+from eth_utils.exceptions import ValidationError
 
 from discovery.protocol.ids import Wallet, check_wallet
 from far_node.rewards.errors import WalletKeyUnusable
@@ -30,7 +31,7 @@ class WalletKey:
         """Raises :class:`WalletKeyUnusable` for what is no private key of secp256k1."""
         try:
             self._account = Account.from_key(private_key)
-        except Exception:  # whatever is said about it may hold the key
+        except (TypeError, ValueError, ValidationError):  # what they say may hold the key
             raise WalletKeyUnusable("the wallet key is not a private key of an EVM wallet") from None
         self.wallet: Wallet = check_wallet(str(self._account.address))
 

@@ -35,7 +35,7 @@ from far_mesh.marketplace.http import id_of_call, new_request_id
 from far_mesh.marketplace.inference.endpoints import model_entry, question_of, quote_answer, voucher_event, wish_of
 from far_mesh.marketplace.inference.run import Run
 from far_mesh.marketplace.inference.service import InferenceService
-from far_mesh.marketplace.logs import where_it_failed
+from far_mesh.marketplace.logs import broke
 
 SERVICE = far_pb2.DESCRIPTOR.services_by_name["FarMesh"].full_name
 REQUEST_ID = "x-request-id"
@@ -180,11 +180,9 @@ async def _exchange(method: str, context: Context) -> AsyncIterator[Call]:
         except AbortError:
             raise
         except Exception as error:  # the edge: whatever it was, nobody outside learns details
-            if not isinstance(error, FarError):
-                log.error("request_broke", **where_it_failed(error))
-                error = FarError("something went wrong on our side")
-            status = code_of(error)
-            await context.abort(status, error.message, (*trailers_of(error), (REQUEST_ID, call.request_id)))
+            refusal = error if isinstance(error, FarError) else broke("request_broke", error)
+            status = code_of(refusal)
+            await context.abort(status, refusal.message, (*trailers_of(refusal), (REQUEST_ID, call.request_id)))
         finally:
             milliseconds = round((time.monotonic() - started) * 1000)
             log.info("call", method=method, status=status.name, ms=milliseconds)

@@ -27,7 +27,7 @@ from far_mesh.marketplace.inference.endpoints import model_entry, question_of, q
 from far_mesh.marketplace.inference.run import Item, Run
 from far_mesh.marketplace.inference.schemas import GenerateAnswer, GenerateRequest, ModelList, QuoteAnswer, QuoteRequest
 from far_mesh.marketplace.inference.service import InferenceService
-from far_mesh.marketplace.logs import where_it_failed
+from far_mesh.marketplace.logs import broke
 
 log = structlog.get_logger(__name__)
 
@@ -153,8 +153,7 @@ class Tools:
             log.info("tool_refused", tool=name, code=error.code, status=error.status)
             return _failed(error)
         except Exception as error:  # the edge: whatever it was, nobody outside learns details
-            log.error("tool_broke", tool=name, **where_it_failed(error))
-            return _failed(FarError("something went wrong on our side"))
+            return _failed(broke("tool_broke", error, tool=name))
         content = found.model_dump(mode="json")
         text = found.text if isinstance(found, GenerateAnswer) else json.dumps(content, ensure_ascii=False)
         return CallToolResult(content=[TextContent(text=text)], structured_content=content)
