@@ -5,7 +5,7 @@ FarError
 ├─ LeaseLost                                                                              between processes
 ├─ Unauthorized ─ NonceUnknown · NonceUsed · NonceExpired · SignInMismatch · BadSignature                   401
 ├─ PaymentRequired ─ InsufficientBalance · AllowanceTooLow                                                  402
-├─ Forbidden · KeyUnknown · TooManyKeys · KeyLimitReached                                           403 404 409 429
+├─ Forbidden ─ TierForbidden · KeyUnknown · TooManyKeys · KeyLimitReached                           403 404 409 429
 ├─ ModelUnknown · RequestUnknown · NotFound · MethodNotAllowed                                              404 405
 ├─ Conflict ─ InsufficientFunds · QuoteInvalid · BodyTooLarge · UnsupportedParameter · RateLimited          4xx
 └─ ChainUnavailable ─ SettlementDelayed · TransactionReverted · NotEnoughNodes · ShuttingDown · GenerationFailed ·
@@ -105,6 +105,12 @@ class Forbidden(FarError):
 
     code = "forbidden"
     status = 403
+
+
+class TierForbidden(Forbidden):
+    """The account is in a lower tier than the request asks for."""
+
+    code = "tier_forbidden"
 
 
 class KeyUnknown(FarError):

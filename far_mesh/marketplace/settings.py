@@ -16,6 +16,7 @@ from discovery.protocol.errors import InvalidArgument, InvalidWallet
 from discovery.protocol.ids import check_wallet
 from far_mesh.marketplace.errors import InvalidSetting, MissingSetting
 from far_mesh.marketplace.ledger.split import BPS, MAX_FEE_BPS
+from far_mesh.marketplace.tiers.schemas import TierTable
 
 PREFIX = "FAR_"
 EVM = "evm"
@@ -138,6 +139,7 @@ class Settings(BaseSettings):
     initial_peers: tuple[str, ...] = ()
     dht_prefix: Annotated[str, Field(min_length=1, max_length=64)] = DEFAULT_PREFIX
     models: tuple[ModelOffer, ...] = ()
+    tiers: TierTable = TierTable()
     fee_bps: Annotated[int, Field(ge=0, le=MAX_FEE_BPS)] = 2000
     cached_discount_bps: Annotated[int, Field(ge=0, le=BPS)] = 5000
     requests_per_node: Annotated[int, Field(ge=0)] = 16
@@ -183,7 +185,9 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             name = PREFIX + str(first["loc"][0] if first["loc"] else "").upper()
-            raise InvalidSetting(f"the setting {name} is not usable: {first['msg']}", setting=name) from None
+            place = ".".join(str(part) for part in first["loc"][1:])  # within a table, such as that of the tiers
+            said = f"{place}: {first['msg']}" if place else first["msg"]
+            raise InvalidSetting(f"the setting {name} is not usable: {said}", setting=name) from None
         except SettingsError as error:  # a list or an object that is no JSON; it names the field and shows no value
             name = PREFIX + str(error).partition('field "')[2].partition('"')[0].upper()
             raise InvalidSetting(f"the setting {name} is not usable: it must be JSON", setting=name) from None

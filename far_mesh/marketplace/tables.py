@@ -179,6 +179,25 @@ api_key_days = Table(
     CheckConstraint("units >= 0", name="not_negative"),
 )
 
+# Who is served otherwise than everybody: in which tier, and for how long.
+account_tiers = Table(
+    "account_tiers",
+    metadata,
+    Column("wallet_address", String(42), primary_key=True),
+    Column("tier", String(20), nullable=False),
+    Column("until", UtcDateTime),
+    Column("changed_at", UtcDateTime, nullable=False),
+)
+
+# The nodes that were named for an account: peer ids, or wallets, all of whose nodes are meant.
+account_pools = Table(
+    "account_pools",
+    metadata,
+    Column("wallet_address", String(42), primary_key=True),
+    Column("member", String(128), primary_key=True),
+    Column("added_at", UtcDateTime, nullable=False),
+)
+
 # ---- what was asked and who did it
 
 inference_sessions = Table(
