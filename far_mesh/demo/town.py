@@ -82,6 +82,7 @@ async def start_gateway(
     """The marketplace on 127.0.0.1; its URL."""
     offer = {"model": config.model, "prompt_price_units": PRICE_UNITS, "completion_price_units": PRICE_UNITS}
     env = {
+        "FAR_CONFIG": "",  # that of another gateway
         "FAR_DATA_DIR": str(store.gateway),
         "FAR_HOST": "127.0.0.1",
         "FAR_PORT": str(config.port),

@@ -1,4 +1,4 @@
-"""All settings of the marketplace as one frozen value, read once at the door from ``FAR_…`` variables."""
+"""All settings of the marketplace as one frozen value, read once at the door: flags, ``FAR_…`` variables, a file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from discovery.dht.keys import DEFAULT_PREFIX
 from discovery.geo import Point, parse_point
 from discovery.protocol.errors import InvalidArgument, InvalidWallet
 from discovery.protocol.ids import check_wallet
+from far_mesh.marketplace.configuration.sources import gather, problems_of
 from far_mesh.marketplace.errors import InvalidSetting, MissingSetting
 from far_mesh.marketplace.ledger.split import BPS, MAX_FEE_BPS
 from far_mesh.marketplace.tiers.schemas import TierTable
@@ -79,7 +80,8 @@ def _long_enough(secret: SecretStr, variable: str) -> str:
 
 
 class Settings(BaseSettings):
-    """Environment variables are the field names in upper case behind ``FAR_``. Secrets have no default."""
+    """Environment variables are the field names in upper case behind ``FAR_``, keys of the file are the field names.
+    Secrets have no default."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -174,23 +176,33 @@ class Settings(BaseSettings):
             raise ValueError("one of the wallets is not an EVM address with the right checksum") from None
 
     @classmethod
-    def read(cls, **overrides: Any) -> Settings:
-        """The settings of this process: ``overrides`` before environment before defaults.
+    def read(cls, config: Path | None = None, **overrides: Any) -> Settings:
+        """The settings of this process: ``overrides`` before environment before the file before defaults. The file is
+        ``config``, or what :func:`.configuration.files.find` finds.
 
         Raises:
             InvalidSetting: a value means nothing; names the variable, never shows the value.
         """
-        try:
-            return cls(**overrides)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            name = PREFIX + str(first["loc"][0] if first["loc"] else "").upper()
-            place = ".".join(str(part) for part in first["loc"][1:])  # within a table, such as that of the tiers
-            said = f"{place}: {first['msg']}" if place else first["msg"]
-            raise InvalidSetting(f"the setting {name} is not usable: {said}", setting=name) from None
-        except SettingsError as error:  # a list or an object that is no JSON; it names the field and shows no value
-            name = PREFIX + str(error).partition('field "')[2].partition('"')[0].upper()
-            raise InvalidSetting(f"the setting {name} is not usable: it must be JSON", setting=name) from None
+        said = gather(cls, overrides, config)
+        problems = said.problems
+        if not problems:
+            try:
+                return cls(**said.values)
+            except ValidationError as error:
+                problems = list(problems_of(error, cls, said))
+        raise InvalidSetting(problems[0].message, setting=problems[0].setting)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What :meth:`read` has put together, and nothing else."""
+        return (init_settings,)
 
     @property
     def has_escrow(self) -> bool:

@@ -73,7 +73,7 @@ async def test_initial_peers_are_missed() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_page_speaks_of_a_variable_that_nobody_reads(page: Path) -> None:
     text = page.read_text()
-    others = {"FAR_ANVIL", "FAR_CACHE_DIR", "FAR_MODELS_DIR", "FAR_MODELS_MAX_SIZE", "FAR_REGISTRY_TOKEN"}
+    others = {"FAR_ANVIL", "FAR_CACHE_DIR", "FAR_CONFIG", "FAR_MODELS_DIR", "FAR_MODELS_MAX_SIZE", "FAR_REGISTRY_TOKEN"}
     others |= {"FAR_API_KEY", "FAR_GATEWAY_URL", "FAR_KEYSTORE", "FAR_KEYSTORE_PASSWORD_FILE", "FAR_WALLET_KEY"}
     known = {PREFIX + name.upper() for name in Settings.model_fields} | others
     code = "".join(file.read_text() for folder in ("discovery", "far_node", "far_mesh") for file in _code(folder))
