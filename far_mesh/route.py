@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from discovery.geo import Point, distance_km
+from discovery.location import is_in
 from discovery.protocol.announcement import Announcement
 from far_mesh.chains import FASTEST, Bounds, Chain, Costs, Run, Search, Weights
 from far_mesh.config import Preference
@@ -188,7 +189,7 @@ class _Plan:
             return "trusted_only: not one of those"
         if wanted.quantization and node.quantization not in wanted.quantization:
             return f"quantization: {node.quantization}"
-        if wanted.region is not None and not _is_in(node.region, wanted.region):
+        if wanted.region is not None and not is_in(node.region, wanted.region):
             return f"region: {node.region or 'says none'}"
         if wanted.near is not None and (why := self._too_far(node, wanted.near)) is not None:
             return why
@@ -302,10 +303,6 @@ class _Plan:
 
 
 _RETRY_SECONDS = 5.0
-
-
-def _is_in(region: str | None, wanted: str) -> bool:
-    return region is not None and (region == wanted or region.startswith(f"{wanted}-"))
 
 
 def bounds_of(preference: Preference, blocks: int) -> Bounds:

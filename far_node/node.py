@@ -18,6 +18,7 @@ from discovery import __version__
 from discovery.console import settle_memory
 from discovery.dht.identity import Identity, load_identity
 from discovery.dht.peer import PeerConfig, SwarmPeer, bare_maddr
+from discovery.placement import coverage
 from discovery.protocol.announcement import LIFETIME_SECONDS, MAX_MADDRS, Announcement
 from discovery.protocol.errors import FarError, InvalidArgument
 from far_node.announcer import Announcer
@@ -31,7 +32,7 @@ from far_node.handler import NodeHandler
 from far_node.hardware import find_device, limit_memory, memory_of
 from far_node.links import LinkMeter, block_ms, load_facts
 from far_node.loading import Found, Watch, fetch, find, load
-from far_node.placement import coverage, least_covered
+from far_node.placement import least_covered
 from far_node.receipts import Signer
 from far_node.rewards.kept import ReceiptShelf
 from far_node.serving import Serving

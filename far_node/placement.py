@@ -2,20 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-from discovery.protocol.announcement import Announcement
-from discovery.protocol.ids import PeerId
-
-
-def coverage(announcements: Iterable[Announcement], block_count: int, without: PeerId) -> list[int]:
-    """For each block, how many nodes serve it and mean to stay; ``without`` is ourselves."""
-    served = [0] * block_count
-    for about in announcements:
-        if about.state == "ready" and about.peer_id != without and about.block_count == block_count:
-            for block in range(*about.blocks):
-                served[block] += 1
-    return served
+from collections.abc import Sequence
 
 
 def least_covered(candidates: Sequence[tuple[int, int]], covered: Sequence[int]) -> tuple[int, int]:

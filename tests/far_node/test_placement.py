@@ -4,29 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from discovery.protocol.announcement import Announcement
-from far_node.placement import coverage, least_covered
-from tests.support.documents import announcement, peer_of
-
-ME = peer_of("me")
-
-
-def serving(name: str, first: int, end: int, **more: object) -> Announcement:
-    return announcement(name, first_block=first, end_block=end, **more)
-
-
-def test_each_block_counts_the_nodes_that_serve_it() -> None:
-    swarm = [serving("a", 0, 4), serving("b", 3, 8), serving("c", 3, 5)]
-    assert coverage(swarm, 8, ME) == [1, 1, 1, 3, 2, 1, 1, 1]
-
-
-def test_who_leaves_does_not_count_and_neither_do_we() -> None:
-    swarm = [serving("a", 0, 4, state="leaving"), serving("me", 0, 8), serving("b", 6, 8)]
-    assert coverage(swarm, 8, ME) == [0, 0, 0, 0, 0, 0, 1, 1]
-
-
-def test_an_announcement_of_a_model_with_another_number_of_blocks_is_no_cover() -> None:
-    assert coverage([serving("a", 8, 16, block_count=16)], 8, ME) == [0] * 8
+from far_node.placement import least_covered
 
 
 @pytest.mark.parametrize(
