@@ -107,7 +107,8 @@ def advise(
     """
     there = [about for about in announcements if about.state == "ready" and about.block_count == block_count]
     covered = coverage(there, block_count)
-    now, moves = tuple(covered), []
+    now = tuple(covered)
+    moves: list[Move] = []
     by_span: dict[Span, list[Announcement]] = {}
     for about in sorted(there, key=lambda about: (about.load, about.peer_id), reverse=True):
         by_span.setdefault(about.blocks, []).append(about)

@@ -222,7 +222,7 @@ inference_sessions = Table(
     Column("fee_bps", Integer),
     Column("payment", String(16), nullable=False, server_default="escrow"),
     Column("channel_id", String(66)),
-    # With which API key it was asked for, if that has a limit.
+    # With which API key it was asked for, if with one.
     Column("api_key_id", String(36)),
     Column("batch_number", BigInteger, index=True),  # in which batch it is settled
     # What was counted on its channel so far: after a crash, what was counted and not captured is given back.

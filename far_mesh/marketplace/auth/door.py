@@ -110,13 +110,14 @@ MayInfer = Annotated[Principal, Depends(Needs(Scope.INFERENCE))]
 
 
 def limited_key(principal: MayInfer) -> str | None:
-    """The id of the API key that asks, if what may be spent with it is limited."""
+    """The id of the API key that asks; None for a wallet that has signed in itself."""
     proof = principal.proof
-    return proof.key_id if isinstance(proof, KeyProof) and proof.units_per_day is not None else None
+    return proof.key_id if isinstance(proof, KeyProof) else None
 
 
 LimitedKey = Annotated[str | None, Depends(limited_key)]
-"""What a request has to name, so that it counts for the limit of the API key that it was asked for with."""
+"""What a request has to name, so that it counts for the limits and the usage of the API key that it was asked for
+with."""
 
 Caller = Annotated[Wallet, Depends(needs())]
 """The wallet that asks, signed in with itself."""

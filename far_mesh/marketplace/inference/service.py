@@ -54,7 +54,7 @@ class Toolbox:
 @dataclass(frozen=True, kw_only=True)
 class Demand:
     """What all that callers ask for has, whichever door it came through. ``api_key_id``: that of the caller's API key,
-    if it may spend only so much a day."""
+    if it asks with one."""
 
     model_id: str
     tier: str = "standard"

@@ -16,15 +16,18 @@ from far_mesh.marketplace.tables import api_key_days, api_keys
 
 
 async def reserve(connection: AsyncConnection, key_id: str, units: int, at: datetime) -> None:
-    """Count ``units`` of a request that begins. The key has a limit.
+    """Count ``units`` of a request that begins, if the key has a limit.
 
     Raises:
         KeyLimitReached: it would be more than may be spent today.
     """
+    limited = select(api_keys.c.units_per_day).where(api_keys.c.id == key_id)
+    limit = (await connection.execute(limited)).scalar_one_or_none()
+    if limit is None:
+        return
     today = at.astimezone(UTC).date()
     row = {"key_id": key_id, "day": today, "units": 0}
     await connection.execute(insert_if_absent(connection, api_key_days).values(**row))
-    limit = select(api_keys.c.units_per_day).where(api_keys.c.id == key_id).scalar_subquery()
     fits = _of(key_id, at) & (api_key_days.c.units + units <= limit)
     more = update(api_key_days).where(fits).values(units=api_key_days.c.units + units)
     if (await connection.execute(more)).rowcount == 0:

@@ -42,8 +42,8 @@ class Gateway:
 @dataclass(frozen=True)
 class NewSession:
     """A request that begins. Prices (units per token) and fee are frozen; ``held_units`` is the most it can cost.
-    ``channel_id`` is there when vouchers of a channel pay it, ``api_key_id`` when it was asked for with an API key that
-    may spend only so much a day."""
+    ``channel_id`` is there when vouchers of a channel pay it, ``api_key_id`` when it was asked for with an API
+    key."""
 
     id: str
     request_id: str

@@ -93,3 +93,13 @@ async def test_of_many_at_once_as_many_succeed_as_fit(database: Database, key: s
     assert sum(one is None for one in done) == 14
     assert sum(isinstance(one, KeyLimitReached) for one in done) == 26
     assert await counted(database) == [98]
+
+
+async def test_a_key_without_a_limit_is_not_counted(database: Database) -> None:
+    wanted, text = NewKey("k", frozenset({Scope.INFERENCE}), None, None), new_key()
+    async with database.writing() as connection:
+        free = await repository.add(connection, wallet_of("ann"), wanted, hash_of(text), text[:12], now())
+    await reserve(database, free.id, 10**12)
+    async with database.writing() as connection:
+        await budget.give_back(connection, free.id, 10**12, NOON)
+    assert await counted(database) == []
