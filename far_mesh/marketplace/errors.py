@@ -8,8 +8,10 @@ FarError
 ├─ Forbidden ─ TierForbidden · KeyUnknown · TooManyKeys · KeyLimitReached                           403 404 409 429
 ├─ ModelUnknown · RequestUnknown · NotFound · MethodNotAllowed                                              404 405
 ├─ Conflict ─ InsufficientFunds · QuoteInvalid · BodyTooLarge · UnsupportedParameter · RateLimited          4xx
-└─ ChainUnavailable ─ SettlementDelayed · TransactionReverted · NotEnoughNodes · ShuttingDown · GenerationFailed ·
-   FeeMismatch                                                                                             502 503
+├─ ChainUnavailable ─ SettlementDelayed · TransactionReverted · NotEnoughNodes · ShuttingDown · GenerationFailed ·
+│  FeeMismatch                                                                                             502 503
+├─ JobsClosed · JobUnknown · TooManyJobs · JobTimedOut · JobAbandoned · SealBroken · WebhookSecretMissing      jobs
+└─ UrlRefused · OutboundFailed                                                               URLs that users name
 """
 
 from __future__ import annotations
@@ -280,3 +282,68 @@ class GenerationFailed(FarError):
     code = "generation_failed"
     retry = True
     status = 502
+
+
+class JobsClosed(FarError):
+    """Jobs need a key that encrypts them, and the operator has set none."""
+
+    code = "jobs_closed"
+    status = 503
+
+
+class JobUnknown(FarError):
+    """No such job, or it is somebody else's, or its time is over."""
+
+    code = "job_not_found"
+    status = 404
+
+
+class TooManyJobs(FarError):
+    """A wallet has as many jobs waiting as it may have."""
+
+    code = "too_many_jobs"
+    retry = True
+    status = 429
+
+
+class JobTimedOut(FarError):
+    """A job could not begin in its time; nothing was charged."""
+
+    code = "job_timed_out"
+    retry = True
+    status = 503
+
+
+class JobAbandoned(FarError):
+    """Whoever worked on a job died of it, as often as is allowed; nothing was charged."""
+
+    code = "job_abandoned"
+    status = 500
+
+
+class SealBroken(FarError):
+    """What was encrypted cannot be read: the key that wrote it is not among those of the settings any more."""
+
+    code = "seal_broken"
+    status = 500
+
+
+class UrlRefused(FarError):
+    """A URL that may not be asked: not https, an odd port, or an address that is not public."""
+
+    code = "url_refused"
+    status = 400
+
+
+class OutboundFailed(FarError):
+    """A URL that was asked and did not answer. ``facts['reason']`` says how, in a word."""
+
+    code = "outbound_failed"
+    retry = True
+    status = 502
+
+
+class WebhookSecretMissing(Conflict):
+    """A webhook is wanted by a wallet that has no secret to sign it with yet."""
+
+    code = "webhook_secret_missing"
