@@ -33,6 +33,7 @@ from far_mesh.marketplace.channels import endpoints as channel_endpoints
 from far_mesh.marketplace.channels.service import ChannelService
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import Database
+from far_mesh.marketplace.document import Documented
 from far_mesh.marketplace.health import endpoints as health_endpoints
 from far_mesh.marketplace.health.service import HealthService
 from far_mesh.marketplace.inference import endpoints as inference_endpoints
@@ -118,7 +119,7 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
                 app.state.accepts = rooms.terms.accepts
             yield
 
-    app = FastAPI(title="Far Mesh", version="0.1.0", lifespan=lifespan, redirect_slashes=False)
+    app = Documented(title="Far Mesh", version="0.1.0", lifespan=lifespan, redirect_slashes=False)
     http.install(app, settings.max_body_bytes)
     app.state.trusted_proxies = settings.trusted_proxies
     rooms = [auth_endpoints, keys_endpoints, account_endpoints, inference_endpoints, openai_endpoints, health_endpoints]

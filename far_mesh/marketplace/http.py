@@ -9,7 +9,7 @@ import hashlib
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -17,9 +17,11 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from discovery.protocol.errors import FarError, InvalidArgument
@@ -34,7 +36,6 @@ from far_mesh.marketplace.logs import broke
 
 X402_VERSION = 2
 _TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
-_HTTP = {404: NotFound("there is nothing at this path"), 405: MethodNotAllowed("this path does not take this method")}
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +53,13 @@ class ErrorBody(BaseModel):
     """Every failure has this shape."""
 
     error: ErrorFacts
+
+
+class PaymentNeeded(ErrorBody):
+    """A failure for want of money, and the ways to pay what is missing, where there are any, as x402 writes them."""
+
+    x402Version: int | None = None  # noqa: N815  # as x402 names it
+    accepts: list[dict[str, Any]] | None = None
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -75,6 +83,8 @@ Accepts = Callable[[FarError], list[dict[str, Any]] | None]
 def error_response(error: FarError, accepts: list[dict[str, Any]] | None = None) -> JSONResponse:
     """``error`` as an answer with its status and headers, and what would be accepted as payment."""
     headers: dict[str, str] = {}
+    if "allow" in error.facts:
+        headers["allow"] = error.facts["allow"]
     if error.retry_after is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
     if error.status == 401:
@@ -102,12 +112,23 @@ def install(app: FastAPI, max_body_bytes: int) -> None:
         return error_response(from_validation(error.errors()))
 
     @app.exception_handler(HTTPException)
-    async def http(_request: Request, error: HTTPException) -> JSONResponse:
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
         if isinstance(error.__cause__, FarError):  # raised while the framework read the body
             return error_response(error.__cause__)
-        return error_response(_HTTP.get(error.status_code) or InvalidArgument(str(error.detail)))
+        if error.status_code == MethodNotAllowed.status:
+            routes = ((str(one.path), one.methods or ()) for one in iter_route_contexts(app.routes))
+            allow = methods_at(routes, request.url.path)
+            return error_response(MethodNotAllowed("this path does not take this method", allow=", ".join(allow)))
+        if error.status_code == NotFound.status:
+            return error_response(NotFound("there is nothing at this path"))
+        return error_response(InvalidArgument(str(error.detail)))
 
     app.add_middleware(Edge, max_body_bytes=max_body_bytes)
+
+
+def methods_at(routes: Iterable[tuple[str, Iterable[str]]], path: str) -> list[str]:
+    """The methods that ``path`` takes, of routes by their patterns and methods: several routes may share a path."""
+    return sorted({method for pattern, methods in routes if compile_path(pattern)[0].match(path) for method in methods})
 
 
 def _is_no_json(request: Request, error: RequestValidationError) -> bool:

@@ -16,16 +16,18 @@ from far_mesh.marketplace.account.schemas import (
     BalanceAnswer,
     ChainEventAnswer,
     DepositAnswer,
+    DepositList,
     DepositRequest,
-    HistoryAnswer,
     PendingAnswer,
     PlainDepositRequest,
 )
 from far_mesh.marketplace.auth.door import AccountReader, AccountWriter
 from far_mesh.marketplace.chain.amounts import units_to_far
+from far_mesh.marketplace.http import errors
 from far_mesh.marketplace.payments.errors import DepositPending
 
 MAX_PAGE = 200
+DEPOSIT_ANSWERS = errors(403, 404) | {202: {"model": PendingAnswer}}
 
 router = APIRouter(tags=["account"])
 
@@ -47,13 +49,13 @@ async def balance(request: Request, wallet: AccountReader) -> BalanceAnswer:
     )
 
 
-@router.post("/api/account/deposit", responses={202: {"model": PendingAnswer}}, response_model=DepositAnswer)
+@router.post("/api/account/deposit", responses=DEPOSIT_ANSWERS, response_model=DepositAnswer)
 async def deposit(request: Request, wallet: AccountWriter, body: DepositRequest) -> DepositAnswer | Response:
     """Credit a transaction now, without waiting until it is found. As often as you like: it counts once."""
     return await _credit(request, Claim(wallet, body.tx_hash, body.payer_signature))
 
 
-@router.post("/deposit", responses={202: {"model": PendingAnswer}}, response_model=DepositAnswer)
+@router.post("/deposit", responses=DEPOSIT_ANSWERS, response_model=DepositAnswer)
 async def plain_deposit(request: Request, body: PlainDepositRequest) -> DepositAnswer | Response:
     """The same, not signed in: what anybody says of a transaction can harm nobody."""
     return await _credit(request, Claim(check_wallet(body.user_pubkey), body.tx_sig, body.payer_signature))
@@ -65,12 +67,10 @@ async def deposits(
     wallet: AccountReader,
     limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
     before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
-) -> HistoryAnswer:
+) -> DepositList:
     """What the chain has told of the caller's deposit, newest first."""
     rows = await request.app.state.rooms.account.history(wallet, before, limit)
-    return HistoryAnswer(
-        deposits=[_event(row) for row in rows], next_before=rows[-1].id if len(rows) == limit else None
-    )
+    return DepositList(deposits=[_event(row) for row in rows], next_before=rows[-1].id if len(rows) == limit else None)
 
 
 async def _credit(request: Request, claim: Claim) -> DepositAnswer | Response:

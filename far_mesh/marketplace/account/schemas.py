@@ -84,7 +84,7 @@ class PendingAnswer(BaseModel):
     message: str
 
 
-class HistoryAnswer(BaseModel):
+class DepositList(BaseModel):
     """Newest first. ``next_before``: for the next page, if there may be one."""
 
     deposits: list[ChainEventAnswer]

@@ -10,6 +10,7 @@ from far_mesh.marketplace.auth.door import Caller as Caller
 from far_mesh.marketplace.auth.door import Service, SignedIn
 from far_mesh.marketplace.auth.principal import TokenProof
 from far_mesh.marketplace.auth.schemas import EverywhereRequest, LoginAnswer, LoginRequest, NonceAnswer, NonceRequest
+from far_mesh.marketplace.http import errors
 
 router = APIRouter(prefix="/api/auth", tags=["auth"])
 
@@ -35,7 +36,7 @@ async def post_nonce(service: Service, body: NonceRequest) -> NonceAnswer:
     return await nonce(service, body.wallet_address)
 
 
-@router.post("/login")
+@router.post("/login", responses=errors(401))
 async def login(service: Service, body: LoginRequest) -> LoginAnswer:
     """A bearer token for a signed sign-in message."""
     wallet, token = await service.login(body.wallet_address, body.message, body.signature)

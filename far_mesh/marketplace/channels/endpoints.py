@@ -10,6 +10,7 @@ from far_mesh.marketplace.auth.door import InferenceCaller
 from far_mesh.marketplace.chain.amounts import units_to_wei
 from far_mesh.marketplace.channels.schemas import ChannelList, ChannelState, LookRequest
 from far_mesh.marketplace.channels.service import ChannelService
+from far_mesh.marketplace.http import errors
 from far_mesh.marketplace.payments.vouchers import Channel
 
 router = APIRouter(prefix="/api/channels", tags=["channels"])
@@ -30,7 +31,7 @@ async def channels(service: Service, wallet: InferenceCaller) -> ChannelList:
     return ChannelList(channels=[_state(service, channel) for channel in await service.mine(wallet)])
 
 
-@router.post("")
+@router.post("", responses=errors(404))
 async def look(service: Service, wallet: InferenceCaller, body: LookRequest) -> ChannelState:
     """Look now whether the chain tells of a channel that was just opened or topped up."""
     return _state(service, await service.look(wallet, body.channel_id))
@@ -42,7 +43,7 @@ async def channel(service: Service, wallet: InferenceCaller, channel_id: str) ->
     return _state(service, await service.one(wallet, channel_id))
 
 
-@router.post("/{channel_id}/vouchers")
+@router.post("/{channel_id}/vouchers", responses=errors(402))
 async def voucher(
     service: Service, wallet: InferenceCaller, channel_id: str, body: Annotated[dict[str, Any], Body()]
 ) -> ChannelState:

@@ -74,8 +74,8 @@ def name_of_request(
 
 RequestName = Annotated[str, Depends(name_of_request)]
 
-GENERATE_ERRORS = errors(400, 401, 402, 403, 404, 409, 413, 415, 429, 500, 502, 503)
-"""What a request that costs something can meet."""
+GENERATE_ERRORS = errors(402, 404, 409, 502)
+"""What a request that costs something can meet, beside what every request can."""
 
 
 def streamed(event: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
@@ -102,7 +102,7 @@ async def generate(
     return whole_answer(body, items, answer)
 
 
-@router.post("/quote", responses=errors(400, 401, 403, 404, 413, 415, 503))
+@router.post("/quote", responses=errors(404))
 async def quote(service: Service, wallet: InferenceCaller, body: QuoteRequest) -> QuoteAnswer:
     """What a token costs now, kept for a while: send ``quote_id`` with the request."""
     return quote_answer(await service.quote(wallet, question_of(wallet, body)))
@@ -114,7 +114,7 @@ async def models(service: Service) -> ModelList:
     return ModelList(models=[model_entry(state) for state in await service.models()])
 
 
-@router.get("/requests/{request_id}", responses=errors(400, 401, 403, 404, 503))
+@router.get("/requests/{request_id}")
 async def request_state(service: Service, wallet: InferenceCaller, request_id: str) -> RequestState:
     """One of the caller's own requests: its money, its nodes, its settlement."""
     return _state(await service.report(wallet, request_id))

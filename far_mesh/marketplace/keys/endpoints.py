@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request
 
 from far_mesh.marketplace.auth.door import AccountReader, AccountWriter, SignedIn
 from far_mesh.marketplace.auth.principal import Scope
+from far_mesh.marketplace.http import errors
 from far_mesh.marketplace.keys.schemas import ApiKey, KeyCreated, KeyEntry, KeyLimits, KeyList, KeyRequest, NewKey
 from far_mesh.marketplace.keys.service import KeyService
 
@@ -23,7 +24,7 @@ def key_service(request: Request) -> KeyService:
 Service = Annotated[KeyService, Depends(key_service)]
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=errors(409))
 async def make(service: Service, who: SignedIn, body: KeyRequest) -> KeyCreated:
     """A new key. The answer is the only place where it is ever shown. Needs the wallet itself, not another key."""
     wanted = NewKey(body.name, body.scopes, body.expires_at, body.limits.units_per_day)

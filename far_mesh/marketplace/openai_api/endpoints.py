@@ -11,7 +11,6 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import Response
 
 from far_mesh.marketplace.auth.door import InferenceCaller, LimitedKey
-from far_mesh.marketplace.http import errors
 from far_mesh.marketplace.inference.endpoints import GENERATE_ERRORS, RequestName, Service, streamed
 from far_mesh.marketplace.inference.payment import Wanted, wanted
 from far_mesh.marketplace.inference.run import Run
@@ -52,7 +51,7 @@ async def models(request: Request, service: Service) -> ModelCards:
     return ModelCards(data=[_card(request, offer.model_id) for offer in service.offers()])
 
 
-@router.get("/models/{model_id:path}", responses=errors(404))
+@router.get("/models/{model_id:path}")
 async def model(request: Request, service: Service, model_id: str) -> ModelCard:
     """One of them. Needs no token."""
     return _card(request, service.offer(model_id).model_id)

@@ -14,6 +14,7 @@ from far_mesh.marketplace.auth.door import Caller, ProviderCaller
 from far_mesh.marketplace.chain.amounts import units_to_far, units_to_wei
 from far_mesh.marketplace.chain.client import request_key
 from far_mesh.marketplace.errors import NotFound
+from far_mesh.marketplace.http import errors
 from far_mesh.marketplace.provider.payouts import PaidAt, PayoutRoom
 from far_mesh.marketplace.provider.repository import Earned
 from far_mesh.marketplace.provider.schemas import (
@@ -99,13 +100,13 @@ async def rewards(
     )
 
 
-@router.get("/api/provider/payout-address")
+@router.get("/api/provider/payout-address", responses=errors(404))
 async def payout_address(wallet: ProviderCaller, room: Payouts, money: MoneyIn) -> TransferTo:
     """Where the caller is paid by transfer, and what stands in the way."""
     return _transfer(money, await room.of(wallet))
 
 
-@router.put("/api/provider/payout-address")
+@router.put("/api/provider/payout-address", responses=errors(404, 409))
 async def change_payout_address(wallet: Caller, room: Payouts, money: MoneyIn, body: NewPayoutAddress) -> TransferTo:
     """Say where the caller is to be paid. It counts after a while, until when it can be taken back."""
     return _transfer(money, await room.change(wallet, body.address))

@@ -123,3 +123,18 @@ def test_balance_says_where_to_deposit(user: User) -> None:
 def test_the_openapi_document_is_there(user: User) -> None:
     paths = user.http.get("/openapi.json").json()["paths"]
     assert {PATH, "/v1/chat/completions", "/api/account/balance", "/api/auth/login", "/ready"} <= set(paths)
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [
+        (PATH, "POST"),
+        ("/api/auth/nonce", "GET, POST"),
+        ("/api/account/keys/key_1", "DELETE"),
+        ("/v1/models/org/model", "GET"),
+    ],
+)
+def test_a_wrong_method_is_told_which_ones_there_are(user: User, path: str, allow: str) -> None:
+    answer = user.http.request("PATCH", path)
+    error(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == allow
