@@ -19,6 +19,7 @@ from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.messages import WireTensor
 from far_mesh.config import GenerationOptions, MeshConfig, Treatment
 from far_mesh.contributions import Contribution, Verified
+from far_mesh.costs import Known
 from far_mesh.errors import ContextLengthExceeded
 from far_mesh.model.draft import DraftModel, draft_beside, goes_back
 from far_mesh.model.embedding import Embeddings, Pooling, check_pooling, embed_texts, pool
@@ -238,6 +239,11 @@ class Mesh:
     async def nodes(self) -> list[SignedAnnouncement]:
         """Live announcements of the nodes that serve this model."""
         return await self._opener.nodes()
+
+    def known(self, nodes: Sequence[Announcement]) -> Known:
+        """What was found out here of some of these nodes: how far they are, how often they broke off, where they are.
+        Nobody is asked."""
+        return self._swarm.known(nodes)
 
     async def generate(
         self, prompt: Prompt, options: GenerationOptions | None = None, *, raw: bool = False

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from discovery.protocol.announcement import SignedAnnouncement
+from discovery.protocol.announcement import Announcement, SignedAnnouncement
 from far_mesh.config import GenerationOptions, MeshConfig, Treatment
 from far_mesh.marketplace.sessions.schemas import Share, Work
 from far_mesh.marketplace.settings import Settings
 
 if TYPE_CHECKING:
     from far_mesh.contributions import Contribution
+    from far_mesh.costs import Known
     from far_mesh.model.tools import ToolFormat
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
@@ -106,6 +107,7 @@ class MeshLike(Protocol):
     def decode(self, ids: Sequence[int]) -> str: ...
     async def check(self, prompt_ids: Sequence[int], options: GenerationOptions) -> None: ...
     async def nodes(self) -> list[SignedAnnouncement]: ...
+    def known(self, nodes: Sequence[Announcement]) -> Known: ...
     async def open(
         self,
         prompt_ids: Sequence[int],

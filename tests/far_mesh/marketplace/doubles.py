@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from discovery.protocol.announcement import SignedAnnouncement
+from discovery.protocol.announcement import Announcement, SignedAnnouncement
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.receipt import SignedReceipt, sign_receipt
 from far_mesh.config import GenerationOptions, Treatment
 from far_mesh.contributions import Contribution
+from far_mesh.costs import Known
 from far_mesh.marketplace.inference.meshes import MeshLike, Prompt, ProvenWork
 from far_mesh.marketplace.settings import Settings
 from far_mesh.model.tools import Tool, ToolFormat
@@ -159,6 +160,7 @@ class MeshDouble:
     tool_format: ToolFormat | None = None
     tool_marks: Mapping[str, int] = field(default_factory=dict)
     refuse_options: FarError | None = None
+    knows: Known = Known()  # noqa: RUF009  # a frozen value
 
     def encode(
         self, prompt: Prompt, *, raw: bool = False, tools: Sequence[Mapping[str, Any]] | None = None
@@ -186,6 +188,10 @@ class MeshDouble:
     async def nodes(self) -> list[SignedAnnouncement]:
         """Who serves."""
         return [node.announcement() for node in self.serving]
+
+    def known(self, nodes: Sequence[Announcement]) -> Known:
+        """What was set to be."""
+        return self.knows
 
     async def open(
         self,
