@@ -15,13 +15,14 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from discovery.protocol.errors import FarError
 from discovery.protocol.messages import MAX_SCOPE_BYTES
-from far_mesh.config import Treatment
+from far_mesh.config import Treatment, parse_priority
 from far_mesh.marketplace.channels.meter import Meter, VoucherNotice
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import DatabaseUnavailable, GenerationFailed
@@ -42,6 +43,7 @@ from far_mesh.marketplace.settlement.requests import (
     refund_request,
 )
 from far_mesh.marketplace.settlement.service import Settlement
+from far_mesh.marketplace.tiers.schemas import Tier
 
 if TYPE_CHECKING:
     from far_mesh.model.tools import ToolFormat
@@ -57,13 +59,29 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 
+class Keeper(Protocol):
+    """Keeps an answer in the place of a reader: what it writes is written together with the money, or not at all.
+    Whatever it raises ends the request, and all of it is refunded."""
+
+    def said(self, item: Item) -> None:
+        """Something came."""
+
+    async def held(self, connection: AsyncConnection) -> None:
+        """In the transaction that holds the money."""
+
+    async def captured(self, connection: AsyncConnection, answer: Answer, *, was_stopped: bool) -> None:
+        """In the transaction that captures it. ``was_stopped``: somebody wanted it to end before its end."""
+
+
 @dataclass(frozen=True)
 class Order:
     """What is to be done, and for whom. ``streamed``: the reader gets tokens as they come. ``choose`` is there when
     what the user owes decides how it is paid, ``intent`` when the user has signed for its escrow, and ``meter`` when it
-    is paid over a channel. ``tool_format`` is how calls of tools are written in it, if there are any."""
+    is paid over a channel. ``tool_format`` is how calls of tools are written in it, if there are any. With a ``keeper``
+    nobody reads: it gets all that comes."""
 
     session: NewSession
+    tier: Tier
     mesh: MeshLike
     job: Job
     streamed: bool
@@ -71,6 +89,7 @@ class Order:
     intent: Intent | None = None
     meter: Meter | None = None
     tool_format: ToolFormat | None = None
+    keeper: Keeper | None = None
 
 
 @dataclass(frozen=True)
@@ -206,6 +225,8 @@ class Run:
             )
             if order.meter is not None:
                 await order.meter.begin(connection)
+            if order.keeper is not None:
+                await order.keeper.held(connection)
         self._payment = session.payment
         self._settlement.new_rows.ring()
 
@@ -238,7 +259,7 @@ class Run:
         order, prices = self._order, self._order.session.prices
         # Receipts name what is offered for a thousand token-layers, net of the platform's fee.
         offered = prices.completion * 1000 * (BPS - prices.fee_bps) // (BPS * order.mesh.block_count)
-        treatment = Treatment(prefix_scope=_scope_of(order.session.user_wallet))
+        treatment = Treatment(parse_priority(order.tier.priority), _scope_of(order.session.user_wallet))
         # Who reads an answer in one piece has got nothing of it when we crash, so there is nothing to settle by.
         keep = self._keep_checkpoint if order.streamed else None
         return await order.job.begin(order.mesh, Terms(offered, treatment, keep, in_turn=order.meter is not None))
@@ -262,7 +283,10 @@ class Run:
         return self._cut is None
 
     async def _hand_over(self, item: Item | None) -> None:
-        if not self._reader_is_gone:
+        if self._order.keeper is not None:
+            if item is not None:
+                self._order.keeper.said(item)
+        elif not self._reader_is_gone:
             await self._queue.put(item)
 
     async def _keep_checkpoint(self, proven: Work) -> None:
@@ -286,12 +310,19 @@ class Run:
             reasons = tuple(self._cut if reason == "stopped" else reason for reason in reasons)
         measured = Measured(reasons[0], self._since_start(time.monotonic()), self._time_to_first_token())
 
-        async def close() -> Outcome:
+        async def close() -> Answer:
             async with self._database.writing() as connection:
-                return await close_request(connection, self.request_id, work, measured)
+                outcome = await close_request(connection, self.request_id, work, measured)
+                answer = self._answer(reasons, work, measured, outcome)
+                if self._order.keeper is not None:
+                    await self._order.keeper.captured(connection, answer, was_stopped=self._stop_asked)
+            return answer
 
-        outcome = await _patiently(close)
+        answer = await _patiently(close)
         self._settlement.new_rows.ring()
+        return answer
+
+    def _answer(self, reasons: tuple[str, ...], work: Work, measured: Measured, outcome: Outcome) -> Answer:
         return Answer(
             self.request_id,
             self._order.session.model_id,

@@ -14,13 +14,13 @@ from discovery.protocol.ids import Wallet
 from far_mesh.config import GenerationOptions
 from far_mesh.errors import ContextLengthExceeded, NoRoute
 from far_mesh.marketplace.database import Database
-from far_mesh.marketplace.errors import ModelUnknown, NotEnoughNodes, RequestUnknown, ShuttingDown, UnsupportedParameter
+from far_mesh.marketplace.errors import ModelUnknown, NotEnoughNodes, RequestUnknown, ShuttingDown
 from far_mesh.marketplace.inference import repository
 from far_mesh.marketplace.inference.jobs import Asked, Embed, Generate, Job
 from far_mesh.marketplace.inference.meshes import MeshLike, Prompt
 from far_mesh.marketplace.inference.options import Manner
 from far_mesh.marketplace.inference.payment import AS_IT_IS_BEST, Wanted
-from far_mesh.marketplace.inference.run import Answer, Limits, Order, Run
+from far_mesh.marketplace.inference.run import Answer, Keeper, Limits, Order, Run
 from far_mesh.marketplace.inference.till import Cashier
 from far_mesh.marketplace.ledger.split import Prices, Tokens, price_of
 from far_mesh.marketplace.pricing.quotes import Quotes
@@ -28,17 +28,19 @@ from far_mesh.marketplace.pricing.schemas import PriceNow, Quote
 from far_mesh.marketplace.pricing.service import Pricing
 from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, PaidShare, Session
-from far_mesh.marketplace.settings import STANDARD, ModelOffer
+from far_mesh.marketplace.settings import ModelOffer
 from far_mesh.marketplace.settlement import repository as outbox
 from far_mesh.marketplace.settlement.owed import batch_row
 from far_mesh.marketplace.settlement.schemas import Kind, Row
 from far_mesh.marketplace.settlement.service import Settlement
+from far_mesh.marketplace.tiers.names import TierName
+from far_mesh.marketplace.tiers.schemas import Tier
+from far_mesh.marketplace.tiers.service import TierService
 from far_mesh.route import in_words, takes_sessions, uncovered_ranges
 
 if TYPE_CHECKING:
     from far_mesh.model.tools import ToolFormat
 
-TIERS = (STANDARD,)
 CLOSE_SECONDS = 20.0
 
 
@@ -54,10 +56,10 @@ class Toolbox:
 @dataclass(frozen=True, kw_only=True)
 class Demand:
     """What all that callers ask for has, whichever door it came through. ``api_key_id``: that of the caller's API key,
-    if it asks with one."""
+    if it asks with one. ``tier`` None: the account's own."""
 
     model_id: str
-    tier: str = "standard"
+    tier: str | None = None
     quote_id: str | None = None
     payment: Wanted = AS_IT_IS_BEST
     api_key_id: str | None = None
@@ -66,7 +68,7 @@ class Demand:
 @dataclass(frozen=True, kw_only=True)
 class Wish(Demand):
     """Texts that a caller wants: ``choices`` answers to each of the ``prompts``. ``max_tokens`` None: our default.
-    ``grammar_param`` is what the caller called the grammar."""
+    ``grammar_param`` is what the caller called the grammar. A ``keeper`` takes the place of a reader."""
 
     prompts: tuple[Prompt, ...]
     max_tokens: int | None = None
@@ -76,6 +78,7 @@ class Wish(Demand):
     raw: bool = False
     toolbox: Toolbox | None = None
     grammar_param: str = "grammar"
+    keeper: Keeper | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +95,7 @@ class Question:
     of the request which is to follow, if its escrow intent is wanted too."""
 
     model_id: str
-    tier: str
+    tier: str | None
     prompt: str | int
     max_tokens: int | None
     raw: bool
@@ -159,7 +162,7 @@ class InferenceService:
         meshes: Mapping[str, MeshLike],
         limits: Limits,
         default_max_tokens: int,
-        max_choices: int,
+        tiers: TierService,
         pricing: Pricing,
         quotes: Quotes,
         till: Cashier,
@@ -170,7 +173,7 @@ class InferenceService:
         self._on_sale = {offer.model_id: OnSale(offer, meshes[offer.model_id]) for offer in offers}
         self._limits = limits
         self._default_max_tokens = default_max_tokens
-        self._max_choices = max_choices
+        self._tiers = tiers
         self._pricing = pricing
         self._quotes = quotes
         self._till = till
@@ -181,8 +184,9 @@ class InferenceService:
         """A run whose route stands and whose money is locked.
 
         Raises:
-            ModelUnknown, UnsupportedParameter, InvalidArgument, ContextLengthExceeded, NoRoute, NotEnoughNodes,
-                QuoteInvalid, IntentRefused, ChannelUnknown, ChannelClosing, FeeMismatch: before any money moves.
+            ModelUnknown, TierForbidden, UnsupportedParameter, InvalidArgument, ContextLengthExceeded, NoRoute,
+                NotEnoughNodes, QuoteInvalid, IntentRefused, ChannelUnknown, ChannelClosing, FeeMismatch: before any
+                money moves.
             Conflict: there was a request of this name before.
             InsufficientBalance, AllowanceTooLow, UnsettledLimit, VoucherNeeded, KeyLimitReached: nothing was held.
             SettlementDelayed, FarError: after it was given back.
@@ -204,20 +208,28 @@ class InferenceService:
         """What a request would cost at most, at prices that are kept for a while.
 
         Raises:
-            ModelUnknown, UnsupportedParameter, InvalidArgument, ContextLengthExceeded, NoRoute, NotEnoughNodes: it
-                could not be served now.
+            ModelUnknown, TierForbidden, UnsupportedParameter, InvalidArgument, ContextLengthExceeded, NoRoute,
+                NotEnoughNodes: it could not be served now.
         """
-        on_sale = self._find(question.model_id, question.tier)
+        on_sale, tier = self._find(question.model_id), await self._tiers.choose(wallet, question.tier)
         mesh, prompt = on_sale.mesh, question.prompt
         prompt_tokens = prompt if isinstance(prompt, int) else len(mesh.encode(prompt, raw=question.raw))
-        max_tokens = self._max_tokens(question.model_id, question.max_tokens, prompt_tokens, mesh.context_length)
-        price = await self._price(on_sale, question.tier)
-        quote = self._quotes.give(wallet, question.model_id, question.tier, price.prices)
-        quoted = Quoted(quote, question.model_id, question.tier, prompt_tokens, max_tokens, price, question.request_id)
+        max_tokens = self._max_tokens(on_sale, tier, question.max_tokens, prompt_tokens)
+        price = await self._price(on_sale, tier)
+        quote = self._quotes.give(wallet, question.model_id, tier.name, price.prices)
+        quoted = Quoted(quote, question.model_id, tier.name, prompt_tokens, max_tokens, price, question.request_id)
         if question.request_id is None:
             return quoted
         intent = self._till.intent(wallet, question.request_id, quoted.max_cost_units, quote.expires_at)
         return replace(quoted, intent=intent)
+
+    async def check(self, wish: Wish) -> None:
+        """What is wrong with a wish, whoever serves it and whenever that is.
+
+        Raises:
+            ModelUnknown, UnsupportedParameter, InvalidArgument, ContextLengthExceeded: it would never be served.
+        """
+        await self._texts(self._find(wish.model_id, wish.tier), wish)
 
     def _forget(self, run: Run, task: asyncio.Task[Answer]) -> None:
         self._runs.discard(run)
@@ -246,7 +258,7 @@ class InferenceService:
         Raises:
             ModelUnknown: it is not.
         """
-        return self._find(model_id, STANDARD).offer
+        return self._find(model_id).offer
 
     def decoded(self, model_id: str, ids: Sequence[int]) -> str:
         """Text of token ids of a model.
@@ -254,7 +266,7 @@ class InferenceService:
         Raises:
             ModelUnknown: it is not on sale.
         """
-        return self._find(model_id, STANDARD).mesh.decode(ids)
+        return self._find(model_id).mesh.decode(ids)
 
     async def models(self) -> list[ModelState]:
         """Every model on sale and who serves it now."""
@@ -278,15 +290,15 @@ class InferenceService:
     # ---- everything that is checked before money moves
 
     async def _order(self, wallet: Wallet, request_id: str, wish: Wish | EmbeddingWish) -> Order:
-        on_sale = self._find(wish.model_id, wish.tier)
-        job: Job = await self._texts(on_sale, wish) if isinstance(wish, Wish) else _vectors(on_sale, wish)
-        prices = await self._prices(wallet, on_sale, wish)
+        on_sale, tier = self._find(wish.model_id), await self._tiers.choose(wallet, wish.tier)
+        job: Job = await self._texts(on_sale, tier, wish) if isinstance(wish, Wish) else _vectors(on_sale, wish)
+        prices = await self._prices(wallet, on_sale, tier, wish)
         session = NewSession(
             id=str(uuid.uuid4()),
             request_id=request_id,
             user_wallet=wallet,
             model_id=on_sale.offer.model_id,
-            tier=wish.tier,
+            tier=tier.name,
             prompt_tokens=job.prompt_tokens,
             prompt_price_units=prices.prompt,
             completion_price_units=prices.completion,
@@ -298,6 +310,7 @@ class InferenceService:
         paid = await self._till.pay(session, wish.payment, job.most_tokens)
         return Order(
             paid.session,
+            tier,
             on_sale.mesh,
             job,
             isinstance(wish, Wish) and wish.streamed,
@@ -305,17 +318,18 @@ class InferenceService:
             intent=paid.intent,
             meter=paid.meter,
             tool_format=_tool_format(on_sale, wish),
+            keeper=wish.keeper if isinstance(wish, Wish) else None,
         )
 
-    async def _texts(self, on_sale: OnSale, wish: Wish) -> Generate:
-        if not 1 <= wish.choices <= self._max_choices:
-            raise InvalidArgument(f"n must be from 1 to {self._max_choices}", param="n")
+    async def _texts(self, on_sale: OnSale, tier: Tier, wish: Wish) -> Generate:
+        if not 1 <= wish.choices <= tier.max_n:
+            raise InvalidArgument(f"n must be from 1 to {tier.max_n} in the tier {tier.name}", param="n")
         mesh, box = on_sale.mesh, wish.toolbox
         tools = None if box is None else box.tools
         asked = []
         for prompt in wish.prompts:
             ids = mesh.encode(prompt, raw=wish.raw, tools=tools)
-            most = self._max_tokens(wish.model_id, wish.max_tokens, len(ids), mesh.context_length)
+            most = self._max_tokens(on_sale, tier, wish.max_tokens, len(ids))
             options = wish.manner(most)
             if box is not None:
                 options = _with_tools(options, box, mesh)
@@ -328,40 +342,38 @@ class InferenceService:
             raise InvalidArgument(error.message, param=wish.grammar_param) from None
         return Generate(tuple(asked), wish.choices)
 
-    async def _prices(self, wallet: Wallet, on_sale: OnSale, wish: Demand) -> Prices:
+    async def _prices(self, wallet: Wallet, on_sale: OnSale, tier: Tier, wish: Demand) -> Prices:
         if wish.quote_id is None:
-            return (await self._price(on_sale, wish.tier)).prices
-        kept = self._quotes.kept(wish.quote_id, wallet, wish.model_id, wish.tier)
+            return (await self._price(on_sale, tier)).prices
+        kept = self._quotes.kept(wish.quote_id, wallet, wish.model_id, tier.name)
         _check_route(on_sale, _ready(await on_sale.mesh.nodes()))
         return kept
 
-    async def _price(self, on_sale: OnSale, tier: str) -> PriceNow:
+    async def _price(self, on_sale: OnSale, tier: Tier) -> PriceNow:
         nodes = _ready(await on_sale.mesh.nodes())
         _check_route(on_sale, nodes)
         return await self._pricing.now(on_sale.offer, tier, nodes, on_sale.mesh.block_count)
 
-    def _find(self, model_id: str, tier: str) -> OnSale:
-        if tier not in TIERS:
-            raise UnsupportedParameter(f"the tier {tier!r} is not offered; there is: standard", param="tier")
+    def _find(self, model_id: str) -> OnSale:
         on_sale = self._on_sale.get(model_id)
         if on_sale is None:
             known = ", ".join(self._on_sale)
             raise ModelUnknown(f"the model {model_id!r} is not on sale here; there is: {known}", param="model")
         return on_sale
 
-    def _max_tokens(self, model_id: str, wanted: int | None, prompt_tokens: int, context_length: int) -> int:
-        room = context_length - prompt_tokens
+    def _max_tokens(self, on_sale: OnSale, tier: Tier, wanted: int | None, prompt_tokens: int) -> int:
+        model_id, context_length = on_sale.offer.model_id, on_sale.mesh.context_length
+        room, most = context_length - prompt_tokens, min(context_length, tier.max_tokens or context_length)
         if room < 1:
             raise ContextLengthExceeded(
                 f"the prompt has {prompt_tokens} tokens; the maximum context length of {model_id} is {context_length}, "
                 "answer included",
                 param="prompt",
             )
-        max_tokens = min(self._default_max_tokens, room) if wanted is None else wanted
-        if not 1 <= max_tokens <= context_length:
-            raise InvalidArgument(
-                f"max_tokens must be from 1 to {context_length}, the context of {model_id}", param="max_tokens"
-            )
+        max_tokens = min(self._default_max_tokens, room, most) if wanted is None else wanted
+        if not 1 <= max_tokens <= most:
+            why = f"the context of {model_id}" if most == context_length else f"the most in the tier {tier.name}"
+            raise InvalidArgument(f"max_tokens must be from 1 to {most}, {why}", param="max_tokens")
         if max_tokens > room:
             raise ContextLengthExceeded(
                 f"the prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}; the maximum context "
@@ -372,7 +384,7 @@ class InferenceService:
 
     async def _state(self, on_sale: OnSale) -> ModelState:
         nodes, block_count = _ready(await on_sale.mesh.nodes()), on_sale.mesh.block_count
-        price = await self._pricing.now(on_sale.offer, STANDARD, nodes, block_count)
+        price = await self._pricing.now(on_sale.offer, self._tiers.table[TierName.STANDARD], nodes, block_count)
         async with self._database.reading() as connection:
             latency = await repository.average_latency_ms(connection, on_sale.offer.model_id)
         return ModelState(on_sale, price, len(nodes), uncovered_ranges(nodes, block_count), latency)
