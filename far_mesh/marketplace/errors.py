@@ -232,9 +232,9 @@ class UnsupportedParameter(FarError):
 
 
 class RateLimited(FarError):
-    """Too many requests."""
+    """Too many requests, or too many tokens, in the last minute."""
 
-    code = "rate_limited"
+    code = "rate_limit_exceeded"
     retry = True
     status = 429
 

@@ -162,6 +162,7 @@ api_keys = Table(
     Column("name", String(100), nullable=False),
     Column("scopes", JSON, nullable=False),
     Column("units_per_day", BigInteger),
+    Column("requests_per_minute", BigInteger),
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime),
     Column("last_used_at", UtcDateTime),

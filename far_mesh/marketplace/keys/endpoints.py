@@ -27,7 +27,7 @@ Service = Annotated[KeyService, Depends(key_service)]
 @router.post("", status_code=201, responses=errors(409))
 async def make(service: Service, who: SignedIn, body: KeyRequest) -> KeyCreated:
     """A new key. The answer is the only place where it is ever shown. Needs the wallet itself, not another key."""
-    wanted = NewKey(body.name, body.scopes, body.expires_at, body.limits.units_per_day)
+    wanted = NewKey(body.name, body.scopes, body.expires_at, **body.limits.model_dump())
     made, text = await service.make(who, wanted)
     return KeyCreated(key=text, **_entry(made))
 
@@ -50,7 +50,7 @@ def _entry(key: ApiKey) -> dict[str, Any]:
         "name": key.name,
         "prefix": key.prefix,
         "scopes": [scope for scope in Scope if scope in key.scopes],
-        "limits": KeyLimits(units_per_day=key.units_per_day),
+        "limits": KeyLimits(units_per_day=key.units_per_day, requests_per_minute=key.requests_per_minute),
         "created_at": key.created_at,
         "last_used_at": key.last_used_at,
         "expires_at": key.expires_at,

@@ -40,6 +40,7 @@ async def add(
         "name": wanted.name,
         "scopes": sorted(wanted.scopes),
         "units_per_day": wanted.units_per_day,
+        "requests_per_minute": wanted.requests_per_minute,
         "created_at": at,
         "expires_at": wanted.expires_at,
     }
@@ -71,6 +72,12 @@ async def find(connection: AsyncConnection, key_hash: str) -> Found | None:
     return None if row is None else Found(_key(row), bool(row.serves))
 
 
+async def requests_per_minute(connection: AsyncConnection, key_id: str) -> int | None:
+    """How many requests a key may make in a minute; None: as many as its account."""
+    query = select(api_keys.c.requests_per_minute).where(api_keys.c.id == key_id)
+    return (await connection.execute(query)).scalar_one_or_none()
+
+
 async def revoke(connection: AsyncConnection, wallet: Wallet, key_id: str, at: datetime) -> bool:
     """A key of ``wallet`` counts no more; doing it again changes nothing. False: it has none of that id."""
     mine = (api_keys.c.wallet_address == wallet) & (api_keys.c.id == key_id)
@@ -99,6 +106,7 @@ def _key(row: Row[Any]) -> ApiKey:
         name=row.name,
         scopes=frozenset(Scope(scope) for scope in row.scopes),
         units_per_day=row.units_per_day,
+        requests_per_minute=row.requests_per_minute,
         created_at=row.created_at,
         expires_at=row.expires_at,
         last_used_at=row.last_used_at,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -17,12 +17,14 @@ LONGEST_LIFE = timedelta(days=3660)
 
 @dataclass(frozen=True)
 class NewKey:
-    """A key that its wallet asks for. ``units_per_day``: what may be spent with it, None for no limit."""
+    """A key that its wallet asks for. ``units_per_day``: what may be spent with it; ``requests_per_minute``: how many
+    requests for inference it may make. None: no limit."""
 
     name: str
     scopes: frozenset[Scope]
     expires_at: datetime | None
     units_per_day: int | None
+    requests_per_minute: int | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,12 @@ class ApiKey(NewKey):
 
 
 class KeyLimits(BaseModel):
-    """How much can be done with a key. Days are those of UTC."""
+    """How much can be done with a key. Days are those of UTC, a minute is always the last one."""
 
     model_config = ConfigDict(extra="forbid")
 
     units_per_day: Annotated[Units, Field(ge=1)] | None = None
+    requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
 class KeyRequest(BaseModel):

@@ -27,6 +27,7 @@ class KeyService:
     def __init__(self, database: Database, recall_seconds: float) -> None:
         self._database = database
         self._recall: Recall[str, Found] = Recall(recall_seconds)
+        self._rates: Recall[str, int | None] = Recall(recall_seconds)
 
     async def make(self, maker: Principal, wanted: NewKey) -> tuple[ApiKey, str]:
         """A new key, and its text, which is kept nowhere.
@@ -86,6 +87,14 @@ class KeyService:
         if found.key.expires_at is not None and now() >= found.key.expires_at:
             raise Unauthorized("the API key has expired")
         return found
+
+    async def requests_per_minute(self, key_id: str) -> int | None:
+        """How many requests a key may make in a minute; None: as many as its account."""
+        return await self._rates.get(key_id, lambda: self._rate(key_id))
+
+    async def _rate(self, key_id: str) -> int | None:
+        async with self._database.reading() as connection:
+            return await repository.requests_per_minute(connection, key_id)
 
     async def _look(self, key_hash: str) -> Found:
         async with self._database.reading() as connection:

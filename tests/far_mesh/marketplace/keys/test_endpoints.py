@@ -114,7 +114,8 @@ def test_an_operators_scope_is_refused_to_others(user: User) -> None:
         ({"name": "x", "expires_at": "2030-01-01T00:00:00"}, "expires_at"),
         ({"name": "x", "limits": {"units_per_day": 0}}, "limits.units_per_day"),
         ({"name": "x", "limits": {"units_per_day": 2**53}}, "limits.units_per_day"),
-        ({"name": "x", "limits": {"requests_per_minute": 5}}, "limits.requests_per_minute"),
+        ({"name": "x", "limits": {"requests_per_minute": 0}}, "limits.requests_per_minute"),
+        ({"name": "x", "limits": {"requests_per_hour": 5}}, "limits.requests_per_hour"),
         ({"name": "x", "wallet_address": "0x"}, "wallet_address"),
     ],
 )
@@ -128,9 +129,10 @@ def test_what_means_nothing_makes_no_key(user: User, body: dict[str, Any], param
 
 def test_a_key_with_an_end_and_a_limit_says_so(user: User) -> None:
     end = (now() + timedelta(days=1)).replace(microsecond=0)
-    key = made(user, expires_at=end.isoformat(), limits={"units_per_day": 5})
+    key = made(user, expires_at=end.isoformat(), limits={"units_per_day": 5, "requests_per_minute": 7})
     assert key["expires_at"] == end.isoformat().replace("+00:00", "Z")
-    assert key["limits"] == {"units_per_day": 5}
+    assert key["limits"] == {"units_per_day": 5, "requests_per_minute": 7}
+    assert made(user)["limits"] == {"units_per_day": None, "requests_per_minute": None}
 
 
 @pytest.mark.parametrize("key_id", ["key_0", "%00", "x" * 500, "..%2f"])
