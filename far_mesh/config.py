@@ -15,6 +15,7 @@ from discovery.protocol.announcement import MAX_ASKED_UNITS, REGION_PATTERN, Qua
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.ids import check_peer_id, check_wallet
 from discovery.protocol.messages import MAX_SCOPE_BYTES, Priority
+from discovery.protocol.trace import TraceParent
 
 Goal = Literal["fastest", "cheapest", "balanced"]
 GrammarKind = Literal["json_schema", "regex", "lark"]
@@ -143,11 +144,13 @@ class Treatment:
         prefix_scope: up to 32 bytes; nodes reuse what they computed of a prompt in sessions with the same scope. Who
             asks for several users gives each a scope of its own, or a quick answer tells one what another has asked.
         share_prefix: reuse it in sessions of all clients who say the same, whatever their scope.
+        trace_parent: the span that it is part of, which every node is told.
     """
 
     priority: Priority = Priority.NORMAL
     prefix_scope: bytes = b""
     share_prefix: bool = False
+    trace_parent: TraceParent | None = None
 
     def __post_init__(self) -> None:
         if len(self.prefix_scope) > MAX_SCOPE_BYTES:

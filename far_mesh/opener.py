@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from discovery import tracing
 from discovery.dht.identity import Identity, discard_identity, ephemeral_identity
 from discovery.dht.peer import PeerConfig, SwarmPeer
 from discovery.dht.ping import round_trip
@@ -176,23 +177,34 @@ class SessionOpener:
             NoRoute: some blocks have no live node.
             FarError: what the last node that failed said, after all attempts.
         """
+
+        def request(codec: Codec) -> SessionRequest:
+            return SessionRequest(
+                self._model.digest,
+                max_length,
+                codec,
+                rows,
+                price_units,
+                left_padding,
+                treatment,
+                self._model.divides,
+            )
+
+        with tracing.span("discovery", {"far.model_id": self._model.id}) as look:
+            session = await self._open_somewhere(request, price_units or None, on_mended)
+            look.set({"far.nodes": len(session.route)})
+        return session
+
+    async def _open_somewhere(
+        self, request: Callable[[Codec], SessionRequest], offered: int | None, on_mended: OnMended | None
+    ) -> MeshSession:
         config, excluded = self._swarm.config, set[str]()
         failure: FarError | None = None
         looked_again, started = False, time.monotonic()
         for _ in range(config.open_attempts):
             try:
-                route = await self._plan(excluded, price_units or None, fresh=looked_again)
-                request = SessionRequest(
-                    self._model.digest,
-                    max_length,
-                    _codec_for(route),
-                    rows,
-                    price_units,
-                    left_padding,
-                    treatment,
-                    self._model.divides,
-                )
-                return await self._open_on(route, request, on_mended)
+                route = await self._plan(excluded, offered, fresh=looked_again)
+                return await self._open_on(route, request(_codec_for(route)), on_mended)
             except FarError as error:
                 if not error.retry:
                     raise

@@ -275,6 +275,7 @@ class MeshSession:
             share_prefix=request.treatment.share_prefix,
             prefix_scope=request.treatment.prefix_scope,
             resumption=resumption,
+            trace_parent=request.treatment.trace_parent,
         )
 
     def _take_result(self, hop: Hop, step: Step) -> None:

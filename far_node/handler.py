@@ -31,6 +31,7 @@ from discovery.protocol.messages import (
     Step,
 )
 from discovery.protocol.receipt import SignedReceipt
+from discovery.tracing import Tracing, Values, Within
 from far_node.errors import BlocksNotServed, Busy, Leaving, SessionExpired, SessionUnknown
 from far_node.executor import Executor, Place
 from far_node.limits import Limits
@@ -107,10 +108,12 @@ class NodeHandler:
         executor: Executor,
         limits: Limits | None = None,
         keep: Callable[[SignedReceipt], None] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
-        """``keep`` gets the last receipt of every session in which something was computed."""
+        """``keep`` gets the last receipt of every session in which something was computed; ``tracing`` the sessions
+        whose clients trace them."""
         self._transport, self._executor, self._limits = transport, executor, limits or Limits()
-        self._keep = keep
+        self._keep, self._tracing = keep, tracing or Tracing()
         self._servings: dict[str, Serving] = {}
         self._sessions = _OpenSessions()
         self._lobby = Lobby(STREAMS_WAITING, STREAMS_WAITING_PER_PEER)
@@ -187,9 +190,15 @@ class NodeHandler:
         session: NodeSession | None = None
         try:
             opening = await self._first(channel, Open)
-            session = await self._open(opening, channel)
-            await channel.send(Opened())
-            await self._obey(session, channel)
+            if opening.trace_parent is not None:
+                structlog.contextvars.bind_contextvars(trace_id=opening.trace_parent.trace_id)
+            with self._traced(opening) as span:
+                session = await self._open(opening, channel)
+                try:
+                    await channel.send(Opened())
+                    await self._obey(session, channel)
+                finally:
+                    span.set(_work_of(session))
         except PeerUnavailable as error:
             if session is None:  # of the successor; where it is the client that is gone, this fails as well
                 await channel.send(Failure.of(error, error.facts.get("peer_id")))
@@ -269,6 +278,12 @@ class NodeHandler:
             state=serving.standing.value,
             model_digests=tuple(self._servings),
         )
+
+    def _traced(self, opening: Open) -> Within:
+        """The whole session is one span: its steps are far too many. Who does not trace it has none."""
+        tracing = Tracing() if opening.trace_parent is None else self._tracing
+        about = {"far.first_block": opening.first_block, "far.end_block": opening.end_block}
+        return tracing.begin("session", opening.trace_parent, about)
 
     def _serving_of(self, model_digest: str) -> Serving:
         serving = self._servings.get(model_digest)
@@ -370,6 +385,16 @@ class NodeHandler:
             got = "nothing" if message is None else type(message).__name__
             raise ProtocolViolation(f"{channel.peer_id} sent {got} where {kind.__name__} was due")
         return message
+
+
+def _work_of(session: NodeSession) -> Values:
+    return {
+        "far.peer_id": session.log.peer_id,
+        "far.steps": session.spent.steps,
+        "far.token_layers": session.log.token_layers,
+        "far.waited_seconds": session.spent.waited,
+        "far.computed_seconds": session.spent.computed,
+    }
 
 
 async def _hear_out(channel: Channel) -> None:

@@ -19,8 +19,9 @@ from discovery.console import settle_memory
 from discovery.dht.identity import Identity, load_identity
 from discovery.dht.peer import PeerConfig, SwarmPeer, bare_maddr
 from discovery.placement import coverage
-from discovery.protocol.announcement import LIFETIME_SECONDS, MAX_MADDRS, Announcement
+from discovery.protocol.announcement import LIFETIME_SECONDS, MAX_MADDRS, MAX_SESSIONS, Announcement
 from discovery.protocol.errors import FarError, InvalidArgument
+from discovery.tracing import Tracing
 from far_node.announcer import Announcer
 from far_node.blocks.memory import return_freed_memory
 from far_node.blocks.thread import ComputeThread
@@ -78,6 +79,12 @@ class ServedModel:
         return min(self.serving.limits.max_sessions, fitting)
 
     @property
+    def sessions_of_one_client(self) -> int:
+        """How many of these one client is told to expect: it asks for one at the least, and may be refused."""
+        most = self.serving.limits.max_sessions_per_client
+        return max(1, min(self.expected_sessions, most, MAX_SESSIONS))
+
+    @property
     def promised_bytes(self) -> int:
         """Memory that its caches may still grow by."""
         budget, prefixes = self.serving.budget, self.serving.prefixes
@@ -99,7 +106,9 @@ class Node:
         self.config, self.device = config, first.device
         self._identity, self._peer, self._loader, self._first = identity, peer, loader, first
         self._executor = Executor(config.limits)
-        self.handler = NodeHandler(peer.transport, self._executor, config.limits, shelf.keep if shelf else None)
+        self._tracing = Tracing.from_environment("far-node")
+        keep = shelf.keep if shelf else None
+        self.handler = NodeHandler(peer.transport, self._executor, config.limits, keep, self._tracing)
         self._models: dict[str, ServedModel] = {}
         self._changing = asyncio.Lock()
         self._leaving = False
@@ -255,6 +264,7 @@ class Node:
         await self.handler.close()
         await self._peer.close()
         await asyncio.to_thread(self._executor.close)
+        await asyncio.to_thread(self._tracing.close)
 
     @contextlib.asynccontextmanager
     async def _change(self) -> AsyncIterator[None]:
@@ -337,11 +347,13 @@ class Node:
             return [signed.announcement for signed in await board.nodes_of(about.model_digest)]
 
         def current() -> dict[str, Any]:
-            return self._load_facts(about) | {"links": links.links()}
+            standing = {"links": links.links(), "sessions": model.sessions_of_one_client}
+            return self._load_facts(about) | standing
 
         announcer = Announcer(board, about, self._identity.key, current)
         links = LinkMeter(self._peer.transport, about, find_nodes, announcer.renew_soon)
-        return ServedModel(found, serving, announcer, links)
+        model = ServedModel(found, serving, announcer, links)
+        return model
 
     def _load_facts(self, about: Announcement) -> dict[str, Any]:
         limits, load = self.config.limits, self._executor.load()

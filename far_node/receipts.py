@@ -57,6 +57,11 @@ class WorkLog:
         return self._steps
 
     @property
+    def peer_id(self) -> str:
+        """Whose work it is."""
+        return self._signer.announcement.peer_id
+
+    @property
     def token_layers(self) -> int:
         """Positions × blocks so far."""
         return self._positions * (self._opening.end_block - self._opening.first_block)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 
 from discovery.dht.transport import Channel, Transport
@@ -42,6 +43,15 @@ _TAKEN_BACK_BYTES = 1 << 20
 """Of steps in flight that take each other back, beside all positions of the session."""
 
 
+@dataclass
+class Spent:
+    """What the steps of a session took: how many they were, and seconds until their turn and in computing."""
+
+    steps: int = 0
+    waited: float = 0.0
+    computed: float = 0.0
+
+
 class NodeSession:
     """Takes steps in order, has them computed, hands them on. ``control`` is the client's own stream.
 
@@ -52,6 +62,7 @@ class NodeSession:
     def __init__(self, opening: Open, control: Channel, place: Place, executor: Executor, signer: Signer) -> None:
         self.opening = opening
         self.log = WorkLog(opening, signer)
+        self.spent = Spent()
         self._control, self._place, self._executor = control, place, executor
         self._hidden_size = place.blocks.hidden_size
         all_bytes = opening.batch * opening.max_length * position_bytes(opening.codec, self._hidden_size)
@@ -232,6 +243,9 @@ class NodeSession:
         try:
             keep = 0 if self._successor.exists else step.keep  # a successor needs every position
             computed = await self._executor.compute(self._place, step, keep, await self._prefix_of(step))
+            self.spent.steps += 1
+            self.spent.waited += computed.waited
+            self.spent.computed += computed.seconds
             if len(step.hidden.data) > _LARGE_BYTES:
                 await asyncio.to_thread(self.log.record, step, computed.cached)
             else:

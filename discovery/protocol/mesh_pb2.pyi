@@ -45,7 +45,7 @@ class PeerAddress(_message.Message):
     def __init__(self, peer_id: _Optional[str] = ..., maddrs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("session_id", "nonce", "model_digest", "first_block", "end_block", "max_length", "batch", "codec", "previous", "next", "price_units", "left_padding", "priority", "share_prefix", "prefix_scope", "resumption")
+    __slots__ = ("session_id", "nonce", "model_digest", "first_block", "end_block", "max_length", "batch", "codec", "previous", "next", "price_units", "left_padding", "priority", "share_prefix", "prefix_scope", "resumption", "trace_parent")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -62,6 +62,7 @@ class Open(_message.Message):
     SHARE_PREFIX_FIELD_NUMBER: _ClassVar[int]
     PREFIX_SCOPE_FIELD_NUMBER: _ClassVar[int]
     RESUMPTION_FIELD_NUMBER: _ClassVar[int]
+    TRACE_PARENT_FIELD_NUMBER: _ClassVar[int]
     session_id: bytes
     nonce: bytes
     model_digest: str
@@ -78,7 +79,8 @@ class Open(_message.Message):
     share_prefix: bool
     prefix_scope: bytes
     resumption: Resumption
-    def __init__(self, session_id: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., model_digest: _Optional[str] = ..., first_block: _Optional[int] = ..., end_block: _Optional[int] = ..., max_length: _Optional[int] = ..., batch: _Optional[int] = ..., codec: _Optional[str] = ..., previous: _Optional[str] = ..., next: _Optional[_Union[PeerAddress, _Mapping]] = ..., price_units: _Optional[int] = ..., left_padding: _Optional[_Iterable[int]] = ..., priority: _Optional[int] = ..., share_prefix: _Optional[bool] = ..., prefix_scope: _Optional[bytes] = ..., resumption: _Optional[_Union[Resumption, _Mapping]] = ...) -> None: ...
+    trace_parent: str
+    def __init__(self, session_id: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., model_digest: _Optional[str] = ..., first_block: _Optional[int] = ..., end_block: _Optional[int] = ..., max_length: _Optional[int] = ..., batch: _Optional[int] = ..., codec: _Optional[str] = ..., previous: _Optional[str] = ..., next: _Optional[_Union[PeerAddress, _Mapping]] = ..., price_units: _Optional[int] = ..., left_padding: _Optional[_Iterable[int]] = ..., priority: _Optional[int] = ..., share_prefix: _Optional[bool] = ..., prefix_scope: _Optional[bytes] = ..., resumption: _Optional[_Union[Resumption, _Mapping]] = ..., trace_parent: _Optional[str] = ...) -> None: ...
 
 class Resumption(_message.Message):
     __slots__ = ("at_step", "positions", "feeds_new")

@@ -19,6 +19,7 @@ from discovery.protocol.codec import CODECS, position_bytes
 from discovery.protocol.codec import WireTensor as WireTensor
 from discovery.protocol.errors import FarError, InvalidArgument, InvalidIdentity, ProtocolViolation, error_from_wire
 from discovery.protocol.ids import SESSION_ID_BYTES, PeerId, SessionId, check_peer_id
+from discovery.protocol.trace import TraceParent, read_trace_parent
 
 SESSION_PROTOCOL = "/far-mesh/session/1"
 LINK_PROTOCOL = "/far-mesh/link/1"
@@ -73,7 +74,10 @@ class Resumption:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """A client asks a node to run blocks ``[first_block, end_block)`` in a session."""
+    """A client asks a node to run blocks ``[first_block, end_block)`` in a session.
+
+    ``trace_parent``: the client's span that the session is part of. It names a piece of work, and nobody.
+    """
 
     session_id: SessionId
     nonce: bytes
@@ -91,6 +95,7 @@ class Open:
     share_prefix: bool = False
     prefix_scope: bytes = b""
     resumption: Resumption | None = None
+    trace_parent: TraceParent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -549,6 +554,7 @@ def _open_to_wire(message: Open) -> pb.Open:
         )
         if resumption
         else None,
+        trace_parent=str(message.trace_parent or ""),
     )
 
 
@@ -586,6 +592,7 @@ def _open_from_wire(wire: pb.Open) -> Open:
         share_prefix=wire.share_prefix,
         prefix_scope=wire.prefix_scope,
         resumption=resumption,
+        trace_parent=read_trace_parent(wire.trace_parent),
     )
 
 

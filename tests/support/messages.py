@@ -29,6 +29,7 @@ from discovery.protocol.messages import (
     Resumption,
     Step,
 )
+from discovery.protocol.trace import TraceParent
 from tests.support.documents import DIGEST, peer_of
 
 session_ids = st.binary(min_size=16, max_size=16).map(SessionId)
@@ -39,6 +40,12 @@ peers = st.sampled_from(["first", "second", "third"]).map(peer_of)
 addresses = st.builds(PeerAddress, peers, st.lists(st.text(max_size=20), max_size=4).map(tuple))
 hop_times = st.builds(HopTime, st.floats(0, 1e6), st.floats(0, 1e6))
 resumptions = st.builds(Resumption, step_indices, step_indices, st.booleans())
+trace_parents = st.builds(
+    TraceParent,
+    st.integers(1, 2**128 - 1).map("{:032x}".format),
+    st.integers(1, 2**64 - 1).map("{:016x}".format),
+    st.booleans(),
+)
 
 
 @st.composite
@@ -90,6 +97,7 @@ def openings(draw: st.DrawFn) -> Open:
         share_prefix=draw(st.booleans()),
         prefix_scope=draw(st.binary(max_size=32)),
         resumption=draw(st.none() | resumptions),
+        trace_parent=draw(st.none() | trace_parents),
     )
 
 

@@ -20,7 +20,9 @@ from discovery.protocol.errors import FarError
 from discovery.protocol.ids import PeerId
 from discovery.protocol.messages import MAX_FRAME_BYTES, SESSION_PROTOCOL, Message, WireTensor, decode, encode
 from discovery.protocol.receipt import SignedReceipt
+from discovery.tracing import Tracing
 from far_mesh.client import Mesh, MeshConfig, Swarm
+from far_mesh.config import Treatment
 from far_mesh.route import RouteHop
 from far_mesh.session import MeshSession, SessionRequest
 from far_node.blocks.cut import ModelShape, read_config, shape_of
@@ -151,6 +153,7 @@ class Ring:
         limits: Limits | None = None,
         blocks: Blocks | None = None,
         keep: Callable[[SignedReceipt], None] | None = None,
+        tracing: Tracing | None = None,
         **facts: Any,
     ) -> RingNode:
         """A node that serves ``[first, end)``."""
@@ -178,7 +181,7 @@ class Ring:
             limits=limits,
         )
         transport = self.network.join(peer_of(name))
-        handler = NodeHandler(transport, executor, limits, keep)
+        handler = NodeHandler(transport, executor, limits, keep, tracing)
         handler.add(serving)
         await handler.start()
         for protocol, serve in transport.handlers.items():
@@ -222,10 +225,13 @@ class Ring:
         route: Sequence[RouteHop] = (),
         left_padding: tuple[int, ...] = (),
         price_units: int = 0,
+        treatment: Treatment | None = None,
         config: MeshConfig = FAST,
     ) -> MeshSession:
         """A session that is not open yet."""
-        request = SessionRequest(self.source.digest, max_length, "float32", rows, price_units, left_padding)
+        request = SessionRequest(
+            self.source.digest, max_length, "float32", rows, price_units, left_padding, treatment or Treatment()
+        )
         return MeshSession(tuple(route) or self.route, request, config)
 
     async def opened(self, max_length: int = 64, **options: Any) -> MeshSession:

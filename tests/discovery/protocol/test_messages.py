@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from discovery.protocol import mesh_pb2 as pb
 from discovery.protocol import messages as messages_module
 from discovery.protocol.errors import InvalidArgument, ProtocolViolation
+from discovery.protocol.ids import SessionId
 from discovery.protocol.messages import (
     MAX_BATCH,
     MAX_HOPS,
@@ -245,6 +246,14 @@ def test_an_opening_out_of_its_ranges_is_refused(changes: dict[str, object], rea
     }
     assert isinstance(decode(pb.Envelope(open=pb.Open(**fields)).SerializeToString()), Open)  # type: ignore[arg-type]
     _refused(pb.Envelope(open=pb.Open(**fields | changes)), reason)  # type: ignore[arg-type]
+
+
+def test_an_opening_whose_trace_is_broken_is_an_opening_without_one() -> None:
+    opening = Open(SessionId(b"\1" * 16), b"\2" * 16, DIGEST, 0, 4, 10, 1, "float32", None, None)
+    envelope = pb.Envelope.FromString(encode(opening))
+    for broken in ("", "00-11-22-01", "x" * 60_000):
+        envelope.open.trace_parent = broken
+        assert decode(envelope.SerializeToString()) == opening
 
 
 @pytest.mark.parametrize(
