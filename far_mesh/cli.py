@@ -11,6 +11,7 @@ import typer
 from discovery.console import Console, fail, quiet_libraries, run, settle_memory
 from far_mesh import embed_cli, geoip_cli, route_cli
 from far_mesh.bench import cli as bench_cli
+from far_mesh.marketplace.configuration import cli as config_cli
 from far_mesh.marketplace.ledger import cli as ledger_cli
 from far_mesh.marketplace.pricing import cli as prices_cli
 from far_mesh.marketplace.settlement import cli as settlement_cli
@@ -61,6 +62,7 @@ app = typer.Typer(
 
 app.command()(route_cli.route)
 app.add_typer(bench_cli.app, name="bench")
+app.add_typer(config_cli.app, name="config")
 app.command()(embed_cli.embed)
 app.add_typer(geoip_cli.app, name="geoip")
 app.add_typer(ledger_cli.app, name="ledger")
@@ -283,9 +285,10 @@ def verify(
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; default FAR_HOST or 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; default FAR_PORT or 8000.")] = None,
+    config: config_cli.ConfigOption = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:
-    """Run the marketplace's gateway. It is configured by FAR_… variables; docs/operators.md lists them."""
+    """Run the marketplace's gateway, by FAR_… variables and a file. docs/operators.md lists the settings."""
     from discovery.protocol.errors import FarError
     from far_mesh.marketplace.serve import run as run_gateway
     from far_mesh.marketplace.settings import Settings
@@ -293,7 +296,7 @@ def serve(
     console = Console(json)
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     try:
-        settings = Settings.read(**given)
+        settings = Settings.read(config, **given)
         url = f"http://{settings.host}:{settings.port}"
 
         def ready() -> None:

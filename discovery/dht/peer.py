@@ -86,7 +86,7 @@ class SwarmPeer:
             PeerUnavailable: no initial peer answered, or, behind NAT, none of them relays.
         """
         for maddr in config.initial_peers:
-            _check_peer_maddr(maddr)
+            check_peer_maddr(maddr)
         for maddr in config.announce_maddrs:
             _check_public_maddr(maddr)
         for maddr in config.host_maddrs:
@@ -146,7 +146,12 @@ def _parse_maddr(text: str) -> Multiaddr:
         raise InvalidArgument(f"{text!r} is not a multiaddr; one looks like /ip4/127.0.0.1/tcp/31337") from None
 
 
-def _check_peer_maddr(text: str) -> None:
+def check_peer_maddr(text: str) -> None:
+    """Is this the address of somebody to join a swarm through?
+
+    Raises:
+        InvalidArgument: it is no multiaddr, or names no peer id.
+    """
     maddr = _parse_maddr(text)
     if "p2p" not in maddr:
         raise InvalidArgument(f"the initial peer {text} names no peer id; it should end in /p2p/12D3KooW…")

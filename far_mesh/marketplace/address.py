@@ -36,6 +36,14 @@ class Caller:
     hidden: bool = False
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address is this machine's own, which nobody else reaches."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def caller_of(connection: HTTPConnection) -> Caller:
     """Who sent a request to the marketplace. ``app.state.trusted_proxies`` says whose word counts."""
     peer = connection.client.host if connection.client is not None else None

@@ -83,10 +83,15 @@ def check_settings(settings: Settings) -> None:
                 setting="FAR_ESCROW_ADDRESS",
             )
         return
-    settings.require("chain_rpc_url", "token_address")
-    if not settings.deposit_address:  # who wants plain transfers says where to
-        settings.require("escrow_address")
-    settings.settler_key()
+    settings.require(*needed(settings))
+
+
+def needed(settings: Settings) -> tuple[str, ...]:
+    """The settings without which money cannot go its way. Providers of other chains say themselves what they need."""
+    if settings.payment_provider != EVM:
+        return ()
+    escrow = () if settings.deposit_address else ("escrow_address",)  # who wants plain transfers says where to
+    return ("chain_rpc_url", "token_address", *escrow, "settler_private_key")
 
 
 async def open_money(settings: Settings, database: Database, gateway: Gateway, stack: AsyncExitStack) -> Money:

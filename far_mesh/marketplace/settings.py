@@ -27,7 +27,6 @@ Units = Annotated[int, Field(ge=0, lt=2**53)]
 """An amount in units of 1e-9 FAR, small enough to be exact in every JSON reader."""
 
 
-STANDARD = "standard"
 OtherTier = Annotated[str, Field(pattern=r"^(premium|enterprise)$")]
 
 
@@ -147,7 +146,6 @@ class Settings(BaseSettings):
     requests_per_node: Annotated[int, Field(ge=0)] = 16
     quote_seconds: Annotated[int, Field(ge=1)] = 60
     default_max_tokens: Annotated[int, Field(ge=1)] = 256
-    max_n: Annotated[int, Field(ge=1, le=128)] = 4
     generation_seconds: Annotated[int, Field(ge=1)] = 1500
 
     @field_validator("models")
@@ -176,7 +174,7 @@ class Settings(BaseSettings):
             raise ValueError("one of the wallets is not an EVM address with the right checksum") from None
 
     @classmethod
-    def read(cls, config: Path | None = None, **overrides: Any) -> Settings:
+    def read(cls, config: Path | None = None, /, **overrides: Any) -> Settings:
         """The settings of this process: ``overrides`` before environment before the file before defaults. The file is
         ``config``, or what :func:`.configuration.files.find` finds.
 

@@ -85,7 +85,9 @@ def did_you_mean(key: str, kind: type[BaseModel]) -> str:
 
 def problems_of(error: ValidationError, kind: type[BaseSettings], said: Said) -> Iterator[Problem]:
     """All that ``error`` has to say, without a single value."""
-    for one in error.errors(include_url=False, include_input=False, include_context=False):
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    # A field that is misspelt is one that is missing too: the first says what happened.
+    for one in sorted(found, key=lambda one: one["type"] != "extra_forbidden"):
         name, *inside = one["loc"] or ("",)
         origin, message = said.origin(str(name)), one["msg"]
         if one["type"] == "extra_forbidden":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from far_mesh.marketplace.address import is_loopback
 from far_mesh.marketplace.app import Rooms
 from far_mesh.marketplace.errors import AddressInUse, InvalidSetting, MissingSetting
 from far_mesh.marketplace.grpc_api.health import Health
@@ -44,7 +44,7 @@ def credentials(settings: Settings) -> grpc.ServerCredentials | None:
         InvalidSetting: a file cannot be read, or the two are no certificate and its key.
     """
     if settings.grpc_tls_cert is None and settings.grpc_tls_key is None:
-        if not settings.grpc_insecure and not _is_loopback(settings.host):
+        if not settings.grpc_insecure and not is_loopback(settings.host):
             raise MissingSetting(
                 f"FAR_GRPC_TLS_CERT is not set, and {settings.host} is reached by others: tokens and prompts would "
                 "travel in clear text. Set it and FAR_GRPC_TLS_KEY, or FAR_GRPC_INSECURE=true behind a proxy with TLS",
@@ -117,10 +117,3 @@ def _content(path: Path, variable: str) -> bytes:
         raise InvalidSetting(
             f"the setting {variable} is not usable: {path}: {error.strerror}", setting=variable
         ) from None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
