@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from sqlalchemy.engine import make_url
 
 from discovery.protocol.ids import check_wallet
@@ -61,6 +61,7 @@ from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settings import Settings
 from far_mesh.marketplace.settlement.reconciler import Reconciler
 from far_mesh.marketplace.settlement.service import Caretaker, Settler
+from far_mesh.marketplace.tiers.service import TierService
 
 RESTART_SECONDS = 1.0
 FLUSH_SECONDS = 5.0
@@ -79,6 +80,7 @@ class Rooms:
     chain: Chain | None
     auth: AuthService
     keys: KeyService
+    tiers: TierService
     account: AccountService
     pay_in: PayIn
     deposits: Deposits
@@ -127,7 +129,7 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
     if settings.has_escrow:
         rooms += [channel_endpoints]
     for room in rooms:
-        app.include_router(room.router)
+        app.include_router(room.router, dependencies=[Depends(http.whole_characters)])
     app.include_router(mcp_door.router)
     return app
 
@@ -150,7 +152,8 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
         tasks = {**money.tasks, "caretaker": caretaker.run, "notes": Notes(database).run}
         for name, run in tasks.items():
             stack.push_async_callback(_end, asyncio.create_task(_supervised(name, run), name=name))
-        inference = _inference(settings, database, money, gateway, meshes)
+        tiers = TierService(database, settings.tiers, settings.auth_cache_seconds)
+        inference = _inference(settings, database, money, gateway, meshes, tiers)
         keys = KeyService(database, settings.auth_cache_seconds)
         escrow = money.escrow
         if escrow is not None:
@@ -163,6 +166,7 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
             chain=None if escrow is None else escrow.chain,
             auth=_auth(settings, database, keys, None if escrow is None else escrow.chain),
             keys=keys,
+            tiers=tiers,
             account=AccountService(database),
             pay_in=money.pay_in,
             deposits=money.deposits,
@@ -208,7 +212,12 @@ def _payouts(settings: Settings, database: Database, money: Money) -> PayoutRoom
 
 
 def _inference(
-    settings: Settings, database: Database, money: Money, gateway: Gateway, meshes: Mapping[str, MeshLike]
+    settings: Settings,
+    database: Database,
+    money: Money,
+    gateway: Gateway,
+    meshes: Mapping[str, MeshLike],
+    tiers: TierService,
 ) -> InferenceService:
     limits = Limits(settings.lock_seconds, settings.generation_seconds)
     terms = PriceTerms(settings.fee_bps, settings.cached_discount_bps, settings.requests_per_node)
@@ -220,7 +229,7 @@ def _inference(
         meshes,
         limits,
         settings.default_max_tokens,
-        settings.max_n,
+        tiers,
         Pricing(database, terms),
         Quotes(settings.jwt_key(), settings.quote_seconds),
         money.till,

@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -35,6 +38,7 @@ from far_mesh.marketplace.errors import (
 from far_mesh.marketplace.logs import broke
 
 X402_VERSION = 2
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
 
 log = structlog.get_logger(__name__)
@@ -124,6 +128,23 @@ def install(app: FastAPI, max_body_bytes: int) -> None:
         return error_response(InvalidArgument(str(error.detail)))
 
     app.add_middleware(Edge, max_body_bytes=max_body_bytes)
+
+
+async def whole_characters(request: Request) -> None:
+    """A dependency: no half of a character comes in. JSON can write one (a surrogate alone, RFC 8259 §8.2), which is no
+    text: it could be neither kept nor sent on.
+
+    Raises:
+        InvalidArgument: the body holds one.
+    """
+    body = await request.body()
+    if _SURROGATE.search(body) is None:
+        return
+    with suppress(ValueError, RecursionError):  # no JSON: the framework says so
+        try:
+            json.dumps(json.loads(body), ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise InvalidArgument("the body holds half a character: a surrogate without the other") from None
 
 
 def methods_at(routes: Iterable[tuple[str, Iterable[str]]], path: str) -> list[str]:

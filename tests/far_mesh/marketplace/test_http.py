@@ -138,3 +138,24 @@ def test_a_wrong_method_is_told_which_ones_there_are(user: User, path: str, allo
     answer = user.http.request("PATCH", path)
     error(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == allow
+
+
+@pytest.mark.parametrize("half", [r"\ud800", r"\uDFFF", r"\ud83d.\udc07", r"\udc07\ud83d"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (PATH, '{"model_id": "tiny", "prompt": "p", "tier": "%s"}'),
+        ("/v1/chat/completions", '{"model": "tiny", "messages": [{"role": "user", "content": "%s"}]}'),
+        ("/api/auth/login", '{"wallet_address": "0x", "message": "m", "signature": "%s"}'),
+    ],
+)
+def test_half_a_character_is_no_text(user: User, path: str, body: str, half: str) -> None:
+    json = {"content-type": "application/json"}
+    found = error(user.http.post(path, content=body % half, headers=json), 400, "invalid_argument")
+    assert "half a character" in found["message"]
+
+
+def test_a_character_that_is_written_in_two_halves_is_whole(user: User) -> None:
+    body = r'{"model": "\ud83d\udc07", "prompt": "\\ud800"}'
+    answer = user.http.post("/v1/completions", content=body, headers={"content-type": "application/json"})
+    error(answer, 404, "model_not_found")
