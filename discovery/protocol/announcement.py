@@ -29,6 +29,7 @@ MAX_ASKED_UNITS = 10**12
 MIN_LINK_MS, MAX_LINK_MS = 0.01, 10_000.0
 MIN_BLOCK_MS, MAX_BLOCK_MS = 0.001, 60_000.0
 MAX_QUEUE_MS = 600_000.0
+MAX_SESSIONS = 65_536
 REGION_PATTERN = r"[a-z0-9]{1,16}(-[a-z0-9]{1,16}){0,3}"
 
 Quantization = Literal["none", "int8", "nf4"]
@@ -61,6 +62,7 @@ class Announcement(Body):
         block_ms: milliseconds that one token takes in one block, alone, as measured.
         queue_ms: milliseconds that a step waits for its turn at present.
         load: how full the node is, from 0 to 1: open sessions of those it takes.
+        sessions: sessions of usual length that it takes at once from one client.
         region: where the owner says it is, such as ``eu-west``; ``location`` the same in whole degrees.
         links: round trips that the node measured to others of its models.
     """
@@ -83,6 +85,7 @@ class Announcement(Body):
     block_ms: Annotated[float, Field(ge=MIN_BLOCK_MS, le=MAX_BLOCK_MS, allow_inf_nan=False)] | None = None
     queue_ms: Annotated[float, Field(ge=0, le=MAX_QUEUE_MS, allow_inf_nan=False)] = 0.0
     load: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
+    sessions: Annotated[int, Field(ge=1, le=MAX_SESSIONS)] = 64
     region: Annotated[str, Field(pattern=f"^{REGION_PATTERN}$")] | None = None
     location: Location | None = None
     links: Annotated[tuple[PeerLink, ...], Field(max_length=MAX_LINKS)] = ()

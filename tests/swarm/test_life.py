@@ -94,6 +94,8 @@ async def test_ready_means_that_it_serves_all_that_fits(node: Process, mesh: Mes
     assert ready["blocks"] == [0, 6]
     assert ready["parameter_bytes"] == pytest.approx(loading["bytes"], rel=0.05)
     assert ready["expected_sessions"] > 0
+    (announced,) = await mesh.nodes()
+    assert announced.announcement.sessions == min(ready["expected_sessions"], 64)
 
 
 async def test_a_node_that_is_told_to_go_in_the_middle_of_a_text_finishes_it(

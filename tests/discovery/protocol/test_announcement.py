@@ -145,6 +145,9 @@ WRONG_FIELDS: list[dict[str, Any]] = [
     {"load": -0.01},
     {"load": 1.01},
     {"load": float("nan")},
+    {"sessions": 0},
+    {"sessions": 65_537},
+    {"sessions": 1.5},
     {"region": ""},
     {"region": "EU"},
     {"region": "eu west"},
@@ -166,7 +169,7 @@ WRONG_FIELDS: list[dict[str, Any]] = [
     {"links": [[peer_of(f"other {number}"), 1.0] for number in range(17)]},
     {"links": {peer_of("other"): 1.0}},
 ]
-OPTIONAL = {"version", "state", "price_units", "block_ms", "queue_ms", "load", "region", "location", "links"}
+OPTIONAL = {"version", "state", "price_units", "block_ms", "queue_ms", "load", "sessions", "region", "location", "links"}
 
 
 @pytest.mark.parametrize("wrong", WRONG_FIELDS, ids=str)
@@ -194,6 +197,7 @@ def test_what_routes_are_planned_with_may_be_left_out_and_is_read_back_as_it_was
         block_ms=0.001,
         queue_ms=600_000,
         load=1,
+        sessions=65_536,
         region="eu-west-2",
         location=(-33, 151),
         links=tuple((peer_of(f"other {number}"), 10_000 / (number + 1)) for number in range(MAX_LINKS)),
