@@ -94,6 +94,11 @@ class Settings(BaseSettings):
     public_uri: str = ""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    max_connections: Annotated[int, Field(ge=1)] = 16_384
+    header_seconds: Annotated[float, Field(gt=0)] = 15.0
+    body_seconds: Annotated[float, Field(gt=0)] = 30.0
+    keep_alive_seconds: Annotated[float, Field(gt=0)] = 75.0
+    reader_seconds: Annotated[float, Field(gt=0)] = 30.0
 
     grpc_port: Annotated[int, Field(ge=0, le=65535)] = 0
     grpc_tls_cert: Path | None = None
@@ -147,6 +152,10 @@ class Settings(BaseSettings):
     quote_seconds: Annotated[int, Field(ge=1)] = 60
     default_max_tokens: Annotated[int, Field(ge=1)] = 256
     generation_seconds: Annotated[int, Field(ge=1)] = 1500
+    queue_size: Annotated[int, Field(ge=0)] = 1000
+    queue_size_per_account: Annotated[int, Field(ge=0)] = 64
+    queue_seconds: Annotated[float, Field(gt=0)] = 30.0
+    model_sessions: Annotated[int, Field(ge=0)] = 0
 
     @field_validator("models")
     @classmethod

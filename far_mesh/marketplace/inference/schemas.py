@@ -24,7 +24,7 @@ class GenerateRequest(Choosing):
     logprobs: int | None = None
     stream: bool = True
     raw: bool = False
-    tier: str = "standard"
+    tier: Annotated[str, Field(max_length=20)] | None = None
     quote_id: Annotated[str, Field(max_length=2048)] | None = None
     payment: Annotated[str, Field(max_length=80)] | None = None
     escrow_intent: dict[str, Any] | None = None
@@ -41,7 +41,7 @@ class QuoteRequest(BaseModel):
     prompt_tokens: Annotated[int, Field(ge=1)] | None = None
     max_tokens: int | None = None
     raw: bool = False
-    tier: str = "standard"
+    tier: Annotated[str, Field(max_length=20)] | None = None
     idempotency_key: Annotated[str, Field(min_length=1, max_length=255)] | None = None
 
 

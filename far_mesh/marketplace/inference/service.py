@@ -223,13 +223,14 @@ class InferenceService:
         intent = self._till.intent(wallet, question.request_id, quoted.max_cost_units, quote.expires_at)
         return replace(quoted, intent=intent)
 
-    async def check(self, wish: Wish) -> None:
-        """What is wrong with a wish, whoever serves it and whenever that is.
+    async def check(self, wallet: Wallet, wish: Wish) -> None:
+        """What is wrong with a wish of ``wallet``, whoever serves it and whenever that is.
 
         Raises:
-            ModelUnknown, UnsupportedParameter, InvalidArgument, ContextLengthExceeded: it would never be served.
+            ModelUnknown, TierForbidden, UnsupportedParameter, InvalidArgument, ContextLengthExceeded: it would never be
+                served.
         """
-        await self._texts(self._find(wish.model_id, wish.tier), wish)
+        await self._texts(self._find(wish.model_id), await self._tiers.choose(wallet, wish.tier), wish)
 
     def _forget(self, run: Run, task: asyncio.Task[Answer]) -> None:
         self._runs.discard(run)

@@ -72,6 +72,7 @@ def wish_of(body: ChatRequest) -> Wish:
         toolbox=box,
         grammar_param="response_format" if box is None else "tools",
         quote_id=body.quote_id,
+        tier=body.tier,
     )
 
 

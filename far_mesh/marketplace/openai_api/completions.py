@@ -44,6 +44,7 @@ def wish_of(body: CompletionRequest) -> Wish:
         streamed=bool(body.stream),
         raw=True,
         quote_id=body.quote_id,
+        tier=body.tier,
     )
 
 

@@ -25,6 +25,7 @@ def wish_of(body: EmbeddingRequest) -> EmbeddingWish:
         texts=_texts(body.input),
         pooling=body.pooling or "mean",
         quote_id=body.quote_id,
+        tier=body.tier,
     )
 
 

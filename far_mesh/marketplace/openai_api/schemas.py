@@ -31,6 +31,7 @@ WITHOUT_EFFECT = frozenset({"metadata", "prompt_cache_key", "safety_identifier",
 
 ModelId = Annotated[str, Field(min_length=1, max_length=256)]
 QuoteId = Annotated[str, Field(max_length=2048)]
+TierName = Annotated[str, Field(max_length=20)]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
 TokenIds = Annotated[list[int], Field(min_length=1)]
 
@@ -195,6 +196,7 @@ class TextRequest(Known, Choosing):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     quote_id: QuoteId | None = None
+    tier: TierName | None = None
 
     @property
     def include_usage(self) -> bool:
@@ -241,6 +243,7 @@ class EmbeddingRequest(Known):
     encoding_format: Literal["float", "base64"] | None = None
     pooling: Literal["mean", "last", "cls"] | None = None
     quote_id: QuoteId | None = None
+    tier: TierName | None = None
 
 
 # ---- what is answered

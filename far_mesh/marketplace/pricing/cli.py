@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from discovery.console import Console, quiet_libraries, run
+from far_mesh.marketplace.tiers.names import TierName
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,15 +20,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object per li
 ModelArgument = Annotated[str, typer.Argument(help="The model's id, as users ask for it.")]
 
 
-class Tier(StrEnum):
-    """Who is served how."""
-
-    STANDARD = "standard"
-    PREMIUM = "premium"
-    ENTERPRISE = "enterprise"
-
-
-TierOption = Annotated[Tier, typer.Option(help="The tier it is the price of.")]
+TierOption = Annotated[TierName, typer.Option(help="The tier it is the price of.")]
 PromptOption = Annotated[int, typer.Option(min=0, max=2**53 - 1, help="Units of 1e-9 FAR per token of the prompt.")]
 CompletionOption = Annotated[int, typer.Option(min=1, max=2**53 - 1, help="Units per token of the answer.")]
 
@@ -68,7 +60,7 @@ def set_price(
     model: ModelArgument,
     prompt: PromptOption,
     completion: CompletionOption,
-    tier: TierOption = Tier.STANDARD,
+    tier: TierOption = TierName.STANDARD,
     json: JsonOption = False,
 ) -> None:
     """From now on a token costs this, before demand. Requests under way keep their price."""
@@ -85,7 +77,7 @@ def set_price(
 
 
 @app.command()
-def clear(model: ModelArgument, tier: TierOption = Tier.STANDARD, json: JsonOption = False) -> None:
+def clear(model: ModelArgument, tier: TierOption = TierName.STANDARD, json: JsonOption = False) -> None:
     """The settings decide again."""
     console = Console(json)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from discovery.protocol.announcement import Announcement
 from far_mesh.marketplace.database import Database
@@ -12,7 +14,9 @@ from far_mesh.marketplace.ledger.split import BPS, Prices
 from far_mesh.marketplace.pricing import repository
 from far_mesh.marketplace.pricing.schemas import ListPrice, PriceNow
 from far_mesh.marketplace.pricing.surge import multiplier_bps, next_level, raised, utilisation_of
-from far_mesh.marketplace.settings import STANDARD, ModelOffer
+from far_mesh.marketplace.settings import ModelOffer
+from far_mesh.marketplace.tiers.names import TierName
+from far_mesh.marketplace.tiers.schemas import Tier
 
 
 @dataclass(frozen=True)
@@ -32,30 +36,52 @@ class Pricing:
         self._terms = terms
         self._levels: dict[str, int] = {}
 
-    async def now(self, offer: ModelOffer, tier: str, nodes: Sequence[Announcement], block_count: int) -> PriceNow:
+    async def now(self, offer: ModelOffer, tier: Tier, nodes: Sequence[Announcement], block_count: int) -> PriceNow:
         """What a token of ``offer`` costs while ``nodes`` serve it.
 
         Raises:
             UnsupportedParameter: this tier of the model has no price.
         """
         async with self._database.reading() as connection:
-            listed = await repository.find(connection, offer.model_id, tier) or list_price(offer, tier)
+            listed = await _listed(connection, offer, tier)
             waiting = await repository.open_requests(connection, offer.model_id) if self._terms.requests_per_node else 0
         if listed is None:
-            raise UnsupportedParameter(f"{offer.model_id} has no price in the tier {tier!r}", param="tier")
+            raise UnsupportedParameter(f"{offer.model_id} has no price in the tier {tier.name}", param="tier")
         utilisation = 0.0
         if self._terms.requests_per_node:
             utilisation = utilisation_of(waiting, nodes, block_count, self._terms.requests_per_node)
         level = self._levels[offer.model_id] = next_level(self._levels.get(offer.model_id, 0), utilisation)
         return price_now(listed, utilisation, multiplier_bps(level), self._terms)
 
+    async def listed(self, offer: ModelOffer, tiers: Iterable[Tier]) -> dict[TierName, ListPrice]:
+        """What a token of ``offer`` costs in each tier that it is sold in, before demand."""
+        async with self._database.reading() as connection:
+            found = {tier.name: await _listed(connection, offer, tier) for tier in tiers}
+        return {name: price for name, price in found.items() if price is not None}
 
-def list_price(offer: ModelOffer, tier: str) -> ListPrice | None:
+
+async def _listed(connection: AsyncConnection, offer: ModelOffer, tier: Tier) -> ListPrice | None:
+    """The price in a tier: of the database, or else of the settings, or else a multiple of the standard price."""
+    listed = await repository.find(connection, offer.model_id, tier.name) or list_price(offer, tier.name)
+    if listed is not None or tier.price_factor_bps is None:
+        return listed
+    standard = await repository.find(connection, offer.model_id, TierName.STANDARD) or list_price(
+        offer, TierName.STANDARD
+    )
+    return None if standard is None else times(standard, tier.price_factor_bps)
+
+
+def list_price(offer: ModelOffer, tier: TierName) -> ListPrice | None:
     """What the settings say of a tier."""
-    if tier == STANDARD:
+    if tier is TierName.STANDARD:
         return ListPrice(offer.prompt_price_units, offer.completion_price_units)
     special = offer.tiers.get(tier)
     return None if special is None else ListPrice(special.prompt_price_units, special.completion_price_units)
+
+
+def times(listed: ListPrice, factor_bps: int) -> ListPrice:
+    """A multiple of a price, rounded down, but an answer is never free."""
+    return ListPrice(listed.prompt * factor_bps // BPS, max(1, listed.completion * factor_bps // BPS))
 
 
 def price_now(listed: ListPrice, utilisation: float, multiplier: int, terms: Terms) -> PriceNow:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import insert_if_absent
 from far_mesh.marketplace.tables import account_tiers
-from far_mesh.marketplace.tiers.schemas import TierName
+from far_mesh.marketplace.tiers.names import TierName
 
 
 @dataclass(frozen=True)

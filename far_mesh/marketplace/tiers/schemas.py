@@ -13,17 +13,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from far_mesh.marketplace.ledger.split import BPS
+from far_mesh.marketplace.tiers.names import TierName
 
 MAX_PRICE_FACTOR_BPS = 1000 * BPS
 MAX_CHOICES = 128
-
-
-class TierName(StrEnum):
-    """The tiers, the lowest first. An account may use its own and those below."""
-
-    STANDARD = "standard"
-    PREMIUM = "premium"
-    ENTERPRISE = "enterprise"
 
 
 class SessionPriority(StrEnum):

@@ -10,8 +10,9 @@ from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import TierForbidden, UnsupportedParameter
 from far_mesh.marketplace.tiers import repository
+from far_mesh.marketplace.tiers.names import TierName
 from far_mesh.marketplace.tiers.repository import Membership
-from far_mesh.marketplace.tiers.schemas import Tier, TierName, TierTable
+from far_mesh.marketplace.tiers.schemas import Tier, TierTable
 
 PARAM = "tier"
 

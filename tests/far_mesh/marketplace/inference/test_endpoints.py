@@ -186,7 +186,8 @@ def test_nodes_recognise_the_prompts_of_one_user_and_not_of_another(open_house: 
         ({"top_p": 0}, 400, "invalid_argument", "top_p"),
         ({"stop": ["x"] * 17}, 400, "invalid_argument", "stop"),
         ({"seed": 2**64}, 400, "invalid_argument", "seed"),
-        ({"tier": "premium"}, 400, "unsupported_parameter", "tier"),
+        ({"tier": "premium"}, 403, "tier_forbidden", "tier"),
+        ({"tier": "imperial"}, 400, "unsupported_parameter", "tier"),
         ({"beams": 4}, 400, "unsupported_parameter", "beams"),
     ],
 )
@@ -459,7 +460,7 @@ def test_a_quote_is_for_one_wallet(open_house: OpenHouse) -> None:
     ("changes", "status", "code"),
     [
         ({"model_id": "gpt-9"}, 404, "model_not_found"),
-        ({"tier": "premium"}, 400, "unsupported_parameter"),
+        ({"tier": "premium"}, 403, "tier_forbidden"),
         ({"prompt_tokens": 5}, 400, "invalid_argument"),
         ({"prompt": None}, 400, "invalid_argument"),
         ({"prompt": None, "prompt_tokens": 0}, 400, "invalid_argument"),

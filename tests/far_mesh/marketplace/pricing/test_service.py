@@ -14,6 +14,8 @@ from far_mesh.marketplace.pricing.schemas import ListPrice, PriceNow
 from far_mesh.marketplace.pricing.service import Pricing, Terms
 from far_mesh.marketplace.settings import ModelOffer, TierPrice
 from far_mesh.marketplace.tables import inference_sessions
+from far_mesh.marketplace.tiers.names import TierName
+from far_mesh.marketplace.tiers.schemas import TierTable
 from tests.support.documents import signed_announcement
 
 OFFER = ModelOffer(
@@ -42,8 +44,8 @@ async def busy_with(database: Database, requests: int) -> None:
         await connection.execute(insert(inference_sessions), rows)
 
 
-async def price(pricing: Pricing, tier: str = "standard") -> PriceNow:
-    return await pricing.now(OFFER, tier, NODES, 8)
+async def price(pricing: Pricing, tier: str = "standard", offer: ModelOffer = OFFER) -> PriceNow:
+    return await pricing.now(offer, TierTable()[TierName(tier)], NODES, 8)
 
 
 async def test_the_settings_say_the_price_of_each_tier(database: Database) -> None:
@@ -52,6 +54,18 @@ async def test_the_settings_say_the_price_of_each_tier(database: Database) -> No
     assert (await price(pricing, "premium")).prices == Prices(prompt=100, completion=700, cached=50, fee_bps=2_000)
     with pytest.raises(UnsupportedParameter, match="enterprise"):
         await price(pricing, "enterprise")
+
+
+async def test_a_tier_without_a_price_of_its_own_is_a_multiple_of_standard(database: Database) -> None:
+    pricing, plain = Pricing(database, TERMS), OFFER.model_copy(update={"tiers": {}})
+    assert (await price(pricing, "premium", plain)).prices == Prices(100, 700, cached=50, fee_bps=2_000)
+    async with database.writing() as connection:
+        await repository.put(connection, "org/tiny", "standard", ListPrice(1, 2))
+    assert (await price(pricing, "premium", plain)).prices == Prices(10, 20, cached=5, fee_bps=2_000)
+    assert await pricing.listed(plain, TierTable().all()) == {
+        TierName.STANDARD: ListPrice(1, 2),
+        TierName.PREMIUM: ListPrice(10, 20),
+    }
 
 
 async def test_the_database_comes_before_the_settings_until_it_is_cleared(database: Database) -> None:
