@@ -491,13 +491,10 @@ class SlotCache(Cache):
             else:
                 layers.append(_SlotLayer(index, more.get("sliding_window")))
         super().__init__(layers=layers)
-        self._held = range(first, end)
-        self._batch: _Batch | _PackedBatch | None = None
-
-    @property
-    def has_recurrent_state(self) -> bool:
+        self.has_recurrent_state = any(isinstance(layers[index], _StateLayer) for index in range(first, end))
         """Whether a layer held keeps a state that cannot go back."""
-        return any(isinstance(self.layers[index], _StateLayer) for index in self._held)
+        self._running = range(0)
+        self._batch: _Batch | _PackedBatch | None = None
 
     def begin(self, parts: Sequence[SlotRows], positions: int, device: torch.device, first: int, end: int) -> Tensor:
         """Make a pass ready over these sessions, ``positions`` each, through blocks ``[first, end)``.
@@ -528,11 +525,11 @@ class SlotCache(Cache):
         return batch.query_positions
 
     def _set(self, batch: _Batch | _PackedBatch, first: int, end: int) -> None:
-        self._batch, self._held = batch, range(first, end)
+        self._batch, self._running = batch, range(first, end)
         for index, layer in enumerate(self.layers):
             if isinstance(layer, _SlotLayer):
                 layer.batch = batch
-            elif isinstance(layer, _StateLayer) and index in self._held:
+            elif isinstance(layer, _StateLayer) and index in self._running:
                 layer.begin(batch.parts)
 
     def finish(self) -> None:
@@ -542,7 +539,7 @@ class SlotCache(Cache):
         for index, layer in enumerate(self.layers):
             if isinstance(layer, _SlotLayer):
                 layer.batch = None
-            elif isinstance(layer, _StateLayer) and index in self._held:
+            elif isinstance(layer, _StateLayer) and index in self._running:
                 layer.end(batch.parts)
         for part, positions in zip(batch.parts, batch.positions_of, strict=True):
             part.length += positions

@@ -120,6 +120,14 @@ class TestTogether:
             for one, told, alone in zip(got, hidden, caches, strict=True):
                 assert difference(one, blocks.run(told, alone, 2, 4)) < TOLERANCE
 
+    @pytest.mark.parametrize("kind", ["lfm2_moe", "qwen3_next", "llama"])
+    def test_a_pass_through_a_part_changes_nothing_of_what_is_said_of_the_whole(self, make: Make, kind: str) -> None:
+        blocks = make(kind)
+        before = blocks.has_recurrent_state
+        for index in range(blocks.first, blocks.end):
+            blocks.run_together([(noise(blocks, 2), SlotRows(slab_of(8, 1), 0, 1))], index, index + 1)
+            assert blocks.has_recurrent_state is before
+
     @pytest.mark.parametrize("kind", ["llama", "mistral", "gpt2"])
     def test_after_a_pass_that_broke_all_go_on_as_if_it_had_not_been(
         self, make: Make, kind: str, monkeypatch: pytest.MonkeyPatch
