@@ -67,7 +67,7 @@ def overheard() -> Iterator[Overheard]:
     def note(_: Any, level: str, event: MutableMapping[str, Any]) -> Any:
         heard.events[str(event.get("event"))] += 1
         if level not in ("debug", "info"):
-            heard.alarms.append(f"{level}: {event.get('event')} {event.get('kind', '')} {event.get('exc_info', '')}")
+            heard.alarms.append(f"{level}: {event.get('event')} {event.get('kind', '')} {event.get('exception', '')}")
         raise structlog.DropEvent
 
     structlog.configure(processors=[structlog.processors.format_exc_info, note], cache_logger_on_first_use=False)
@@ -193,6 +193,8 @@ class Siege:
         limit = self.messages + messages
         honest = asyncio.create_task(self._be_honest())
         await asyncio.gather(*(self._talk(number, limit) for number in range(STRANGERS)))
+        while not self.lessons and not honest.done():  # a busy machine: the first has not ended yet
+            await asyncio.sleep(0.02)
         honest.cancel()
         outcome = (await asyncio.gather(honest, return_exceptions=True))[0]
         if isinstance(outcome, Exception):
