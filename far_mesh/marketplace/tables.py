@@ -206,7 +206,7 @@ inference_sessions = Table(
     metadata,
     Column("id", String(36), primary_key=True),
     Column("request_id", String(64), nullable=False, unique=True),
-    Column("user_wallet", String(42), nullable=False, index=True),
+    Column("user_wallet", String(42), nullable=False),
     Column("model_id", String(255), nullable=False),
     Column("tier", String(20), nullable=False),
     Column("status", String(20), nullable=False, index=True),
@@ -238,6 +238,8 @@ inference_sessions = Table(
     Column("time_to_first_token_ms", Integer),
     Column("checkpoint", JSON),
     CheckConstraint("status IN ('pending', 'active', 'completed', 'failed')", name="status"),
+    # What a user has used, day by day, is read along this index.
+    Index(None, "user_wallet", "started_at"),
 )
 UNSETTLED = text("batch_number IS NULL AND payment = 'netted' AND (total_cost_units IS NULL OR total_cost_units > 0)")
 """What a user owes or may come to owe, and no batch has charged: few rows, however long the user has been here."""
@@ -303,6 +305,11 @@ node_registry = Table(
     Column("is_active", Boolean, nullable=False, index=True),
     Column("total_tokens_served", BigInteger, nullable=False),
     Column("total_earned_units", BigInteger, nullable=False),
+    # The times in what node and wallet have signed, so that nothing counts twice; and what the node said last.
+    Column("proven_at", UtcDateTime),
+    Column("heard_at", UtcDateTime),
+    Column("claims", JSON),
+    Column("endpoint_url", String(255)),  # where a node that sleeps can be woken, by the operator's word
 )
 
 # ---- the chain
