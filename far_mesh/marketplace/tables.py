@@ -236,6 +236,14 @@ inference_sessions = Table(
     Column("error_code", String(64)),
     Column("latency_ms", Integer),
     Column("time_to_first_token_ms", Integer),
+    # What its tier had promised when it began, what was measured, what a missed promise gave back, and what it was
+    # spared of what earlier ones had. Costs, fees and refunds are those after it.
+    Column("promised_p95_ms", Integer),
+    Column("credit_bps", Integer, nullable=False, server_default="0"),
+    Column("p95_token_ms", Integer),
+    Column("service_level_met", Boolean),
+    Column("credit_units", BigInteger, nullable=False, server_default="0"),
+    Column("spent_credit_units", BigInteger, nullable=False, server_default="0"),
     Column("checkpoint", JSON),
     CheckConstraint("status IN ('pending', 'active', 'completed', 'failed')", name="status"),
     # What a user has used, day by day, is read along this index.

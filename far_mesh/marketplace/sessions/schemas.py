@@ -43,7 +43,8 @@ class Gateway:
 class NewSession:
     """A request that begins. Prices (units per token) and fee are frozen; ``held_units`` is the most it can cost.
     ``channel_id`` is there when vouchers of a channel pay it, ``api_key_id`` when it was asked for with an API
-    key."""
+    key, ``promised_p95_ms`` when its tier promises something, which is worth ``credit_bps`` of its cost if it is
+    missed."""
 
     id: str
     request_id: str
@@ -59,6 +60,8 @@ class NewSession:
     payment: Payment = field(default=Payment.ESCROW, kw_only=True)
     channel_id: str | None = field(default=None, kw_only=True)
     api_key_id: str | None = field(default=None, kw_only=True)
+    promised_p95_ms: int | None = field(default=None, kw_only=True)
+    credit_bps: int = field(default=0, kw_only=True)
 
     @property
     def prices(self) -> Prices:
@@ -70,7 +73,8 @@ class NewSession:
 class Session(NewSession):
     """A request at any time. Amounts are units, None until they are known. ``cached_tokens`` are tokens of the prompt
     that the nodes knew from before. ``batch_number`` is that of the batch in which it is settled, if it is.
-    ``counted_units`` is what was counted on its channel before it was served."""
+    ``counted_units`` is what was counted on its channel before it was served. ``credit_units`` and
+    ``spent_credit_units`` as in :class:`Outcome`; in costs, fees and refunds they are reckoned in."""
 
     status: Status
     started_at: datetime
@@ -84,6 +88,10 @@ class Session(NewSession):
     error_code: str | None
     latency_ms: int | None
     time_to_first_token_ms: int | None
+    p95_token_ms: int | None
+    service_level_met: bool | None
+    credit_units: int
+    spent_credit_units: int
     checkpoint: dict[str, Any] | None
     batch_number: int | None
     counted_units: int
@@ -137,10 +145,15 @@ class PaidShare:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the money of a request was divided, in units."""
+    """How the money of a request was divided, in units. ``service_level_met`` None: nothing was promised, or nothing
+    could be measured. ``credit_units`` is what a missed promise gave back, ``spent_credit_units`` by how much it was
+    cheaper for promises missed before."""
 
     held_units: int
     cost_units: int
     fee_units: int
     refund_units: int
     shares: tuple[PaidShare, ...]
+    service_level_met: bool | None = None
+    credit_units: int = 0
+    spent_credit_units: int = 0
