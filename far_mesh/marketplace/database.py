@@ -9,17 +9,21 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, event, text
+from sqlalchemy import ColumnElement, Connection, DateTime, Engine, Interval, Table, event, func, literal, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, DisconnectionError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import QueuePool
 
+from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.errors import DatabaseUnavailable
 from far_mesh.marketplace.sqlite import SharedCommit, direct_connection
+from far_mesh.marketplace.tables import UtcDateTime
 
 BUSY_TIMEOUT_MS = 15_000
 POSTGRESQL_CONNECTIONS = 16
@@ -93,6 +97,14 @@ def insert_if_absent(connection: AsyncConnection, table: Table) -> postgresql.In
     return insert(table).on_conflict_do_nothing()
 
 
+def moment(connection: AsyncConnection, after: timedelta = timedelta(0)) -> ColumnElement[datetime]:
+    """The present by the database's clock, which all gateways share, or ``after`` later."""
+    if connection.dialect.name == "sqlite":
+        return literal(now() + after, UtcDateTime)
+    # The moment of asking, not that in which the transaction began: it may have waited for a lock since.
+    return func.clock_timestamp(type_=DateTime(timezone=True)) + literal(after, Interval)
+
+
 class Database:
     """Owner of the engine."""
 
@@ -148,6 +160,13 @@ class Database:
             await connection.execution_options(**{_WRITING: True})
             async with connection.begin():
                 yield connection
+
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections are in use, and how many there may be."""
+        pool = self._engine.pool
+        assert isinstance(pool, QueuePool)
+        return pool.checkedout(), pool.size()
 
     async def check(self) -> None:
         """One round trip.

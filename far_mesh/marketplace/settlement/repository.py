@@ -7,13 +7,13 @@ from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, DateTime, Interval, case, func, literal, or_, select, update
+from sqlalchemy import ColumnElement, case, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.chain.client import escrow_id_of
 from far_mesh.marketplace.chain.node import BlockId, SignedCall
 from far_mesh.marketplace.clock import now
-from far_mesh.marketplace.database import insert_if_absent
+from far_mesh.marketplace.database import insert_if_absent, moment
 from far_mesh.marketplace.errors import LeaseLost
 from far_mesh.marketplace.payments.provider import Block
 from far_mesh.marketplace.sessions.schemas import Gateway
@@ -258,16 +258,16 @@ async def take_lease(connection: AsyncConnection, name: str, gateway: Gateway, l
     """Get or keep a lease; None when somebody else has it. It is free when it has expired, or when its holder was an
     earlier life of this gateway. Each new holder has a higher token than all before."""
     mine = {"gateway": gateway.name, "incarnation": gateway.incarnation}
-    absent = insert_if_absent(connection, leases).values(name=name, **mine, token=0, expires_at=_in(connection))
+    absent = insert_if_absent(connection, leases).values(name=name, **mine, token=0, expires_at=moment(connection))
     await connection.execute(absent)
     is_kept = _is_by(gateway)
-    free = or_(leases.c.gateway == gateway.name, leases.c.expires_at < _in(connection))
+    free = or_(leases.c.gateway == gateway.name, leases.c.expires_at < moment(connection))
     taken = (
         update(leases)
         .where(leases.c.name == name, free)
         .values(
             **mine,
-            expires_at=_in(connection, lifetime),
+            expires_at=moment(connection, lifetime),
             token=case((is_kept, leases.c.token), else_=leases.c.token + 1),
         )
         .returning(leases.c.token)
@@ -278,7 +278,7 @@ async def take_lease(connection: AsyncConnection, name: str, gateway: Gateway, l
 
 async def lease_left(connection: AsyncConnection, fence: Fence) -> timedelta:
     """For how long a lease is still held; nothing when somebody else holds it."""
-    query = select(leases.c.expires_at, _in(connection).label("at")).where(_is_of(fence))
+    query = select(leases.c.expires_at, moment(connection).label("at")).where(_is_of(fence))
     found = (await connection.execute(query)).one_or_none()
     return timedelta(0) if found is None else found.expires_at - found.at
 
@@ -290,14 +290,14 @@ async def hold_fence(connection: AsyncConnection, fence: Fence) -> None:
     Raises:
         LeaseLost: somebody else has taken it, or could have.
     """
-    held = select(leases.c.name).where(_is_of(fence), leases.c.expires_at > _in(connection)).with_for_update()
+    held = select(leases.c.name).where(_is_of(fence), leases.c.expires_at > moment(connection)).with_for_update()
     if (await connection.execute(held)).first() is None:
         raise LeaseLost(f"the lease {fence.name} is somebody else's, or nobody's", lease=fence.name)
 
 
 async def holder(connection: AsyncConnection, name: str) -> str | None:
     """The gateway that holds a lease now."""
-    query = select(leases.c.gateway).where(leases.c.name == name, leases.c.expires_at > _in(connection))
+    query = select(leases.c.gateway).where(leases.c.name == name, leases.c.expires_at > moment(connection))
     found: str | None = (await connection.execute(query)).scalar_one_or_none()
     return found
 
@@ -305,7 +305,7 @@ async def holder(connection: AsyncConnection, name: str) -> str | None:
 async def drop_leases(connection: AsyncConnection, gateway: Gateway) -> None:
     """A gateway that ends politely lets the next one begin at once."""
     await connection.execute(
-        update(leases).where(_is_by(gateway)).values(expires_at=_in(connection, timedelta(seconds=-1)))
+        update(leases).where(_is_by(gateway)).values(expires_at=moment(connection, timedelta(seconds=-1)))
     )
 
 
@@ -315,11 +315,3 @@ def _is_by(gateway: Gateway) -> ColumnElement[bool]:
 
 def _is_of(fence: Fence) -> ColumnElement[bool]:
     return (leases.c.name == fence.name) & (leases.c.token == fence.token)
-
-
-def _in(connection: AsyncConnection, after: timedelta = timedelta(0)) -> ColumnElement[datetime]:
-    """The present by the database's clock, or ``after`` later."""
-    if connection.dialect.name == "sqlite":
-        return literal(now() + after, UtcDateTime)
-    # The moment of asking, not that in which the transaction began: it may have waited for a lock since.
-    return func.clock_timestamp(type_=DateTime(timezone=True)) + literal(after, Interval)
