@@ -1,4 +1,5 @@
-"""The tables, as migrations leave them. Amounts are BIGINT units of 1e-9 FAR. There is no column for a prompt.
+"""The tables, as migrations leave them. Amounts are BIGINT units of 1e-9 FAR. There is no column for a prompt
+that anybody could read.
 
 ``inference_sessions``, ``node_contributions`` and ``node_registry`` have the columns of the specification (section 3.4)
 and more; where those say ``…_far DECIMAL`` they say ``…_units BIGINT``. What they tell of money is what the books say:
@@ -20,6 +21,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -478,6 +480,80 @@ reconciliations = Table(
     Column("at", UtcDateTime, nullable=False),
     Column("block_number", BigInteger, nullable=False),
     Column("findings", JSON, nullable=False),
+)
+
+# ---- answers that nobody waits for
+
+# What was asked, what came of it and where to tell of it are encrypted (``jobs/sealing.py``), and so is the secret with
+# which messages are signed. ``lease_token`` counts who had a row in their hands.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("wallet_address", String(42), nullable=False),
+    Column("api_key_id", String(36)),
+    Column("model_id", String(255), nullable=False),
+    Column("tier", String(20), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("request_id", String(64)),
+    Column("tokens", Integer, nullable=False, server_default="0"),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("rank_at", UtcDateTime, nullable=False),
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("deadline_at", UtcDateTime, nullable=False),
+    Column("started_at", UtcDateTime),
+    Column("ended_at", UtcDateTime),
+    Column("expires_at", UtcDateTime, index=True),
+    Column("cancel_asked_at", UtcDateTime),
+    Column("error_code", String(64)),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("sealed_request", LargeBinary),
+    Column("sealed_result", LargeBinary),
+    Column("sealed_webhook", LargeBinary),
+    Column("gateway", String(255)),
+    Column("incarnation", String(36)),
+    Column("lease_token", BigInteger, nullable=False, server_default="0"),
+    Column("lease_until", UtcDateTime),
+    CheckConstraint("status IN ('queued', 'running', 'completed', 'failed', 'cancelled')", name="status"),
+    Index(None, "wallet_address", "created_at", "id"),
+    Index(None, "status", "rank_at"),
+)
+
+webhook_secrets = Table(
+    "webhook_secrets",
+    metadata,
+    Column("wallet_address", String(42), primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("made_at", UtcDateTime, nullable=False),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("job_id", ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("wallet_address", String(42), nullable=False),
+    Column("event", String(32), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("due_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    Column("lease_token", BigInteger, nullable=False, server_default="0"),
+    CheckConstraint("status IN ('pending', 'delivered', 'failed')", name="status"),
+    Index(None, "status", "due_at"),
+)
+
+webhook_attempts = Table(
+    "webhook_attempts",
+    metadata,
+    Column("id", RowId, primary_key=True, autoincrement=True),
+    Column("delivery_id", ForeignKey("webhook_deliveries.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("ms", Integer, nullable=False),
+    Column("http_status", Integer),
+    Column("error_code", String(64)),
 )
 
 # ---- several gateways
