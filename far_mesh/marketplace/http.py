@@ -11,7 +11,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
@@ -38,6 +38,7 @@ from far_mesh.marketplace.errors import (
 from far_mesh.marketplace.logs import broke
 
 X402_VERSION = 2
+_PLACES = ("body", "query", "path", "header")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -113,7 +114,7 @@ def install(app: FastAPI, max_body_bytes: int) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         if _is_no_json(request, error):
             return error_response(UnsupportedMediaType("send JSON, with Content-Type: application/json"))
-        return error_response(from_validation(error.errors()))
+        return error_response(from_validation(error.errors(), error.body))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
@@ -158,16 +159,33 @@ def _is_no_json(request: Request, error: RequestValidationError) -> bool:
     return not is_json and any(one["loc"] == ("body",) and one["type"] != "missing" for one in error.errors())
 
 
-def from_validation(errors: Sequence[Any]) -> FarError:
+def from_validation(errors: Sequence[Any], sent: Any = None) -> FarError:
     """The first of pydantic's ``errors`` about what somebody sent, as a member of our family."""
     first = errors[0]
-    place = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
     if first["type"] == "json_invalid":
         return InvalidArgument("the body is not JSON")
-    param = ".".join(place) or None
+    param = _param(first, sent)
     if first["type"] == "extra_forbidden":
         return UnsupportedParameter(f"the parameter {param!r} is not supported", param=param)
     return InvalidArgument(f"{param or 'the body'}: {first['msg']}", param=param)
+
+
+def _param(error: Mapping[str, Any], sent: Any) -> str | None:
+    """Where in a body it is, such as ``messages.0.role``. Where there are several shapes to choose from pydantic puts
+    their names in between: they are no part of what was sent."""
+    where, *place = error["loc"] if error["loc"] and error["loc"][0] in _PLACES else ("body", *error["loc"])
+    if where == "body" and sent is not None:
+        place = list(_followed(place, sent, is_missing=error["type"] == "missing"))
+    return ".".join(map(str, place)) or None
+
+
+def _followed(place: Sequence[str | int], sent: Any, *, is_missing: bool) -> Iterator[str | int]:
+    for depth, part in enumerate(place, 1):
+        if (isinstance(sent, list) and isinstance(part, int)) or (isinstance(sent, Mapping) and part in sent):
+            yield part
+            sent = sent[part]  # type: ignore[index]  # a number where it is a list
+        elif is_missing and depth == len(place):
+            yield part
 
 
 class Edge:

@@ -100,4 +100,4 @@ def _checked(shape: type[ShapeT], fields: dict[str, Any]) -> ShapeT:
     try:
         return shape.model_validate(fields)
     except ValidationError as error:
-        raise from_validation(error.errors()) from None
+        raise from_validation(error.errors(), fields) from None

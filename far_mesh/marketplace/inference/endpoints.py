@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import Response
@@ -17,13 +16,15 @@ from far_mesh.marketplace.auth.door import InferenceCaller, LimitedKey
 from far_mesh.marketplace.chain.amounts import units_to_far, units_to_wei
 from far_mesh.marketplace.channels.meter import VoucherNotice
 from far_mesh.marketplace.http import call_request, errors, id_of_call, request_id_of
-from far_mesh.marketplace.inference.jobs import Said
-from far_mesh.marketplace.inference.meshes import LogprobLike
+from far_mesh.marketplace.inference.jobs import Said, by_text
+from far_mesh.marketplace.inference.meshes import LogprobLike, Prompt
+from far_mesh.marketplace.inference.messages import chat_of, check_one_form
 from far_mesh.marketplace.inference.payment import wanted
 from far_mesh.marketplace.inference.run import Answer, Item, Run
 from far_mesh.marketplace.inference.schemas import (
     DoneEvent,
     GenerateAnswer,
+    GeneratedText,
     GenerateRequest,
     ModelEntry,
     ModelList,
@@ -46,10 +47,14 @@ from far_mesh.marketplace.inference.service import (
     Wish,
 )
 from far_mesh.marketplace.inference.streams import EventStream, all_of, bill_headers, event, events_of
+from far_mesh.marketplace.inference.voice import Spoken, Voice
 from far_mesh.marketplace.ledger.split import BPS
 from far_mesh.marketplace.payments import intents
 from far_mesh.marketplace.sessions.schemas import Outcome, PaidShare, Payment
 from far_mesh.marketplace.settlement.schemas import Kind, Row, RowStatus
+
+if TYPE_CHECKING:
+    from far_mesh.model.tools import ToolFormat
 
 router = APIRouter(prefix="/api/inference", tags=["inference"])
 
@@ -96,10 +101,11 @@ async def generate(
     """Generate text. With ``stream`` (the default) tokens come as server-sent events, and last the bill."""
     run = await service.start(wallet, name, replace(wish_of(body), api_key_id=key))
     if body.stream:
-        return EventStream(run, events_of(run, partial(_token, run), lambda end: [_done(end)], _needed))
+        told = Telling(body, run)
+        return EventStream(run, events_of(run, told.said, told.last, _needed))
     items, answer = await all_of(request, run)
     response.headers.update(bill_headers(answer))
-    return whole_answer(body, items, answer)
+    return whole_answer(body, items, answer, run.tool_format)
 
 
 @router.post("/quote", responses=errors(404))
@@ -124,23 +130,33 @@ def wish_of(body: GenerateRequest) -> Wish:
     """What is asked for, in our words.
 
     Raises:
-        InvalidArgument, IntentRefused: a way to pay that is none.
+        InvalidArgument, UnsupportedParameter: what contradicts itself, or means nothing.
+        IntentRefused: a way to pay that is none.
     """
+    if (body.prompt is None) == (body.messages is None):
+        raise InvalidArgument("send either prompt or messages", param="prompt")
+    box = body.toolbox()
+    for param, given in (("messages", body.messages), ("tools", box)):
+        if body.raw and given is not None:
+            raise InvalidArgument(f"raw leaves the chat template out, and {param} need it", param=param)
     grammars = {
         "response_format": None if body.response_format is None else body.response_format.grammar(),
         "regex": None if body.regex is None else Grammar.regex(body.regex),
         "lark": None if body.lark is None else Grammar.lark(body.lark),
     }
-    given = {param: grammar for param, grammar in grammars.items() if grammar is not None}
-    if len(given) > 1:
-        raise InvalidArgument("an answer keeps to one of response_format, regex, lark", param=list(given)[1])
-    param, grammar = next(iter(given.items()), ("grammar", None))
+    forms = {param: grammar for param, grammar in grammars.items() if grammar is not None}
+    if len(forms) > 1:
+        raise InvalidArgument("an answer keeps to one of response_format, regex, lark", param=list(forms)[1])
+    param, grammar = next(iter(forms.items()), ("grammar" if box is None else "tools", None))
+    check_one_form(box, None if grammar is None else param)
     return Wish(
         model_id=body.model_id,
-        prompts=(body.prompt,),
+        prompts=(body.prompt or chat_of(body.messages or ()),),
         max_tokens=body.max_tokens,
         manner=body.manner(temperature=0.0, logprobs=body.logprobs, grammar=grammar),
+        choices=body.n or 1,
         streamed=body.stream,
+        toolbox=box,
         grammar_param=param,
         raw=body.raw,
         tier=body.tier,
@@ -153,24 +169,43 @@ def question_of(wallet: str, body: QuoteRequest) -> Question:
     """What ``wallet`` wants to know the price of.
 
     Raises:
-        InvalidArgument: neither a prompt nor its length, or both.
+        InvalidArgument: neither what is said nor its length, or more than one of them.
     """
-    if (body.prompt is None) == (body.prompt_tokens is None):
-        raise InvalidArgument("send either prompt or prompt_tokens", param="prompt")
-    prompt = body.prompt_tokens if body.prompt is None else body.prompt
-    assert prompt is not None
+    chat = None if body.messages is None else chat_of(body.messages)
+    said: list[Prompt | int] = [one for one in (body.prompt, chat, body.prompt_tokens) if one is not None]
+    if len(said) != 1:
+        raise InvalidArgument("send one of prompt, messages, prompt_tokens", param="prompt")
     request_id = None if body.idempotency_key is None else id_of_call(wallet, body.idempotency_key)
-    return Question(body.model_id, body.tier, prompt, body.max_tokens, body.raw, request_id)
+    return Question(body.model_id, body.tier, said[0], body.max_tokens, body.raw, body.n or 1, request_id)
 
 
-def whole_answer(body: GenerateRequest, items: Iterable[Item], answer: Answer) -> GenerateAnswer:
+def whole_answer(
+    body: GenerateRequest, items: Iterable[Item], answer: Answer, tool_format: ToolFormat | None = None
+) -> GenerateAnswer:
     """An answer in one piece, made of all that came of a run."""
-    said = [item for item in items if isinstance(item, Said)]
+    texts = [_text(body, index, said, answer, tool_format) for index, said in enumerate(by_text(items, body.n or 1))]
+    first = texts[0]
     return GenerateAnswer(
-        text="".join(item.text for item in said),
-        logprobs=None if body.logprobs is None else [told for item in said if (told := token_logprob(item))],
+        text=first.text,
+        tool_calls=first.tool_calls,
+        logprobs=first.logprobs,
+        choices=texts if len(texts) > 1 else None,
         tokens_generated=answer.completion_tokens,
-        **bill(answer),
+        **(bill(answer) | {"finish_reason": first.finish_reason}),
+    )
+
+
+def _text(
+    body: GenerateRequest, index: int, said: Sequence[Said], answer: Answer, tool_format: ToolFormat | None
+) -> GeneratedText:
+    voice = Voice(tool_format, parallel=body.parallel_tool_calls is not False)
+    text, calls = voice.all_of(said)
+    return GeneratedText(
+        index=index,
+        text=text,
+        tool_calls=list(calls) or None,
+        finish_reason=voice.reason(answer.finish_reasons[index]),
+        logprobs=None if body.logprobs is None else [told for item in said if (told := token_logprob(item))],
     )
 
 
@@ -184,6 +219,7 @@ def quote_answer(quoted: Quoted) -> QuoteAnswer:
         tier=quoted.tier,
         prompt_tokens=quoted.prompt_tokens,
         max_tokens=quoted.max_tokens,
+        n=quoted.choices,
         max_cost_units=quoted.max_cost_units,
         max_cost_far=units_to_far(quoted.max_cost_units),
         prompt_price_units=prices.prompt,
@@ -197,12 +233,53 @@ def quote_answer(quoted: Quoted) -> QuoteAnswer:
     )
 
 
-def _token(run: Run, said: Said) -> list[str]:
-    told = token_logprob(said)
-    if not said.text and told is None and not run.is_metered:  # who pays token by token has to know of each
-        return []
-    token = TokenEvent(token=said.text, request_id=run.request_id, logprob=told)
-    return [event(token.model_dump_json(exclude_none=True))]
+class Telling:
+    """The answers of a run as they come, in the events of this face."""
+
+    def __init__(self, body: GenerateRequest, run: Run) -> None:
+        self._run = run
+        texts = body.n or 1
+        self._voices = [Voice(run.tool_format, parallel=body.parallel_tool_calls is not False) for _ in range(texts)]
+
+    def tokens(self, said: Said) -> list[TokenEvent]:
+        """What a token tells, if it tells anything."""
+        return self._told(said.index, self._voices[said.index].say(said.text), token_logprob(said))
+
+    def rest(self) -> list[TokenEvent]:
+        """What was held back until the end."""
+        return [told for index, voice in enumerate(self._voices) for told in self._told(index, voice.end(), None)]
+
+    def end(self, answer: Answer) -> DoneEvent:
+        """How it ended, after :meth:`rest`."""
+        reasons = [voice.reason(reason) for voice, reason in zip(self._voices, answer.finish_reasons, strict=True)]
+        several = {"finish_reason": reasons[0], "finish_reasons": reasons if len(reasons) > 1 else None}
+        return DoneEvent(**(bill(answer) | several))
+
+    def said(self, said: Said) -> list[str]:
+        """:meth:`tokens` on the wire. Who pays token by token has to know of each."""
+        due = self._told(said.index, Spoken(), None, always=True) if self._run.is_metered else []
+        return [event(told.model_dump_json(exclude_none=True)) for told in self.tokens(said) or due]
+
+    def last(self, answer: Answer) -> list[str]:
+        """The events that end a stream."""
+        rest = [event(told.model_dump_json(exclude_none=True)) for told in self.rest()]
+        end = self.end(answer)
+        return [*rest, event(end.model_dump_json(exclude={"finish_reasons"} if end.finish_reasons is None else None))]
+
+    def _told(
+        self, index: int, spoken: Spoken, logprob: TokenLogprob | None, *, always: bool = False
+    ) -> list[TokenEvent]:
+        if spoken == Spoken() and logprob is None and not always:
+            return []
+        return [
+            TokenEvent(
+                token=spoken.text,
+                request_id=self._run.request_id,
+                index=index if len(self._voices) > 1 else None,
+                tool_calls=list(spoken.calls) or None,
+                logprob=logprob,
+            )
+        ]
 
 
 def token_logprob(said: Said) -> TokenLogprob | None:
@@ -229,10 +306,6 @@ def voucher_event(notice: VoucherNotice) -> VoucherEvent:
         step_units=notice.step_units,
         seconds=notice.seconds,
     )
-
-
-def _done(answer: Answer) -> str:
-    return event(DoneEvent(**bill(answer)))
 
 
 def bill(answer: Answer) -> dict[str, Any]:

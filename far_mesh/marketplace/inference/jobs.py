@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -31,6 +31,15 @@ class Said:
     def text(self) -> str:
         """What it adds to the text; nothing while a character is incomplete."""
         return self.token.text
+
+
+def by_text(items: Iterable[object], texts: int) -> list[list[Said]]:
+    """The tokens of each text."""
+    found: list[list[Said]] = [[] for _ in range(texts)]
+    for item in items:
+        if isinstance(item, Said):
+            found[item.index].append(item)
+    return found
 
 
 @dataclass(frozen=True)

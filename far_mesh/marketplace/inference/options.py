@@ -6,17 +6,39 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from discovery.protocol.errors import InvalidArgument
-from far_mesh.config import GenerationOptions, Grammar
+from far_mesh.config import FORBIDDEN, MAX_BIASES, MAX_LOGPROBS, GenerationOptions, Grammar
+from far_mesh.marketplace.tiers.schemas import MAX_CHOICES
 
 MAX_STOPS = 16
+MAX_STOP_CHARACTERS = 256
 
 Manner = Callable[[int], GenerationOptions]
 """How to generate so many tokens."""
 
-StopStrings = Annotated[list[str], Field(max_length=MAX_STOPS)]
+
+def _is_a_number(value: Any) -> Any:
+    """A number that is written as text, or true, would be a number to pydantic."""
+    if isinstance(value, str | bytes | bool):
+        raise PydanticCustomError("number_type", "Input should be a number")
+    return value
+
+
+_A_NUMBER = BeforeValidator(_is_a_number)
+Count = Annotated[int, _A_NUMBER, Field(ge=1)]
+Number = Annotated[int, _A_NUMBER]
+Share = Annotated[float, _A_NUMBER, Field(ge=0, le=1)]
+Penalty = Annotated[float, _A_NUMBER, Field(ge=-2, le=2)]
+Logprobs = Annotated[int, _A_NUMBER, Field(ge=0, le=MAX_LOGPROBS)]
+StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
+StopStrings = Annotated[list[StopString], Field(max_length=MAX_STOPS)]
+Biases = Annotated[
+    dict[str, Annotated[float, _A_NUMBER, Field(ge=-FORBIDDEN, le=FORBIDDEN)]],
+    Field(max_length=MAX_BIASES, json_schema_extra={"propertyNames": {"pattern": "^[0-9]{1,9}$"}}),
+]
 
 
 class JsonSchema(BaseModel):
@@ -52,21 +74,24 @@ class ResponseFormat(BaseModel):
 
 
 class Choosing(BaseModel):
-    """How tokens are chosen: :class:`far_mesh.config.GenerationOptions` says what each of these does."""
+    """How tokens are chosen: :class:`far_mesh.config.GenerationOptions` says what each of these does. ``n``: so many
+    answers to each prompt; the second has ``seed + 1``, and so on."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
-    min_tokens: int | None = None
-    seed: int | None = None
-    stop: str | StopStrings | None = None
+    max_tokens: Count | None = None
+    n: Annotated[int, _A_NUMBER, Field(ge=1, le=MAX_CHOICES)] | None = None
+    temperature: Annotated[float, _A_NUMBER, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, _A_NUMBER, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, _A_NUMBER, Field(ge=0, lt=2**31)] | None = None
+    min_p: Share | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: Annotated[float, _A_NUMBER, Field(gt=0, le=2)] | None = None
+    logit_bias: Biases | None = None
+    min_tokens: Annotated[int, _A_NUMBER, Field(ge=0)] | None = None
+    seed: Annotated[int, _A_NUMBER, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: StopString | StopStrings | None = None
 
     def manner(self, *, temperature: float, logprobs: int | None = None, grammar: Grammar | None = None) -> Manner:
         """The same in our words.

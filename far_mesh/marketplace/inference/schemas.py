@@ -7,21 +7,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from far_mesh.marketplace.inference.options import Choosing, ResponseFormat
+from far_mesh.marketplace.inference.messages import Call, Calling, Messages
+from far_mesh.marketplace.inference.options import Choosing, Count, Logprobs, ResponseFormat
+from far_mesh.marketplace.tiers.schemas import MAX_CHOICES
 
 
-class GenerateRequest(Choosing):
-    """What to generate. Anything that is not listed here is refused by name. ``temperature`` is 0 by default."""
+class GenerateRequest(Choosing, Calling):
+    """What to generate: answers to a ``prompt``, or to ``messages``. Anything that is not listed here is refused by
+    name. ``temperature`` is 0 by default."""
 
     model_config = ConfigDict(extra="forbid")
 
     model_id: Annotated[str, Field(min_length=1, max_length=256)]
-    prompt: Annotated[str, Field(min_length=1)]
-    max_tokens: int | None = None
+    prompt: Annotated[str, Field(min_length=1)] | None = None
+    messages: Messages | None = None
     response_format: ResponseFormat | None = None
     regex: str | None = None
     lark: str | None = None
-    logprobs: int | None = None
+    logprobs: Logprobs | None = None
     stream: bool = True
     raw: bool = False
     tier: Annotated[str, Field(max_length=20)] | None = None
@@ -31,15 +34,17 @@ class GenerateRequest(Choosing):
 
 
 class QuoteRequest(BaseModel):
-    """What to quote: the text of a prompt, or how many tokens it has. With the ``idempotency_key`` of the request that
-    is to follow, the answer has the escrow intent that would pay for it, to be signed."""
+    """What to quote: ``n`` answers to a prompt, to messages, or to so many tokens. With the ``idempotency_key`` of the
+    request that is to follow, the answer has the escrow intent that would pay for it, to be signed."""
 
     model_config = ConfigDict(extra="forbid")
 
     model_id: Annotated[str, Field(min_length=1, max_length=256)]
     prompt: Annotated[str, Field(min_length=1)] | None = None
-    prompt_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_tokens: int | None = None
+    messages: Messages | None = None
+    prompt_tokens: Count | None = None
+    max_tokens: Count | None = None
+    n: Annotated[Count, Field(le=MAX_CHOICES)] | None = None
     raw: bool = False
     tier: Annotated[str, Field(max_length=20)] | None = None
     idempotency_key: Annotated[str, Field(min_length=1, max_length=255)] | None = None
@@ -47,8 +52,8 @@ class QuoteRequest(BaseModel):
 
 class QuoteAnswer(BaseModel):
     """A price per token that is kept until ``expires_at`` for requests with this ``quote_id``, whatever their length.
-    ``max_cost_units`` is what a request with so many tokens would hold. ``escrow_intent`` is the typed data (EIP-712)
-    of an intent for the request ``request_id``, if it was asked for."""
+    ``max_cost_units`` is what a request with so many tokens and ``n`` answers would hold. ``escrow_intent`` is the typed
+    data (EIP-712) of an intent for the request ``request_id``, if it was asked for."""
 
     quote_id: str
     expires_at: datetime
@@ -56,6 +61,7 @@ class QuoteAnswer(BaseModel):
     tier: str
     prompt_tokens: int
     max_tokens: int
+    n: int = 1
     prompt_price_units: int
     cached_prompt_price_units: int
     completion_price_units: int
@@ -103,12 +109,24 @@ class TokenLogprob(TopToken):
     top_logprobs: list[TopToken]
 
 
+class GeneratedText(BaseModel):
+    """One of several answers."""
+
+    index: int
+    text: str
+    tool_calls: list[Call] | None = None
+    finish_reason: str
+    logprobs: list[TokenLogprob] | None = None
+
+
 class GenerateAnswer(Costs):
-    """A whole answer at once."""
+    """A whole answer at once. Of several, all are in ``choices``, and the first of them is told twice."""
 
     request_id: str
     text: str
+    tool_calls: list[Call] | None = None
     logprobs: list[TokenLogprob] | None = None
+    choices: list[GeneratedText] | None = None
     tokens_generated: int
     total_tokens: int
     prompt_tokens: int
@@ -121,10 +139,12 @@ class GenerateAnswer(Costs):
 
 
 class TokenEvent(BaseModel):
-    """One event of a stream."""
+    """One event of a stream. ``index`` says of which answer, where there are several."""
 
     token: str
     request_id: str
+    index: int | None = None
+    tool_calls: list[Call] | None = None
     logprob: TokenLogprob | None = None
 
 
@@ -142,7 +162,7 @@ class VoucherEvent(BaseModel):
 
 
 class DoneEvent(Costs):
-    """The last event of a stream."""
+    """The last event of a stream. ``finish_reasons`` are those of all answers, where there are several."""
 
     done: Literal[True] = True
     request_id: str
@@ -151,6 +171,7 @@ class DoneEvent(Costs):
     cached_tokens: int
     completion_tokens: int
     finish_reason: str
+    finish_reasons: list[str] | None = None
     latency_ms: int
     time_to_first_token_ms: int | None
     nodes_used: list[NodeUsed]

@@ -18,6 +18,7 @@ from far_mesh.marketplace.errors import ModelUnknown, NotEnoughNodes, RequestUnk
 from far_mesh.marketplace.inference import repository
 from far_mesh.marketplace.inference.jobs import Asked, Embed, Generate, Job
 from far_mesh.marketplace.inference.meshes import MeshLike, Prompt
+from far_mesh.marketplace.inference.messages import Toolbox
 from far_mesh.marketplace.inference.options import Manner
 from far_mesh.marketplace.inference.payment import AS_IT_IS_BEST, Wanted
 from far_mesh.marketplace.inference.run import Answer, Keeper, Limits, Order, Run
@@ -42,15 +43,6 @@ if TYPE_CHECKING:
     from far_mesh.model.tools import ToolFormat
 
 CLOSE_SECONDS = 20.0
-
-
-@dataclass(frozen=True)
-class Toolbox:
-    """What a model may call. ``forced``: it must call one of the tools, or the one with this ``name``."""
-
-    tools: tuple[Mapping[str, Any], ...]
-    forced: bool = False
-    name: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +83,15 @@ class EmbeddingWish(Demand):
 
 @dataclass(frozen=True)
 class Question:
-    """What somebody wants to know the price of. ``prompt``: its text, or how many tokens it has. ``request_id`` is that
-    of the request which is to follow, if its escrow intent is wanted too."""
+    """What somebody wants to know the price of. ``prompt``: what is said, or how many tokens it has. ``request_id`` is
+    that of the request which is to follow, if its escrow intent is wanted too."""
 
     model_id: str
     tier: str | None
-    prompt: str | int
+    prompt: Prompt | int
     max_tokens: int | None
     raw: bool
+    choices: int = 1
     request_id: str | None = None
 
 
@@ -111,6 +104,7 @@ class Quoted:
     tier: str
     prompt_tokens: int
     max_tokens: int
+    choices: int
     price: PriceNow
     request_id: str | None = None
     intent: dict[str, Any] | None = None
@@ -118,7 +112,7 @@ class Quoted:
     @property
     def max_cost_units(self) -> int:
         """What such a request would hold."""
-        return price_of(Tokens(self.prompt_tokens, self.max_tokens), self.price.prices)
+        return price_of(Tokens(self.prompt_tokens, self.choices * self.max_tokens), self.price.prices)
 
 
 @dataclass(frozen=True)
@@ -213,11 +207,21 @@ class InferenceService:
         """
         on_sale, tier = self._find(question.model_id), await self._tiers.choose(wallet, question.tier)
         mesh, prompt = on_sale.mesh, question.prompt
+        _check_choices(question.choices, tier)
         prompt_tokens = prompt if isinstance(prompt, int) else len(mesh.encode(prompt, raw=question.raw))
         max_tokens = self._max_tokens(on_sale, tier, question.max_tokens, prompt_tokens)
         price = await self._price(on_sale, tier)
         quote = self._quotes.give(wallet, question.model_id, tier.name, price.prices)
-        quoted = Quoted(quote, question.model_id, tier.name, prompt_tokens, max_tokens, price, question.request_id)
+        quoted = Quoted(
+            quote,
+            question.model_id,
+            tier.name,
+            prompt_tokens,
+            max_tokens,
+            question.choices,
+            price,
+            question.request_id,
+        )
         if question.request_id is None:
             return quoted
         intent = self._till.intent(wallet, question.request_id, quoted.max_cost_units, quote.expires_at)
@@ -323,8 +327,7 @@ class InferenceService:
         )
 
     async def _texts(self, on_sale: OnSale, tier: Tier, wish: Wish) -> Generate:
-        if not 1 <= wish.choices <= tier.max_n:
-            raise InvalidArgument(f"n must be from 1 to {tier.max_n} in the tier {tier.name}", param="n")
+        _check_choices(wish.choices, tier)
         mesh, box = on_sale.mesh, wish.toolbox
         tools = None if box is None else box.tools
         asked = []
@@ -389,6 +392,11 @@ class InferenceService:
         async with self._database.reading() as connection:
             latency = await repository.average_latency_ms(connection, on_sale.offer.model_id)
         return ModelState(on_sale, price, len(nodes), uncovered_ranges(nodes, block_count), latency)
+
+
+def _check_choices(choices: int, tier: Tier) -> None:
+    if not 1 <= choices <= tier.max_n:
+        raise InvalidArgument(f"n must be from 1 to {tier.max_n} in the tier {tier.name}", param="n")
 
 
 def _with_tools(options: GenerationOptions, box: Toolbox, mesh: MeshLike) -> GenerationOptions:

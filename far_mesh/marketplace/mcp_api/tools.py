@@ -34,6 +34,9 @@ log = structlog.get_logger(__name__)
 Progress = Callable[[int, str], Awaitable[None]]
 """Tells how many tokens there are, and what the last of them says."""
 
+NOT_HERE = frozenset({"stream", "escrow_intent", "n", "tools", "tool_choice", "parallel_tool_calls"})
+"""What an agent cannot ask ``generate`` for: it gets one text, and has tools of its own."""
+
 ShapeT = TypeVar("ShapeT", bound=BaseModel)
 
 
@@ -110,7 +113,7 @@ _KINDS = {
         "token each token is told as it comes. Who cancels pays for what was delivered.",
         GenerateArguments,
         GenerateAnswer,
-        hidden=frozenset({"stream", "escrow_intent"}),
+        hidden=NOT_HERE,
         read_only=False,
     ),
     "list_models": _Kind("The models on sale, who serves them now and what they cost.", Nothing, ModelList),
@@ -201,7 +204,7 @@ def _checked(kind: _Kind, arguments: Mapping[str, Any]) -> BaseModel:
     try:
         return kind.takes.model_validate(arguments)
     except ValidationError as error:
-        raise from_validation(error.errors()) from None
+        raise from_validation(error.errors(), arguments) from None
 
 
 def _failed(error: FarError) -> CallToolResult:

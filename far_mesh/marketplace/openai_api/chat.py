@@ -5,23 +5,21 @@ A choice is told in deltas, streamed or not: an answer in one piece is the sum o
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from discovery.protocol.errors import InvalidArgument
 from far_mesh.marketplace.channels.meter import VoucherNotice
-from far_mesh.marketplace.errors import UnsupportedParameter
 from far_mesh.marketplace.inference.endpoints import token_logprob, voucher_event
-from far_mesh.marketplace.inference.jobs import Said
+from far_mesh.marketplace.inference.jobs import Said, by_text
+from far_mesh.marketplace.inference.messages import chat_of, check_one_form
 from far_mesh.marketplace.inference.run import Answer, Item
 from far_mesh.marketplace.inference.schemas import TokenLogprob, VoucherEvent
-from far_mesh.marketplace.inference.service import Toolbox, Wish
+from far_mesh.marketplace.inference.service import Wish
 from far_mesh.marketplace.inference.streams import event
+from far_mesh.marketplace.inference.voice import Spoken, Voice
 from far_mesh.marketplace.openai_api.schemas import (
     AnswerMessage,
-    Call,
-    Called,
     ChatAnswer,
     ChatChunk,
     ChatRequest,
@@ -30,13 +28,11 @@ from far_mesh.marketplace.openai_api.schemas import (
     Delta,
     Far,
     Logprobs,
-    NamedTool,
     Usage,
 )
 from far_mesh.marketplace.openai_api.service import (
     DEFAULT_TEMPERATURE,
     Envelope,
-    by_text,
     far,
     finish_reason,
     limit,
@@ -44,7 +40,7 @@ from far_mesh.marketplace.openai_api.service import (
 )
 
 if TYPE_CHECKING:
-    from far_mesh.model.tools import Piece, ToolFormat
+    from far_mesh.model.tools import ToolFormat
 
 
 def wish_of(body: ChatRequest) -> Wish:
@@ -55,16 +51,12 @@ def wish_of(body: ChatRequest) -> Wish:
         InvalidArgument: what contradicts itself.
     """
     body.refuse_what_we_do_not_have()
-    box = _toolbox(body)
+    box = body.toolbox()
     grammar = None if body.response_format is None else body.response_format.grammar()
-    if box is not None and grammar is not None:
-        raise UnsupportedParameter(
-            "an answer that keeps to a response_format calls no tools: send one of them, or tool_choice none",
-            param="response_format",
-        )
+    check_one_form(box, None if grammar is None else "response_format")
     return Wish(
         model_id=body.model,
-        prompts=([message.plain(place) for place, message in enumerate(body.messages)],),
+        prompts=(chat_of(body.messages),),
         max_tokens=limit(body.max_tokens, body.max_completion_tokens),
         manner=body.manner(temperature=DEFAULT_TEMPERATURE, logprobs=_logprobs(body), grammar=grammar),
         choices=1 if body.n is None else body.n,
@@ -76,59 +68,16 @@ def wish_of(body: ChatRequest) -> Wish:
     )
 
 
-def _toolbox(body: ChatRequest) -> Toolbox | None:
-    choice = body.tool_choice
-    if not body.tools:
-        if choice not in (None, "none", "auto"):
-            raise InvalidArgument("tool_choice names what is not in tools", param="tool_choice")
-        return None
-    if choice == "none":
-        return None
-    name = choice.function.name if isinstance(choice, NamedTool) else None
-    if name is not None and name not in {tool.function.name for tool in body.tools}:
-        raise InvalidArgument(f"there is no tool {name!r}", param="tool_choice")
-    tools = tuple(tool.model_dump(exclude_none=True) for tool in body.tools)
-    return Toolbox(tools, forced=choice not in (None, "auto"), name=name)
-
-
 def _logprobs(body: ChatRequest) -> int | None:
     if body.top_logprobs is not None and not body.logprobs:
         if body.top_logprobs == 0:
             return None
         raise InvalidArgument("top_logprobs goes with logprobs", param="top_logprobs")
-    if body.top_logprobs is not None and not 0 <= body.top_logprobs <= 20:
-        raise InvalidArgument("top_logprobs is from 0 to 20", param="top_logprobs")
     return (body.top_logprobs or 0) if body.logprobs else None
 
 
-class Voice:
-    """One of the answers as it comes: text, and calls of tools, where there are any."""
-
-    def __init__(self, tool_format: ToolFormat | None, *, parallel: bool) -> None:
-        self._stream = None
-        self._most_calls = None if parallel else 1
-        self.calls = 0
-        if tool_format is not None:
-            from far_mesh.model.tools import ToolStream  # transformers comes along: only where there are tools
-
-            self._stream = ToolStream(tool_format)
-
-    def say(self, text: str) -> Delta:
-        """What ``text`` adds."""
-        return Delta(content=text or None) if self._stream is None else self._delta(self._stream.push(text))
-
-    def end(self) -> Delta:
-        """What was held back until now."""
-        return Delta() if self._stream is None else self._delta(self._stream.flush())
-
-    def _delta(self, piece: Piece) -> Delta:
-        calls = []
-        for call in piece.calls:
-            if self._most_calls is None or self.calls < self._most_calls:
-                called = Called.model_construct(name=call.name, arguments=call.arguments)
-                calls.append(Call(id=f"call_{secrets.token_hex(12)}", function=called, index=self.calls))
-                self.calls += 1
-        return Delta(content=piece.text or None, tool_calls=calls or None)
+def _delta(spoken: Spoken) -> Delta:
+    return Delta(content=spoken.text or None, tool_calls=list(spoken.calls) or None)
 
 
 class Chat:
@@ -150,10 +99,8 @@ class Chat:
 
     def _choice(self, index: int, said: Sequence[Said], answer: Answer) -> Choice:
         voice = self._voices[index]
-        deltas = [*(voice.say(item.text) for item in said), voice.end()]
-        calls = [call.model_copy(update={"index": None}) for delta in deltas for call in delta.tool_calls or ()]
-        text = "".join(delta.content or "" for delta in deltas)
-        message = AnswerMessage(content=None if calls and not text else text, tool_calls=calls or None)
+        text, calls = voice.all_of(said)
+        message = AnswerMessage(content=None if calls and not text else text, tool_calls=list(calls) or None)
         logprobs = None
         if self._with_logprobs:
             logprobs = Logprobs(content=[told for item in said if (told := token_logprob(item)) is not None])
@@ -168,7 +115,7 @@ class Chat:
 
     def said(self, said: Said) -> list[str]:
         """A token as an event, if it tells anything."""
-        delta, told = self._voices[said.index].say(said.text), token_logprob(said)
+        delta, told = _delta(self._voices[said.index].say(said.text)), token_logprob(said)
         return self._told(said.index, delta, told)
 
     def is_due(self, said: Said) -> list[str]:
@@ -183,7 +130,7 @@ class Chat:
         """The events that end a stream."""
         events = []
         for index, voice in enumerate(self._voices):
-            events += self._told(index, voice.end(), None)
+            events += self._told(index, _delta(voice.end()), None)
         for index in range(len(self._voices)):
             end = ChunkChoice(index=index, delta=Delta(), finish_reason=self._reason(index, answer))
             events.append(self._wire([end], far=far(answer) if index == len(self._voices) - 1 else None))
@@ -198,7 +145,7 @@ class Chat:
         return [self._wire([ChunkChoice(index=index, delta=delta, logprobs=logprobs)])]
 
     def _reason(self, index: int, answer: Answer) -> str:
-        return "tool_calls" if self._voices[index].calls else finish_reason(answer.finish_reasons[index])
+        return self._voices[index].reason(finish_reason(answer.finish_reasons[index]))
 
     def _wire(
         self, choices: list[ChunkChoice], usage: Usage | None = None, far: Far | VoucherEvent | None = None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from far_mesh.marketplace.channels.meter import VoucherNotice
 from far_mesh.marketplace.errors import UnsupportedParameter
 from far_mesh.marketplace.inference.endpoints import token_logprob, voucher_event
-from far_mesh.marketplace.inference.jobs import Said
+from far_mesh.marketplace.inference.jobs import Said, by_text
 from far_mesh.marketplace.inference.meshes import Prompt
 from far_mesh.marketplace.inference.run import Answer, Item
 from far_mesh.marketplace.inference.service import Wish
@@ -18,7 +18,7 @@ from far_mesh.marketplace.openai_api.schemas import (
     CompletionLogprobs,
     CompletionRequest,
 )
-from far_mesh.marketplace.openai_api.service import DEFAULT_TEMPERATURE, Envelope, by_text, far, finish_reason, usage
+from far_mesh.marketplace.openai_api.service import DEFAULT_TEMPERATURE, Envelope, far, finish_reason, usage
 
 DEFAULT_MAX_TOKENS = 16
 

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from discovery.protocol.errors import InvalidArgument
 from far_mesh.marketplace.errors import UnsupportedParameter
-from far_mesh.marketplace.inference.options import Choosing, ResponseFormat
+from far_mesh.marketplace.inference.messages import Call, Calling, Messages
+from far_mesh.marketplace.inference.options import Choosing, Count, ResponseFormat
+from far_mesh.marketplace.inference.options import Logprobs as LogprobCount
 from far_mesh.marketplace.inference.schemas import Costs, NodeUsed, TokenLogprob, VoucherEvent
 
 MAX_PROMPTS = 32
@@ -32,7 +33,6 @@ WITHOUT_EFFECT = frozenset({"metadata", "prompt_cache_key", "safety_identifier",
 ModelId = Annotated[str, Field(min_length=1, max_length=256)]
 QuoteId = Annotated[str, Field(max_length=2048)]
 TierName = Annotated[str, Field(max_length=20)]
-Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
 TokenIds = Annotated[list[int], Field(min_length=1)]
 
 
@@ -52,129 +52,6 @@ class Known(BaseModel):
                 raise UnsupportedParameter(f"the parameter {name!r} is not supported with this value", param=name)
 
 
-# ---- messages
-
-
-class Part(BaseModel):
-    """A piece of a message: ``{"type": "text", "text"}``."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: Annotated[str, Field(max_length=64)]
-    text: str | None = None
-
-
-class Called(BaseModel):
-    """Which function a model called, and with what: the text of a JSON object."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: Name
-    arguments: str
-
-
-class Call(BaseModel):
-    """A call of a tool, as the model made it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    id: Annotated[str, Field(min_length=1, max_length=256)]
-    type: Literal["function"] = "function"
-    function: Called
-    index: int | None = None
-
-
-class Message(BaseModel):
-    """One message of a chat. Of what the model said before, ``refusal`` and the like come back empty."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[Part] | None = None
-    name: Annotated[str, Field(max_length=256)] | None = None
-    tool_calls: list[Call] | None = None
-    tool_call_id: Annotated[str, Field(max_length=256)] | None = None
-    refusal: None = None
-    audio: None = None
-    function_call: None = None
-    annotations: Annotated[list[Any], Field(max_length=0)] | None = None
-
-    def plain(self, place: int) -> dict[str, Any]:
-        """As chat templates take them.
-
-        Raises:
-            UnsupportedParameter: something in it is no text.
-            InvalidArgument: a part that the role needs is missing, or one that it has not.
-        """
-        where = f"messages.{place}"
-        if (self.tool_call_id is not None) != (self.role == "tool"):
-            raise InvalidArgument("tool_call_id goes with the role tool", param=f"{where}.tool_call_id")
-        if self.tool_calls and self.role != "assistant":
-            raise InvalidArgument("tool_calls go with the role assistant", param=f"{where}.tool_calls")
-        if self.content is None and not self.tool_calls:
-            raise InvalidArgument("a message has content", param=f"{where}.content")
-        role = "system" if self.role == "developer" else self.role
-        message: dict[str, Any] = {"role": role, "content": self._text(f"{where}.content")}
-        for key in ("name", "tool_call_id"):
-            if (value := getattr(self, key)) is not None:
-                message[key] = value
-        if self.tool_calls:
-            message["tool_calls"] = [call.model_dump(exclude={"index"}) for call in self.tool_calls]
-        return message
-
-    def _text(self, where: str) -> str:
-        if not isinstance(self.content, list):
-            return self.content or ""
-        for part in self.content:
-            if part.type != "text":
-                raise UnsupportedParameter(
-                    f"content of the type {part.type!r} is not supported: only text", param=where
-                )
-            if part.text is None or part.model_extra:
-                raise InvalidArgument('a part of a message is {"type": "text", "text"}', param=where)
-        return "".join(part.text or "" for part in self.content)
-
-
-# ---- tools
-
-
-class Function(BaseModel):
-    """What can be called. ``parameters`` is a JSON schema; with ``strict`` or without, forced calls keep to it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: Name
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
-class Tool(BaseModel):
-    """A tool; there are functions only."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    type: Literal["function"]
-    function: Function
-
-
-class NamedFunction(BaseModel):
-    """The function that is to be called."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: Name
-
-
-class NamedTool(BaseModel):
-    """The tool that is to be called."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    type: Literal["function"]
-    function: NamedFunction
-
-
 # ---- what is asked for
 
 
@@ -191,8 +68,6 @@ class TextRequest(Known, Choosing):
     """What chats and completions have in common. ``temperature`` is 1 by default, as clients expect."""
 
     model: ModelId
-    max_tokens: int | None = None
-    n: int | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     quote_id: QuoteId | None = None
@@ -204,17 +79,14 @@ class TextRequest(Known, Choosing):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-class ChatRequest(TextRequest):
+class ChatRequest(TextRequest, Calling):
     """A chat that is to go on."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1024)]
-    max_completion_tokens: int | None = None
+    messages: Messages
+    max_completion_tokens: Count | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: LogprobCount | None = None
     response_format: ResponseFormat | None = None
-    tools: Annotated[list[Tool], Field(max_length=128)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: bool | None = None
 
 
 class CompletionRequest(TextRequest):
@@ -226,7 +98,7 @@ class CompletionRequest(TextRequest):
         | TokenIds
         | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
     )
-    logprobs: int | None = None
+    logprobs: LogprobCount | None = None
     echo: bool | None = None
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,7 +10,6 @@ from pydantic import BaseModel
 
 from discovery.protocol.errors import InvalidArgument
 from far_mesh.marketplace.inference.endpoints import costs, nodes_used
-from far_mesh.marketplace.inference.jobs import Said
 from far_mesh.marketplace.inference.run import Answer
 from far_mesh.marketplace.inference.streams import event
 from far_mesh.marketplace.openai_api.schemas import Far, PromptTokensDetails, Usage
@@ -55,15 +53,6 @@ def limit(max_tokens: int | None, max_completion_tokens: int | None) -> int | No
     if None not in (max_tokens, max_completion_tokens) and max_tokens != max_completion_tokens:
         raise InvalidArgument("max_tokens and max_completion_tokens differ: send one of them", param="max_tokens")
     return max_completion_tokens if max_tokens is None else max_tokens
-
-
-def by_text(items: Iterable[object], texts: int) -> list[list[Said]]:
-    """The tokens of each text."""
-    found: list[list[Said]] = [[] for _ in range(texts)]
-    for item in items:
-        if isinstance(item, Said):
-            found[item.index].append(item)
-    return found
 
 
 def finish_reason(reason: str) -> str:

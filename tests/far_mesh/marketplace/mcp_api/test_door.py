@@ -19,7 +19,7 @@ from mcp.shared.exceptions import MCPError
 from far_mesh.marketplace.errors import GenerationFailed
 from far_mesh.marketplace.http import id_of_call
 from far_mesh.marketplace.inference.schemas import GenerateRequest, QuoteRequest
-from far_mesh.marketplace.mcp_api.tools import TOOLS, Visit
+from far_mesh.marketplace.mcp_api.tools import NOT_HERE, TOOLS, Visit
 from tests.docs.pages import ROOT, blocks
 from tests.far_mesh.marketplace.conftest import OpenHouse
 from tests.far_mesh.marketplace.doubles import MODEL, NODES, STORY, MeshDouble, Turnstile
@@ -291,7 +291,7 @@ def test_a_session_belongs_to_the_wallet_that_opened_it(somebody: User) -> None:
 
 def test_what_a_tool_takes_is_what_the_http_door_takes() -> None:
     schemas = {tool.name: set(tool.input_schema.get("properties", {})) for tool in TOOLS}
-    assert schemas["generate"] == set(GenerateRequest.model_fields) - {"stream", "escrow_intent"} | {"idempotency_key"}
+    assert schemas["generate"] == set(GenerateRequest.model_fields) - NOT_HERE | {"idempotency_key"}
     assert schemas["quote"] == set(QuoteRequest.model_fields) - {"idempotency_key"}
     assert schemas["list_models"] == schemas["node_status"] == set()
 
