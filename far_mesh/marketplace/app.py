@@ -50,6 +50,8 @@ from far_mesh.marketplace.mcp_api.door import McpDoor
 from far_mesh.marketplace.mcp_api.tools import Tools
 from far_mesh.marketplace.migrations import upgrade
 from far_mesh.marketplace.money import Money, check_settings, open_money
+from far_mesh.marketplace.nodes import endpoints as node_endpoints
+from far_mesh.marketplace.nodes.service import NodeService
 from far_mesh.marketplace.openai_api import endpoints as openai_endpoints
 from far_mesh.marketplace.pricing.quotes import Quotes
 from far_mesh.marketplace.pricing.service import Pricing
@@ -88,6 +90,7 @@ class Rooms:
     terms: Terms | None
     inference: InferenceService
     provider: ProviderService
+    nodes: NodeService
     payouts: PayoutRoom | None
     health: HealthService
     reconciler: Reconciler | None
@@ -125,7 +128,7 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
     http.install(app, settings.max_body_bytes)
     app.state.trusted_proxies = settings.trusted_proxies
     rooms = [auth_endpoints, keys_endpoints, account_endpoints, inference_endpoints, openai_endpoints, health_endpoints]
-    rooms += [provider_endpoints]
+    rooms += [provider_endpoints, node_endpoints]
     if settings.has_escrow:
         rooms += [channel_endpoints]
     for room in rooms:
@@ -149,13 +152,14 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
         caretaker = Caretaker(database, gateway, money.settlement)
         await caretaker.tend()
         stack.push_async_callback(caretaker.leave)
-        tasks = {**money.tasks, "caretaker": caretaker.run, "notes": Notes(database).run}
+        keys, escrow = KeyService(database, settings.auth_cache_seconds), money.escrow
+        auth = _auth(settings, database, keys, None if escrow is None else escrow.chain)
+        nodes = NodeService(database, meshes, auth, settings.uri)
+        tasks = {**money.tasks, "caretaker": caretaker.run, "notes": Notes(database).run, "census": nodes.run}
         for name, run in tasks.items():
             stack.push_async_callback(_end, asyncio.create_task(_supervised(name, run), name=name))
         tiers = TierService(database, settings.tiers, settings.auth_cache_seconds)
         inference = _inference(settings, database, money, gateway, meshes, tiers)
-        keys = KeyService(database, settings.auth_cache_seconds)
-        escrow = money.escrow
         if escrow is not None:
             stack.push_async_callback(_flush, escrow.settler)
         health = HealthService(database, money.answers, inference)
@@ -164,7 +168,7 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
         yield Rooms(
             database=database,
             chain=None if escrow is None else escrow.chain,
-            auth=_auth(settings, database, keys, None if escrow is None else escrow.chain),
+            auth=auth,
             keys=keys,
             tiers=tiers,
             account=AccountService(database),
@@ -174,6 +178,7 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
             terms=None if escrow is None else escrow.terms,
             inference=inference,
             provider=ProviderService(database, None if escrow is None else escrow.chain, meshes),
+            nodes=nodes,
             payouts=_payouts(settings, database, money),
             health=health,
             reconciler=None if escrow is None else escrow.reconciler,

@@ -92,7 +92,7 @@ class AuthService:
         """
         wallet, signed = check_wallet(wallet_address), parse(message)
         await self._check_offer(wallet, signed)
-        await self._check_signature(wallet, message, signature)
+        await self.check_signature(wallet, message, signature)
         # Last, so that a stranger who knows a nonce cannot use it up; and as compare-and-set, so that it is used once.
         async with self._database.writing() as connection:
             if not await repository.use(connection, signed.nonce, now()):
@@ -129,7 +129,13 @@ class AuthService:
         if now() >= offer.expiration_time:
             raise NonceExpired("this sign-in message has expired; ask for a new one")
 
-    async def _check_signature(self, wallet: Wallet, message: str, signature: str) -> None:
+    async def check_signature(self, wallet: Wallet, message: str, signature: str) -> None:
+        """Whether ``wallet``, a key's or a contract, has signed ``message`` (EIP-191).
+
+        Raises:
+            BadSignature: it has not.
+            ChainUnavailable: the wallet may be a contract, and the chain does not answer.
+        """
         try:
             if signer_of(message, signature) == wallet:
                 return

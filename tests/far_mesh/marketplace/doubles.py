@@ -35,11 +35,13 @@ class Node:
     name: str
     blocks: tuple[int, int]
     quantization: str = "none"
+    region: str | None = None
+    owner: str | None = None
 
     @property
     def wallet(self) -> str:
         """Where it is paid."""
-        return wallet_of(self.name)
+        return self.owner or wallet_of(self.name)
 
     @property
     def peer_id(self) -> str:
@@ -49,7 +51,14 @@ class Node:
     def announcement(self) -> SignedAnnouncement:
         """What it says of itself."""
         first, end = self.blocks
-        return signed_announcement(self.name, first_block=first, end_block=end, quantization=self.quantization)
+        return signed_announcement(
+            self.name,
+            first_block=first,
+            end_block=end,
+            quantization=self.quantization,
+            region=self.region,
+            wallet=self.wallet,
+        )
 
     def proof(self, positions: int, cached: int = 0, *, session: int = 0) -> Contribution:
         """A receipted contribution to the session with this number."""

@@ -45,6 +45,15 @@ PUBLIC = {
     "GET /v1/models",
     "GET /v1/models/{model_id:path}",
     "POST /deposit",
+    "POST /api/nodes/register-distributed",
+    "POST /api/nodes/register",
+    "POST /nodes/register",
+    "POST /api/nodes/heartbeat",
+    "POST /nodes/heartbeat",
+    "GET /api/discovery/nodes/active/{model_id:path}",
+    "GET /api/nodes/active/{model_id:path}",
+    "GET /nodes/active/{model_id:path}",
+    "GET /api/nodes/{node_id}",
 }
 """What anybody may ask. Whatever is added here says something about everybody, or about what the whole chain knows."""
 
@@ -140,7 +149,13 @@ OWNED: dict[str, Callable[[User], Thing]] = {
 }
 """Routes with an id in the path, each with something that its user owns. To a stranger it is not there: 404."""
 
-EVERYBODYS = {"GET /v1/models/{model_id:path}"}
+EVERYBODYS = {
+    "GET /v1/models/{model_id:path}",
+    "GET /api/discovery/nodes/active/{model_id:path}",
+    "GET /api/nodes/active/{model_id:path}",
+    "GET /nodes/active/{model_id:path}",
+    "GET /api/nodes/{node_id}",
+}
 """Routes with an id in the path of something that belongs to nobody, such as a model on sale."""
 
 

@@ -1,0 +1,1 @@
+"""The nodes of the swarm as the marketplace knows them: who announces what now, and who was seen when."""
