@@ -43,6 +43,7 @@ from far_mesh.marketplace.settlement.requests import (
     refund_request,
 )
 from far_mesh.marketplace.settlement.service import Settlement
+from far_mesh.marketplace.tiers.promise import TokenTimes
 from far_mesh.marketplace.tiers.schemas import Tier
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ class Run:
         self._cut: str | None = None
         self._started = time.monotonic()
         self._first_token: float | None = None
+        self._times = TokenTimes()
         self._payment = order.session.payment
         self._task = asyncio.create_task(self._go())
 
@@ -268,8 +270,10 @@ class Run:
         try:
             async with asyncio.timeout(self._limits.generation_seconds):
                 items = aiter(labour)
-                while await self._may_go_on() and (item := await anext(items, None)) is not None:
+                while await self._may_go_on() and (item := await self._times.wait_for(items)) is not None:
                     self._first_token = self._first_token or time.monotonic()
+                    if isinstance(item, Said):
+                        self._times.came(item.index)
                     await self._hand_over(item)
                     self._handed_over += 1
                     if self._stop_asked:
@@ -308,7 +312,9 @@ class Run:
         reasons = done.finish_reasons
         if self._cut is not None:
             reasons = tuple(self._cut if reason == "stopped" else reason for reason in reasons)
-        measured = Measured(reasons[0], self._since_start(time.monotonic()), self._time_to_first_token())
+        measured = Measured(
+            reasons[0], self._since_start(time.monotonic()), self._time_to_first_token(), self._times.p95_ms
+        )
 
         async def close() -> Answer:
             async with self._database.writing() as connection:

@@ -311,6 +311,8 @@ class InferenceService:
             fee_bps=prices.fee_bps,
             held_units=price_of(Tokens(job.prompt_tokens, job.most_tokens), prices),
             api_key_id=wish.api_key_id,
+            promised_p95_ms=tier.p95_ms_per_token,
+            credit_bps=tier.credit_bps,
         )
         paid = await self._till.pay(session, wish.payment, job.most_tokens)
         return Order(

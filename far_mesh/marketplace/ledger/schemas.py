@@ -13,7 +13,8 @@ class Book(StrEnum):
     ``CHAIN`` is the other side of what a wallet pays in and takes out, so its sum is minus what was paid in, net.
     ``USER_CHANNEL`` is what a user has put into payment channels and has not spent over them.
     ``IN_FLIGHT`` is what the chain has been asked to pay and has not confirmed, by who gets it. ``ROUNDING`` takes up
-    the units by which the chain rounds otherwise than we do.
+    the units by which the chain rounds otherwise than we do. ``USER_CREDIT`` is by how much the platform's fees on later
+    requests of a user will be lower; ``CREDITS`` is its other side. Both are promises of ours: the chain knows of none.
     """
 
     CHAIN = "chain"
@@ -26,9 +27,11 @@ class Book(StrEnum):
     PLATFORM_PAID = "platform_paid"
     IN_FLIGHT = "in_flight"
     ROUNDING = "rounding"
+    USER_CREDIT = "user_credit"
+    CREDITS = "credits"
 
 
-MAY_BE_NEGATIVE = frozenset({Book.CHAIN, Book.ROUNDING})
+MAY_BE_NEGATIVE = frozenset({Book.CHAIN, Book.ROUNDING, Book.CREDITS})
 """All others stay at zero or above, but a ``USER_DEPOSIT`` whose owner took out on chain what was in use here."""
 
 PLATFORM = "platform"
@@ -75,10 +78,11 @@ class Posting:
 
 @dataclass(frozen=True)
 class Balance:
-    """A user's money in units: what can be spent, what is held for requests under way, what was paid in net, and what
-    lies in payment channels and is not spent."""
+    """A user's money in units: what can be spent, what is held for requests under way, what was paid in net, what lies
+    in payment channels and is not spent; and by how much the fees on later requests will be lower."""
 
     available: int
     held: int
     deposited: int
     in_channels: int = 0
+    credit: int = 0

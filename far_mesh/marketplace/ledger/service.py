@@ -10,6 +10,8 @@
     hold                deposit  → hold                  the most that a request can cost; or out of a channel
     capture             hold     → earned, fee, deposit  what it did cost; the rest goes back to where it was held from
     release_hold        hold     → deposit               it cost nothing
+    service_credit      fee → deposit                    it missed what its tier had promised; or credits → credit
+    credit_spent        fee → deposit, credit → credits  an earlier one had, and the fee on this one is lower for it
     refund              earned, fee → deposit            what it did cost is given back afterwards
     payout_sent         earned, fee → in flight          the chain is asked to pay
     payout_confirmed    in flight → paid                 the chain has paid
@@ -41,6 +43,7 @@ from far_mesh.marketplace.ledger.split import Settlement
 
 FEE = Account(Book.PLATFORM_FEE, PLATFORM)
 ROUNDING = Account(Book.ROUNDING, PLATFORM)
+CREDITS = Account(Book.CREDITS, PLATFORM)
 
 
 async def balance_of(connection: AsyncConnection, wallet: str) -> Balance:
@@ -51,6 +54,7 @@ async def balance_of(connection: AsyncConnection, wallet: str) -> Balance:
         held=found.get(Book.USER_HOLD, 0),
         deposited=-found.get(Book.CHAIN, 0),
         in_channels=found.get(Book.USER_CHANNEL, 0),
+        credit=found.get(Book.USER_CREDIT, 0),
     )
 
 
@@ -210,6 +214,54 @@ async def refund(
     lines[Account(Book.USER_DEPOSIT, wallet)] = sum(amounts.values())
     posting = Posting(f"refund:{request_id}", "refund", reason, lines, request_id)
     return await _post(connection, posting, spends=amounts)
+
+
+async def service_credit(
+    connection: AsyncConnection, wallet: str, request_id: str, units: int, *, later: bool = False
+) -> bool:
+    """Give back, once, a part of the platform's fee on a captured request that missed what its tier had promised.
+    Belongs into the transaction of the capture. ``later``: the fee itself is taken on chain, so that those on later
+    requests are lower. False: that was done before.
+
+    Raises:
+        Conflict: it is more than the platform got of this request, or another credit was given.
+    """
+    source = await _charged(connection, wallet, request_id, units)
+    lines = {FEE: -units, source: units}
+    if later:
+        lines = {CREDITS: -units, Account(Book.USER_CREDIT, wallet): units}
+    posting = Posting(f"service_credit:{request_id}", "service_credit", "slower than promised", lines, request_id)
+    return await _post(connection, posting)
+
+
+async def credit_spent(connection: AsyncConnection, wallet: str, request_id: str, most: int) -> int:
+    """Lower the fee on a captured request by what the user was promised for earlier ones, at most by ``most`` units.
+    By how much. Belongs into the transaction of the capture.
+
+    Raises:
+        Conflict: it is more than the platform got of this request, or it was lowered before.
+    """
+    credit = Account(Book.USER_CREDIT, wallet)
+    have = await repository.balance(connection, credit)
+    while (units := min(have, most)) > 0:
+        source = await _charged(connection, wallet, request_id, units)
+        lines = {FEE: -units, source: units, credit: -units, CREDITS: units}
+        posting = Posting(f"credit_spent:{request_id}", "credit_spent", "was slower before", lines, request_id)
+        try:
+            await _post(connection, posting, spends=[credit])
+        except InsufficientFunds as error:  # another request of this user has ended in this moment
+            have = error.facts["available_units"]
+        else:
+            return units
+    return 0
+
+
+async def _charged(connection: AsyncConnection, wallet: str, request_id: str, units: int) -> Account:
+    """Where a request was paid from, of which the platform got ``units`` or more."""
+    captured = await repository.lines_of(connection, f"close:{request_id}")
+    if Account(Book.USER_HOLD, wallet) not in captured or not 0 < units <= captured.get(FEE, 0):
+        raise Conflict(f"the platform did not get {units} units of {request_id}", request_id=request_id)
+    return (await _held(connection, wallet, request_id))[0]
 
 
 # ---- payouts

@@ -181,7 +181,7 @@ async def _sessions_are_what_was_booked(connection: AsyncConnection) -> AsyncIte
         )
         .join(entries, entries.c.posting_id == postings.c.id)
         .join(accounts, accounts.c.id == entries.c.account_id)
-        .where(postings.c.kind.in_(["capture", "release_hold"]))
+        .where(postings.c.kind.in_(["capture", "release_hold", "service_credit", "credit_spent"]))
         .group_by(postings.c.request_id)
         .subquery()
     )
@@ -207,6 +207,34 @@ async def _sessions_are_what_was_booked(connection: AsyncConnection) -> AsyncIte
         yield Finding(
             "session", request_id, f"inference_sessions has it as {status}, with other amounts than the books"
         )
+
+
+async def _credits_are_what_was_promised(connection: AsyncConnection) -> AsyncIterator[Finding]:
+    """What ``inference_sessions`` say of missed promises against the postings that made up for them."""
+    session = inference_sessions.c
+    to_user = accounts.c.kind.in_([Book.USER_DEPOSIT.value, Book.USER_CHANNEL.value, Book.USER_CREDIT.value])
+    is_given = (postings.c.kind == "service_credit") & to_user
+    is_spent = (postings.c.kind == "credit_spent") & (accounts.c.kind == Book.CREDITS.value)
+    booked = (
+        select(
+            postings.c.request_id,
+            _sum(case((is_given, entries.c.amount_units), else_=0)).label("given"),
+            _sum(case((is_spent, entries.c.amount_units), else_=0)).label("spent"),
+        )
+        .join(entries, entries.c.posting_id == postings.c.id)
+        .join(accounts, accounts.c.id == entries.c.account_id)
+        .where(postings.c.kind.in_(["service_credit", "credit_spent"]))
+        .group_by(postings.c.request_id)
+        .subquery()
+    )
+    agrees = and_(
+        func.coalesce(booked.c.given, 0) == session.credit_units,
+        func.coalesce(booked.c.spent, 0) == session.spent_credit_units,
+        or_(session.credit_units == 0, func.coalesce(session.service_level_met, True).is_(False)),
+    )
+    query = select(session.request_id).outerjoin(booked, booked.c.request_id == session.request_id).where(~agrees)
+    for (request_id,) in await connection.execute(query):
+        yield Finding("credit", request_id, "what it gave back for a missed promise is not what the books say")
 
 
 async def _contributions_are_what_was_earned(connection: AsyncConnection) -> AsyncIterator[Finding]:
@@ -264,6 +292,7 @@ _CHECKS: tuple[Check, ...] = (
     _checkpoints_are_sums,
     _every_end_has_a_beginning,
     _sessions_are_what_was_booked,
+    _credits_are_what_was_promised,
     _contributions_are_what_was_earned,
     _registry_is_the_sum,
 )

@@ -36,15 +36,18 @@ from far_mesh.marketplace.sessions.schemas import (
 from far_mesh.marketplace.settlement import repository as outbox
 from far_mesh.marketplace.settlement.owed import Owed, owed
 from far_mesh.marketplace.settlement.schemas import Kind
+from far_mesh.marketplace.tiers import promise
 
 
 @dataclass(frozen=True)
 class Measured:
-    """How an answer went. Milliseconds since the request was accepted."""
+    """How an answer went. Milliseconds since the request was accepted, and the 95th percentile of those between its
+    tokens."""
 
     finish_reason: str
     latency_ms: int | None = None
     time_to_first_token_ms: int | None = None
+    p95_token_ms: int | None = None
 
 
 Choose = Callable[[Owed], Payment]
@@ -104,7 +107,8 @@ async def activate_request(connection: AsyncConnection, request_id: str, fee_bps
 
 async def close_request(connection: AsyncConnection, request_id: str, work: Work, measured: Measured) -> Outcome:
     """Pay for proven work, refund the rest, and ask the chain to do the same. With nothing to pay: refund all. Over a
-    channel nothing is paid for that no voucher covers.
+    channel nothing is paid for that no voucher covers. What was slower than its tier had promised is credited in the
+    same transaction, so that the chain is asked for what is left of the fee.
 
     Raises:
         Conflict: the request has ended already, or was never active.
@@ -113,11 +117,15 @@ async def close_request(connection: AsyncConnection, request_id: str, work: Work
     if session is None or session.status is not Status.ACTIVE:
         raise Conflict(f"{request_id} is not active", request_id=request_id)
     divided = await _division(connection, session, work)
-    outcome = _outcome(divided, work)
+    is_met = promise.is_met(session.promised_p95_ms, measured.p95_token_ms)
+    outcome = replace(_outcome(divided, work), service_level_met=is_met)
     if divided.paid:
         await _capture(connection, session, divided)
+        outcome = await _credited(connection, session, outcome)
     else:
         await _give_back(connection, session, "no work could be proven")
+    if session.channel_id is not None:
+        await channels.captured(connection, session.channel_id, outcome.cost_units, session.counted_units)
     await _unspent(connection, session, session.held_units - outcome.cost_units)
     await sessions.add_contributions(connection, session, outcome.shares)
     await _end(connection, session, Status.COMPLETED, work, outcome, measured)
@@ -163,9 +171,7 @@ def division(session: NewSession, work: Work, most_units: int | None = None) -> 
 async def _division(connection: AsyncConnection, session: Session, work: Work) -> Settlement[Share]:
     if session.channel_id is None:
         return division(session, work)
-    divided = division(session, work, await channels.uncaptured(connection, session.channel_id))
-    await channels.captured(connection, session.channel_id, divided.cost, session.counted_units)
-    return divided
+    return division(session, work, await channels.uncaptured(connection, session.channel_id))
 
 
 def by_wallet(divided: Settlement[Share]) -> Settlement[str]:
@@ -192,6 +198,29 @@ async def _capture(connection: AsyncConnection, session: Session, divided: Settl
     await outbox.add(connection, Kind.RELEASE, request_id, session.user_wallet, amounts)
 
 
+async def _credited(connection: AsyncConnection, session: Session, outcome: Outcome) -> Outcome:
+    """The outcome after what a missed promise gives back, and after what earlier ones have to give. The fee of an escrow
+    of its own is computed by the contract and taken by the release: what such a request gives back lowers the fees on
+    later ones."""
+    own_escrow, wallet, request_id = session.payment is Payment.ESCROW, session.user_wallet, session.request_id
+    credit = 0
+    if outcome.service_level_met is False:
+        credit = promise.credit_for(outcome.cost_units, outcome.fee_units, session.credit_bps)
+    if credit:
+        await ledger.service_credit(connection, wallet, request_id, credit, later=own_escrow)
+    outcome = replace(outcome, credit_units=credit)
+    if own_escrow:
+        return outcome
+    spent = await ledger.credit_spent(connection, wallet, request_id, outcome.fee_units - credit)
+    return replace(
+        outcome,
+        cost_units=outcome.cost_units - credit - spent,
+        fee_units=outcome.fee_units - credit - spent,
+        refund_units=outcome.refund_units + credit + spent,
+        spent_credit_units=spent,
+    )
+
+
 async def _unspent(connection: AsyncConnection, session: Session, units: int) -> None:
     if session.api_key_id is not None:
         await budget.give_back(connection, session.api_key_id, units, session.started_at)
@@ -203,6 +232,11 @@ async def _give_back(connection: AsyncConnection, session: Session, reason: str)
         return
     if not await outbox.abandon_lock(connection, session.request_id):
         await outbox.add(connection, Kind.CANCEL, session.request_id, session.user_wallet, {})
+
+
+def outcome_of(session: NewSession, work: Work) -> Outcome:
+    """How :func:`close_request` divides the money of a request that no channel pays."""
+    return _outcome(division(session, work), work)
 
 
 def _outcome(divided: Settlement[Share], work: Work) -> Outcome:
@@ -228,5 +262,9 @@ async def _end(
         finish_reason=measured.finish_reason,
         latency_ms=measured.latency_ms,
         time_to_first_token_ms=measured.time_to_first_token_ms,
+        p95_token_ms=measured.p95_token_ms,
+        service_level_met=outcome.service_level_met,
+        credit_units=outcome.credit_units,
+        spent_credit_units=outcome.spent_credit_units,
         checkpoint=None,
     )

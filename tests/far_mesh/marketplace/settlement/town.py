@@ -15,7 +15,7 @@ from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.ledger.verify import verify
 from far_mesh.marketplace.payments import channels
 from far_mesh.marketplace.payments.vouchers import Domain, channel_id_of, sign
-from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, Payment, Share, Work
+from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, Outcome, Payment, Share, Work
 from far_mesh.marketplace.settings import Settings
 from far_mesh.marketplace.settlement import batch_repository
 from far_mesh.marketplace.settlement.opening import settler_of
@@ -77,25 +77,36 @@ class Town:
 
     # ---- requests
 
-    async def begin(self, key: str, payment: Payment, channel_id: str | None = None) -> str:
-        """A request that holds 1,000 units. Its name."""
+    async def begin(
+        self, key: str, payment: Payment, channel_id: str | None = None, promised_p95_ms: int | None = None
+    ) -> str:
+        """A request that holds 1,000 units. Its name. What it is promised is worth a tenth of its cost."""
         name = f"request {next(self._names)}"
         session = NewSession(
             *(name, name, address_of(key), "tiny", "standard", 10, 0, 10, 0, 2_000, HELD),
             payment=payment,
             channel_id=channel_id,
+            promised_p95_ms=promised_p95_ms,
+            credit_bps=0 if promised_p95_ms is None else 1_000,
         )
         async with self.database.writing() as connection:
             await open_request(connection, session, GATEWAY, 1800)
         return name
 
-    async def end(self, name: str, wallet: str | None = None, payment: Payment = Payment.NETTED) -> None:
+    async def end(
+        self,
+        name: str,
+        wallet: str | None = None,
+        payment: Payment = Payment.NETTED,
+        p95_token_ms: int | None = None,
+    ) -> Outcome:
         """It ends with 400 units for a provider and 100 for the platform."""
         share = Share(wallet or wallet_of("ann"), "node", 0, 8, "none", 10, 80, "{}")
         async with self.database.writing() as connection:
             if payment is Payment.ESCROW:
                 await activate_request(connection, name, 2_000)
-            await close_request(connection, name, Work(10, 50, (share,), 80), Measured("stop"))
+            measured = Measured("stop", p95_token_ms=p95_token_ms)
+            return await close_request(connection, name, Work(10, 50, (share,), 80), measured)
 
     async def serve(self, key: str, payment: Payment, wallet: str | None = None) -> str:
         """A request that is locked if need be, and ends."""
@@ -108,13 +119,17 @@ class Town:
     async def serve_by_channel(self, key: str, channel_id: str, wallet: str | None = None) -> str:
         """A request that vouchers have paid already."""
         name = await self.begin(key, Payment.CHANNEL, channel_id)
+        await self.earn(name, channel_id)
+        await self.end(name, wallet)
+        return name
+
+    async def earn(self, name: str, channel_id: str) -> None:
+        """All that it will cost is counted on its channel."""
         async with self.database.writing() as connection:
             await channels.earn(connection, self.domain, channel_id, 500, step_units=0)
             await connection.execute(
                 text("UPDATE inference_sessions SET counted_units = 500 WHERE request_id = :name"), {"name": name}
             )
-        await self.end(name, wallet)
-        return name
 
     async def refund(self, name: str) -> None:
         """It comes to nothing."""
