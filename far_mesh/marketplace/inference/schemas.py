@@ -12,9 +12,8 @@ from far_mesh.marketplace.inference.options import Choosing, Count, Logprobs, Re
 from far_mesh.marketplace.tiers.schemas import MAX_CHOICES
 
 
-class GenerateRequest(Choosing, Calling):
-    """What to generate: answers to a ``prompt``, or to ``messages``. Anything that is not listed here is refused by
-    name. ``temperature`` is 0 by default."""
+class TextRequest(Choosing, Calling):
+    """Texts to generate, whoever waits for them."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -25,11 +24,17 @@ class GenerateRequest(Choosing, Calling):
     regex: str | None = None
     lark: str | None = None
     logprobs: Logprobs | None = None
-    stream: bool = True
     raw: bool = False
     tier: Annotated[str, Field(max_length=20)] | None = None
-    quote_id: Annotated[str, Field(max_length=2048)] | None = None
     payment: Annotated[str, Field(max_length=80)] | None = None
+
+
+class GenerateRequest(TextRequest):
+    """What to generate: answers to a ``prompt``, or to ``messages``. Anything that is not listed here is refused by
+    name. ``temperature`` is 0 by default."""
+
+    stream: bool = True
+    quote_id: Annotated[str, Field(max_length=2048)] | None = None
     escrow_intent: dict[str, Any] | None = None
 
 
@@ -86,13 +91,19 @@ class NodeUsed(BaseModel):
 
 
 class Costs(BaseModel):
-    """How the money of a request was divided. ``held = Σ paid + fee + refund``, to the unit of 1e-9 FAR."""
+    """How the money of a request was divided. ``held = Σ paid + fee + refund``, to the unit of 1e-9 FAR.
+    ``service_level_met`` says whether the tier's promise was kept; null: there was none, or nothing to measure. What it
+    gave back if it was not is ``credit_units``: the cost is less by it, or, with an escrow of its own, what later
+    requests cost."""
 
     cost_far: float
     cost_units: int
     held_units: int
     fee_units: int
     refund_units: int
+    service_level_met: bool | None = None
+    credit_far: float = 0.0
+    credit_units: int = 0
 
 
 class TopToken(BaseModel):
@@ -218,10 +229,13 @@ class SettlementState(BaseModel):
 
 
 class RequestState(BaseModel):
-    """A request of the caller: money, nodes and settlement. Never what was said."""
+    """A request of the caller: money, nodes and settlement. Never what was said. ``p95_token_ms``: of the times between
+    its tokens 95 of 100 were no longer. ``spent_credit_units``: it was cheaper by so much for promises that earlier ones
+    had missed."""
 
     request_id: str
     model_id: str
+    tier: str
     status: str
     error_code: str | None
     payment: str
@@ -238,5 +252,11 @@ class RequestState(BaseModel):
     refund_units: int | None
     latency_ms: int | None
     time_to_first_token_ms: int | None
+    p95_token_ms: int | None
+    promised_p95_ms: int | None
+    service_level_met: bool | None
+    credit_far: float
+    credit_units: int
+    spent_credit_units: int
     nodes_used: list[NodeUsed]
     settlement: SettlementState
