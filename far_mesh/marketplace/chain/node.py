@@ -17,10 +17,12 @@ from eth_abi.abi import decode, encode
 from eth_abi.grammar import parse
 from eth_account import Account
 from eth_account.typed_transactions.typed_transaction import TypedTransaction
+from eth_typing import URI
 from eth_utils.abi import function_abi_to_4byte_selector, function_signature_to_4byte_selector
 from eth_utils.address import to_checksum_address
 from hexbytes import HexBytes
 from web3 import AsyncHTTPProvider, AsyncWeb3
+from web3._utils.http_session_manager import HTTPSessionManager
 from web3.exceptions import (
     BlockNotFound,
     ContractLogicError,
@@ -176,12 +178,35 @@ def _log(place: int, log: LogReceipt) -> Log:
     return Log(str(log["address"]), tuple(topic.to_0x_hex() for topic in log["topics"]), bytes(log["data"]), place)
 
 
+class _Sessions(HTTPSessionManager):
+    """Finds the session of a loop without waiting. The library's own waits in a thread for a lock that all providers of
+    the process share: a call that is cancelled meanwhile never gives it back, and from then on no chain is asked any
+    more and the process does not end."""
+
+    async def async_cache_and_return_session(
+        self,
+        endpoint_uri: URI,
+        session: aiohttp.ClientSession | None = None,
+        request_timeout: aiohttp.ClientTimeout | None = None,
+    ) -> aiohttp.ClientSession:
+        """The session; one loop never does this twice at once."""
+        key = f"{id(asyncio.get_running_loop())}:{endpoint_uri}"
+        found: aiohttp.ClientSession | None = self.session_cache.get_cache_entry(key)
+        if found is None or found.closed:
+            found = session or aiohttp.ClientSession(
+                raise_for_status=True, connector=aiohttp.TCPConnector(force_close=True)
+            )
+            self.session_cache.cache(key, found)
+        return found
+
+
 class Node:
     """A connection to one chain."""
 
     def __init__(self, rpc_url: str, chain_id: int) -> None:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         self._provider = AsyncHTTPProvider(rpc_url, {"timeout": timeout}, exception_retry_configuration=None)
+        self._provider._request_session_manager = _Sessions()
         self._web3: AsyncWeb3[AsyncHTTPProvider] = AsyncWeb3(self._provider)
         self.rpc_url = rpc_url
         self.chain_id = chain_id
