@@ -32,6 +32,7 @@ from far_mesh.marketplace.chain.client import Chain
 from far_mesh.marketplace.channels import endpoints as channel_endpoints
 from far_mesh.marketplace.channels.service import ChannelService
 from far_mesh.marketplace.clock import now
+from far_mesh.marketplace.connections import Patience
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.document import Documented
 from far_mesh.marketplace.health import endpoints as health_endpoints
@@ -125,13 +126,16 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
             yield
 
     app = Documented(title="Far Mesh", version="0.1.0", lifespan=lifespan, redirect_slashes=False)
-    http.install(app, settings.max_body_bytes)
+    http.install(app, settings.max_body_bytes, settings.body_seconds)
     app.state.trusted_proxies = settings.trusted_proxies
     rooms = [auth_endpoints, keys_endpoints, account_endpoints, inference_endpoints, openai_endpoints, health_endpoints]
     rooms += [provider_endpoints, node_endpoints]
     if settings.has_escrow:
         rooms += [channel_endpoints]
     for room in rooms:
+    app.state.patience = Patience(
+        settings.max_connections, settings.header_seconds, settings.keep_alive_seconds, settings.reader_seconds
+    )
         app.include_router(room.router, dependencies=[Depends(http.whole_characters)])
     app.include_router(mcp_door.router)
     return app

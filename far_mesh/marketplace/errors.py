@@ -10,6 +10,7 @@ FarError
 ├─ Conflict ─ InsufficientFunds · QuoteInvalid · BodyTooLarge · UnsupportedParameter · RateLimited          4xx
 ├─ ChainUnavailable ─ SettlementDelayed · TransactionReverted · NotEnoughNodes · ShuttingDown · GenerationFailed ·
 │  FeeMismatch                                                                                             502 503
+├─ QueueFull · QueueTimeout · RequestTimeout · TooManyConnections                                        429 503 408
 ├─ JobsClosed · JobUnknown · TooManyJobs · JobTimedOut · JobAbandoned · SealBroken · WebhookSecretMissing      jobs
 └─ UrlRefused · OutboundFailed                                                               URLs that users name
 """
@@ -237,6 +238,38 @@ class RateLimited(FarError):
     code = "rate_limit_exceeded"
     retry = True
     status = 429
+
+
+class QueueFull(FarError):
+    """So many requests wait for their turn that there is no room for another; of all, or of one account."""
+
+    code = "queue_full"
+    retry = True
+    status = 429
+
+
+class QueueTimeout(FarError):
+    """A request has waited for its turn for as long as one may; nothing was charged."""
+
+    code = "queue_timeout"
+    retry = True
+    status = 503
+
+
+class RequestTimeout(FarError):
+    """The body of a request did not come in time."""
+
+    code = "request_timeout"
+    retry = True
+    status = 408
+
+
+class TooManyConnections(FarError):
+    """As many connections are open as may be."""
+
+    code = "too_many_connections"
+    retry = True
+    status = 503
 
 
 class ChainUnavailable(FarError):

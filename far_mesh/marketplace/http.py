@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import math
@@ -32,6 +33,7 @@ from far_mesh.marketplace.errors import (
     BodyTooLarge,
     MethodNotAllowed,
     NotFound,
+    RequestTimeout,
     UnsupportedMediaType,
     UnsupportedParameter,
 )
@@ -100,7 +102,7 @@ def error_response(error: FarError, accepts: list[dict[str, Any]] | None = None)
     return JSONResponse(body, error.status, headers)
 
 
-def install(app: FastAPI, max_body_bytes: int) -> None:
+def install(app: FastAPI, max_body_bytes: int, body_seconds: float) -> None:
     """Put the edge round ``app``. ``app.state.accepts`` says how what a 402 misses can be paid."""
     app.state.accepts = lambda error: None
 
@@ -128,7 +130,7 @@ def install(app: FastAPI, max_body_bytes: int) -> None:
             return error_response(NotFound("there is nothing at this path"))
         return error_response(InvalidArgument(str(error.detail)))
 
-    app.add_middleware(Edge, max_body_bytes=max_body_bytes)
+    app.add_middleware(Edge, max_body_bytes=max_body_bytes, body_seconds=body_seconds)
 
 
 async def whole_characters(request: Request) -> None:
@@ -191,29 +193,34 @@ def _followed(place: Sequence[str | int], sent: Any, *, is_missing: bool) -> Ite
 class Edge:
     """The outermost room: names each request, limits its body, logs its end, and lets no exception out."""
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_body_bytes: int, body_seconds: float) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._body_seconds = body_seconds
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request_id = new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            await _Exchange(self._app, scope, receive, send, self._max_body_bytes).go()
+            exchange = _Exchange(self._app, scope, receive, send, self._max_body_bytes, self._body_seconds)
+            await exchange.go()
 
 
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, max_body_bytes: int) -> None:
+    def __init__(
+        self, app: ASGIApp, scope: Scope, receive: Receive, send: Send, max_body_bytes: int, body_seconds: float
+    ) -> None:
         self._app, self._scope, self._receive, self._send = app, scope, receive, send
-        self._max_body_bytes = max_body_bytes
+        self._max_body_bytes, self._body_seconds = max_body_bytes, body_seconds
         self._body_bytes = 0
         self._status = 0
         self._started = time.monotonic()
+        self._has_body = self._has_given_up = False
 
     async def go(self) -> None:
         try:
@@ -248,8 +255,9 @@ class _Exchange:
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"the body is longer than {self._max_body_bytes} bytes")
 
+        self._has_given_up = True
     async def receive(self) -> Message:
-        message = await self._receive()
+        message = await self._receive() if self._has_body else await self._more_of_the_body()
         if message["type"] == "http.request":
             self._body_bytes += len(message.get("body", b""))
             if self._body_bytes > self._max_body_bytes:
@@ -258,10 +266,23 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+    async def _more_of_the_body(self) -> Message:
+        due = self._started + self._body_seconds
+        try:
+            async with asyncio.timeout(max(0.0, due - time.monotonic())):
+                message = await self._receive()
+        except TimeoutError:
+            self._has_given_up = True
+            raise RequestTimeout(f"the body was not here within {self._body_seconds:g} s") from None
+        self._has_body = not message.get("more_body", False)
+        return message
+
             self._status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["x-request-id"] = self._scope["state"]["request_id"]
             headers["openai-processing-ms"] = str(self._milliseconds())
+            if self._has_given_up:
+                headers["connection"] = "close"  # what is still to come of the body would be read as the next request
         await self._send(message)
 
     async def _fail(self, error: FarError) -> None:

@@ -6,12 +6,15 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
 
 from far_mesh.marketplace import logs
 from far_mesh.marketplace.app import OpenMeshes, create_app
+from far_mesh.marketplace.connections import Connection, allow_files
 from far_mesh.marketplace.errors import AddressInUse
 from far_mesh.marketplace.grpc_api.server import credentials, open_door
 from far_mesh.marketplace.inference.meshes import swarm_meshes
@@ -39,6 +42,7 @@ async def serve(
 ) -> None:
     """:func:`run` inside an event loop."""
     logs.configure()
+    allow_files(settings.max_connections)
     app = create_app(settings, open_meshes)
     if settings.grpc_port:
         credentials(settings)  # what is missing is said before anything is opened
@@ -68,6 +72,7 @@ class Server(uvicorn.Server):
                 proxy_headers=False,  # far_mesh.marketplace.address reads them
             )
         )
+                http=partial(Connection, patience=app.state.patience),  # type: ignore[arg-type]  # as good as a class
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the doors."""

@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     max_connections: Annotated[int, Field(ge=1)] = 16_384
     header_seconds: Annotated[float, Field(gt=0)] = 15.0
     body_seconds: Annotated[float, Field(gt=0)] = 30.0
-    keep_alive_seconds: Annotated[float, Field(gt=0)] = 75.0
+    keep_alive_seconds: Annotated[int, Field(ge=1)] = 75
     reader_seconds: Annotated[float, Field(gt=0)] = 30.0
 
     grpc_port: Annotated[int, Field(ge=0, le=65535)] = 0

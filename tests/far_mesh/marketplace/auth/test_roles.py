@@ -40,7 +40,7 @@ class Doors:
         tokens = Tokens("a secret that is long enough for HS256", HERE.uri, 3600)
         self.service = AuthService(database, tokens, HERE, self.keys, operators=frozenset({wallet_of(OPERATOR)}))
         self.app = FastAPI()
-        http.install(self.app, 10_000)
+        http.install(self.app, 10_000, body_seconds=10.0)
         self.app.state.rooms = SimpleNamespace(auth=self.service)
 
         @self.app.get("/user")
