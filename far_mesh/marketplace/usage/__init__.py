@@ -1,0 +1,1 @@
+"""What an account has used, day by day, by model and by API key."""
