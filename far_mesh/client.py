@@ -17,10 +17,11 @@ from transformers import PreTrainedConfig
 from discovery.protocol.announcement import Announcement, SignedAnnouncement
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.messages import WireTensor
-from far_mesh.config import GenerationOptions, MeshConfig, Treatment
+from far_mesh.config import GenerationOptions, MeshConfig, Pool, Treatment
 from far_mesh.contributions import Contribution, Verified
 from far_mesh.costs import Known
 from far_mesh.errors import ContextLengthExceeded
+from far_mesh.measure import OnFailed
 from far_mesh.model.draft import DraftModel, draft_beside, goes_back
 from far_mesh.model.embedding import Embeddings, Pooling, check_pooling, embed_texts, pool
 from far_mesh.model.ends import ModelEnds
@@ -263,6 +264,7 @@ class Mesh:
         *,
         price_units: int = 0,
         treatment: Treatment = Treatment(),  # noqa: B008  # a frozen value
+        pool: Pool | None = None,
         on_checkpoint: CheckpointCallback | None = None,
         on_mended: OnMended | None = None,
     ) -> Generation:
@@ -271,6 +273,7 @@ class Mesh:
         Args:
             price_units: what is offered for a thousand token-layers, in 1e-9 FAR; it is written into the receipts.
             treatment: how the nodes are asked to treat it.
+            pool: who alone may serve it, to its end.
             on_checkpoint: told what was verified, about every 64 positions.
             on_mended: told when lost nodes were replaced, and while the session waits for somebody to replace them.
 
@@ -289,7 +292,9 @@ class Mesh:
                 param="max_tokens" if len(prompt_ids) < self.context_length else "prompt",
             )
         sampler = await self._model.sampler(prompt_ids, options)
-        session = await self._opener.open(length, price_units=price_units, treatment=treatment, on_mended=on_mended)
+        session = await self._opener.open(
+            length, price_units=price_units, treatment=treatment, pool=pool, on_mended=on_mended
+        )
         return Generation(session, self._model, prompt_ids, sampler, on_checkpoint)
 
     async def embed(
@@ -300,6 +305,7 @@ class Mesh:
         normalize: bool = True,
         price_units: int = 0,
         treatment: Treatment = Treatment(),  # noqa: B008  # a frozen value
+        pool: Pool | None = None,
     ) -> Embeddings:
         """One vector for each text: its last hidden states, behind the final norm, pooled.
 
@@ -309,6 +315,7 @@ class Mesh:
             normalize: make the vectors one long.
             price_units: what is offered for a thousand token-layers, in 1e-9 FAR; it is written into the receipts.
             treatment: how the nodes are asked to treat it.
+            pool: who alone may serve it.
 
         Raises:
             InvalidArgument: no texts, an empty one, or an unknown way of pooling.
@@ -325,8 +332,12 @@ class Mesh:
                 f"a text has {longest} tokens; the context of {self.model_id} holds {self.context_length}",
                 param="texts",
             )
-        open_session = partial(self._opener.open, price_units=price_units, treatment=treatment)
+        open_session = partial(self._opener.open, price_units=price_units, treatment=treatment, pool=pool)
         return await embed_texts(ids, open_session, self._model.ends_for, pooling, normalize=normalize)
+
+    def watch(self, on_failed: OnFailed) -> None:
+        """Tell from now on which nodes could not be reached or broke off, whichever session it was of this swarm."""
+        self._swarm.measured.listeners.add(on_failed)
 
     async def close(self) -> None:
         """Leave the swarm, if it was joined for this mesh."""

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from discovery.dht.keys import DEFAULT_PREFIX
 from discovery.geo import Point, check_point
-from discovery.protocol.announcement import MAX_ASKED_UNITS, REGION_PATTERN, Quantization
+from discovery.protocol.announcement import MAX_ASKED_UNITS, REGION_PATTERN, Announcement, Quantization
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.ids import check_peer_id, check_wallet
 from discovery.protocol.messages import MAX_SCOPE_BYTES, Priority
@@ -155,6 +155,22 @@ class Treatment:
     def __post_init__(self) -> None:
         if len(self.prefix_scope) > MAX_SCOPE_BYTES:
             raise InvalidArgument(f"prefix_scope takes at most {MAX_SCOPE_BYTES} bytes", param="prefix_scope")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The nodes that may serve a session, by peer id or wallet; no other node gets to see anything of it.
+
+    Attributes:
+        name: of the pool, for who is told that it does not serve all blocks: ``the private pool of …``.
+    """
+
+    name: str
+    members: frozenset[str]
+
+    def has(self, node: Announcement) -> bool:
+        """Whether a node is in it."""
+        return node.peer_id in self.members or node.wallet in self.members
 
 
 def parse_priority(name: str) -> Priority:

@@ -29,6 +29,10 @@ _HALF_LIFE_SECONDS = 600.0
 _GOOD_SESSIONS_ASSUMED = 5.0
 
 
+OnFailed = Callable[[Sequence[str]], None]
+"""Told the peer ids of nodes that could not be reached or broke off."""
+
+
 @dataclass
 class _Distance:
     asked_at: float
@@ -62,10 +66,12 @@ class Measured:
 
     Attributes:
         now: a steady clock, in seconds.
+        listeners: told of every failure.
     """
 
     transport: Transport
     now: Callable[[], float] = time.monotonic
+    listeners: set[OnFailed] = field(default_factory=set)
     _distances: dict[str, _Distance] = field(default_factory=dict)
     _records: dict[str, _Record] = field(default_factory=dict)
     _asking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
@@ -111,7 +117,10 @@ class Measured:
 
     def failed(self, peer_ids: Iterable[str]) -> None:
         """They refused, could not be reached, or broke off."""
-        self._note(peer_ids, good=False)
+        failed = tuple(peer_ids)
+        self._note(failed, good=False)
+        for tell in self.listeners:
+            tell(failed)
 
     async def close(self) -> None:
         """Ask nobody any more."""

@@ -21,7 +21,7 @@ from discovery.protocol.announcement import Announcement, Codec, SignedAnnouncem
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.ids import PeerId
 from discovery.protocol.messages import PeerAddress
-from far_mesh.config import MeshConfig, Treatment
+from far_mesh.config import MeshConfig, Pool, Treatment
 from far_mesh.costs import Known
 from far_mesh.errors import NoRoute
 from far_mesh.measure import PATIENCE_SECONDS, Measured
@@ -169,9 +169,11 @@ class SessionOpener:
         price_units: int = 0,
         left_padding: tuple[int, ...] = (),
         treatment: Treatment = Treatment(),  # noqa: B008  # a frozen value
+        pool: Pool | None = None,
         on_mended: OnMended | None = None,
     ) -> MeshSession:
-        """Open a session of ``rows`` × ``max_length`` positions. ``on_mended`` is told when nodes of it are replaced.
+        """Open a session of ``rows`` × ``max_length`` positions. With a ``pool`` it runs on nodes of it alone, whoever
+        is lost on the way. ``on_mended`` is told when nodes of it are replaced.
 
         Raises:
             NoRoute: some blocks have no live node.
@@ -191,20 +193,24 @@ class SessionOpener:
             )
 
         with tracing.span("discovery", {"far.model_id": self._model.id}) as look:
-            session = await self._open_somewhere(request, price_units or None, on_mended)
+            session = await self._open_somewhere(request, price_units or None, pool, on_mended)
             look.set({"far.nodes": len(session.route)})
         return session
 
     async def _open_somewhere(
-        self, request: Callable[[Codec], SessionRequest], offered: int | None, on_mended: OnMended | None
+        self,
+        request: Callable[[Codec], SessionRequest],
+        offered: int | None,
+        pool: Pool | None,
+        on_mended: OnMended | None,
     ) -> MeshSession:
         config, excluded = self._swarm.config, set[str]()
         failure: FarError | None = None
         looked_again, started = False, time.monotonic()
         for _ in range(config.open_attempts):
             try:
-                route = await self._plan(excluded, offered, fresh=looked_again)
-                return await self._open_on(route, request(_codec_for(route)), on_mended)
+                route = await self._plan(excluded, offered, pool, fresh=looked_again)
+                return await self._open_on(route, request(_codec_for(route)), pool, on_mended)
             except FarError as error:
                 if not error.retry:
                     raise
@@ -225,7 +231,9 @@ class SessionOpener:
         assert failure is not None
         raise failure
 
-    async def _plan(self, excluded: Collection[str], offered: int | None, *, fresh: bool) -> tuple[RouteHop, ...]:
+    async def _plan(
+        self, excluded: Collection[str], offered: int | None, pool: Pool | None, *, fresh: bool
+    ) -> tuple[RouteHop, ...]:
         nodes, config = await self._look(fresh=fresh), self._swarm.config
         plan = partial(
             plan_route,
@@ -235,6 +243,7 @@ class SessionOpener:
             preference=config.preference,
             known=self._swarm.known(nodes),
             offered=offered,
+            pool=pool,
         )
         try:
             return plan(self._view.present(nodes))
@@ -274,7 +283,7 @@ class SessionOpener:
             log.warning("swarm_not_seen", reason=f"{type(error).__name__}: {error}")
 
     async def _open_on(
-        self, route: tuple[RouteHop, ...], request: SessionRequest, on_mended: OnMended | None
+        self, route: tuple[RouteHop, ...], request: SessionRequest, pool: Pool | None, on_mended: OnMended | None
     ) -> MeshSession:
         measured, view = self._swarm.measured, self._view
 
@@ -286,7 +295,7 @@ class SessionOpener:
             if on_mended is not None:
                 on_mended(mended)
 
-        find_others = partial(self._find_others, request.price_units or None)
+        find_others = partial(self._find_others, request.price_units or None, pool)
         session = MeshSession(route, request, self._swarm.config, find_others, take_note)
         await session.open(self._swarm.peer.transport)
         peers = [hop.node.peer_id for hop in route]
@@ -297,6 +306,7 @@ class SessionOpener:
     async def _find_others(
         self,
         offered: int | None,
+        pool: Pool | None,
         gone: Sequence[RouteHop],
         before: str | None,
         after: str | None,
@@ -317,6 +327,7 @@ class SessionOpener:
             after=after,
             preference=self._swarm.config.preference,
             offered=offered,
+            pool=pool,
         )
         for is_last_look in (False, True):
             signed = await self._view.nodes(fresh=True) if is_last_look else self._view.known()

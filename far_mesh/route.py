@@ -13,7 +13,7 @@ from discovery.geo import Point, distance_km
 from discovery.location import is_in
 from discovery.protocol.announcement import Announcement
 from far_mesh.chains import FASTEST, Bounds, Chain, Costs, Run, Search, Weights
-from far_mesh.config import Preference
+from far_mesh.config import Pool, Preference
 from far_mesh.costs import Known, block_ms_of, costs_of
 from far_mesh.errors import NoRoute
 
@@ -89,6 +89,7 @@ def plan_route(
     preference: Preference = ANYONE,
     known: Known = NOTHING_KNOWN,
     offered: int | None = None,
+    pool: Pool | None = None,
 ) -> tuple[RouteHop, ...]:
     """The chain that serves a preference best and covers ``span``: blocks ``[first, end)``, by default all of them.
 
@@ -101,12 +102,13 @@ def plan_route(
             between; ``None`` is the client. The limits of the preference are those of the part alone.
         known: what the client has measured itself.
         offered: what every node will be paid for 1,000 token-layers, in 1e-9 FAR; who asks for more is not used.
+        pool: who alone may be used.
 
     Raises:
         NoRoute: some blocks have no node that may be used, or the limits leave no chain. The message says which, and
             whom the preference left out; ``facts["uncovered"]`` lists the blocks.
     """
-    return _Plan(nodes, block_count, excluded, span, before, after, preference, known, offered).route()
+    return _Plan(nodes, block_count, excluded, span, before, after, preference, known, offered, pool).route()
 
 
 def explain(
@@ -143,8 +145,9 @@ class _Plan:
         preference: Preference,
         known: Known,
         offered: int | None,
+        pool: Pool | None = None,
     ) -> None:
-        self._offered = offered
+        self._offered, self._pool = offered, pool
         self._all, self._span, self._preference, self._known = list(nodes), span or (0, block_count), preference, known
         self._before, self._after = before, after
         self._left_out: list[Reason] = []
@@ -185,6 +188,8 @@ class _Plan:
             return "excluded"
         if self._offered is not None and node.price_units > self._offered:
             return f"price: asks for {node.price_units} units, {self._offered} are offered"
+        if self._pool is not None and not self._pool.has(node):
+            return f"not of {self._pool.name}"
         if wanted.trusted_only and not {node.peer_id, node.wallet} & wanted.trusted_only:
             return "trusted_only: not one of those"
         if wanted.quantization and node.quantization not in wanted.quantization:

@@ -14,7 +14,7 @@ from discovery.dht.peer import SwarmPeer
 from discovery.geoip import GeoDatabase
 from discovery.protocol.errors import InvalidArgument
 from far_mesh.client import Mesh
-from far_mesh.config import GenerationOptions, Preference
+from far_mesh.config import GenerationOptions, Pool, Preference
 from far_mesh.errors import NoRoute
 from far_mesh.opener import Swarm
 from tests.support import mmdb
@@ -169,3 +169,51 @@ async def test_a_file_that_is_no_city_database_is_said_before_anybody_is_met(tmp
     config = replace(FAST, geoip_db=tmp_path / "none.mmdb")
     with pytest.raises(InvalidArgument, match=r"none\.mmdb cannot be read"):
         await Swarm.join(["/ip4/127.0.0.1/tcp/9/p2p/12D3KooW"], config)
+
+
+# ---- pools
+
+
+async def test_a_session_with_a_pool_opens_on_nodes_of_it_alone(ring: Ring) -> None:
+    mesh = await ring.mesh()
+    members = frozenset({named(ring, "slow0").peer_id, named(ring, "slow1").announcement.wallet})
+    generation = await mesh.open([5], ONE, pool=Pool("the pool", members))
+    assert [hop.peer_id for hop in generation.hops] == [named(ring, name).peer_id for name in ("slow0", "slow1")]
+    await generation.finish()
+    everybody = await mesh.open([5], ONE)
+    assert [hop.peer_id for hop in everybody.hops] == [named(ring, name).peer_id for name in ("fast0", "fast1")]
+    await everybody.finish()
+    made = await mesh.embed([[5, 6]], pool=Pool("the pool", members))
+    assert {one.peer_id for one in made.contributions} == {named(ring, name).peer_id for name in ("slow0", "slow1")}
+    for few in (frozenset({named(ring, "slow0").peer_id}), frozenset[str]()):
+        with pytest.raises(NoRoute, match="not of the pool"):
+            await mesh.open([5], ONE, pool=Pool("the pool", few))
+    await mesh.close()
+
+
+async def test_who_is_lost_is_replaced_out_of_the_pool_or_not_at_all(talker: Path) -> None:
+    async with a_ring(talker, (0, 3)) as ring:
+        lost = await ring.add(3, 6, name="lost", block_ms=0.1)
+        near = await ring.add(3, 6, name="near", block_ms=0.2)
+        far = await ring.add(3, 6, name="far", block_ms=50.0)
+        mesh, failed = await ring.mesh(replace(FAST, mend_timeout=0.3)), list[str]()
+        mesh.watch(failed.extend)
+        first = frozenset({ring.nodes[0].peer_id})
+        generation = await mesh.open(
+            [5], GenerationOptions(max_tokens=12), pool=Pool("the pool", first | {lost.peer_id, far.peer_id})
+        )
+        await anext(aiter(generation))
+        ring.network.cut(lost.transport.peer_id)
+        async for _ in generation:
+            pass
+        assert [hop.peer_id for hop in generation.hops] == [ring.nodes[0].peer_id, far.peer_id]
+        assert not near.handler.open_sessions
+        await generation.finish()
+        assert set(failed) == {lost.peer_id}
+        alone = await mesh.open([5], GenerationOptions(max_tokens=12), pool=Pool("the pool", first | {far.peer_id}))
+        await anext(aiter(alone))
+        ring.network.cut(far.transport.peer_id)
+        with pytest.raises(NoRoute, match="not of the pool"):
+            async for _ in alone:
+                pass
+        await mesh.close()

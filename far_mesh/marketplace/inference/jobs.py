@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from far_mesh.config import GenerationOptions, Treatment
+from far_mesh.config import GenerationOptions, Pool, Treatment
 from far_mesh.marketplace.inference.meshes import GenerationLike, MeshLike, ProvenWork, TokenLike, work_of
 from far_mesh.marketplace.sessions.schemas import Work
 
@@ -65,12 +65,13 @@ Keep = Callable[[Work], Awaitable[None]]
 @dataclass(frozen=True)
 class Terms:
     """How the nodes are asked. ``price_units`` is what is offered for a thousand token-layers, ``keep`` is told what is
-    proven on the way. ``in_turn``: one token after the other, as they are asked for."""
+    proven on the way. ``in_turn``: one token after the other, as they are asked for. ``pool``: who alone may serve."""
 
     price_units: int
     treatment: Treatment
     keep: Keep | None
     in_turn: bool
+    pool: Pool | None = None
 
 
 class Labour(Protocol):
@@ -204,6 +205,7 @@ class Texts:
                 _with_chance_of_its_own(asked.options, index % self._job.choices),
                 price_units=terms.price_units,
                 treatment=terms.treatment,
+                pool=terms.pool,
                 on_checkpoint=None if terms.keep is None else self._keeper(index, terms.keep),
             )
         return self._generations[index]
@@ -271,7 +273,11 @@ class Embed:
             FarError: what went wrong.
         """
         made = await mesh.embed(
-            self.texts, pooling=self.pooling, price_units=terms.price_units, treatment=terms.treatment
+            self.texts,
+            pooling=self.pooling,
+            price_units=terms.price_units,
+            treatment=terms.treatment,
+            pool=terms.pool,
         )
         work = replace(work_of(made), embedded=True)
         return Vectors(Embedded(tuple(map(tuple, made.vectors.tolist()))), work)

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from discovery.protocol.announcement import Announcement, SignedAnnouncement
-from far_mesh.config import GenerationOptions, MeshConfig, Treatment
+from far_mesh.config import GenerationOptions, MeshConfig, Pool, Treatment
 from far_mesh.marketplace.sessions.schemas import Share, Work
 from far_mesh.marketplace.settings import Settings
 
@@ -115,11 +115,19 @@ class MeshLike(Protocol):
         *,
         price_units: int = 0,
         treatment: Treatment = ...,
+        pool: Pool | None = ...,
         on_checkpoint: Callable[[ProvenWork], Awaitable[None]] | None = None,
     ) -> GenerationLike: ...
     async def embed(
-        self, texts: Sequence[Sequence[int]], *, pooling: Any = ..., price_units: int = 0, treatment: Treatment = ...
+        self,
+        texts: Sequence[Sequence[int]],
+        *,
+        pooling: Any = ...,
+        price_units: int = 0,
+        treatment: Treatment = ...,
+        pool: Pool | None = ...,
     ) -> EmbeddingsLike: ...
+    def watch(self, on_failed: Callable[[Sequence[str]], None]) -> None: ...
     async def close(self) -> None: ...
 
 

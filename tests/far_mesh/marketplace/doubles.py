@@ -14,7 +14,7 @@ import numpy as np
 from discovery.protocol.announcement import Announcement, SignedAnnouncement
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.receipt import SignedReceipt, sign_receipt
-from far_mesh.config import GenerationOptions, Treatment
+from far_mesh.config import GenerationOptions, Pool, Treatment
 from far_mesh.contributions import Contribution
 from far_mesh.costs import Known
 from far_mesh.marketplace.inference.meshes import MeshLike, Prompt, ProvenWork
@@ -163,6 +163,8 @@ class MeshDouble:
     context_length: int = CONTEXT
     asked: list[tuple[tuple[int, ...], GenerationOptions]] = field(default_factory=list)
     treatments: list[Treatment] = field(default_factory=list)
+    pools: list[Pool | None] = field(default_factory=list)
+    listeners: list[Callable[[Sequence[str]], None]] = field(default_factory=list)
     generations: list[GenerationDouble] = field(default_factory=list)
     prompts: list[Prompt] = field(default_factory=list)
     told_tools: list[Sequence[Tool] | None] = field(default_factory=list)
@@ -209,9 +211,11 @@ class MeshDouble:
         *,
         price_units: int = 0,
         treatment: Treatment = Treatment(),  # noqa: B008  # a frozen value
+        pool: Pool | None = None,
         on_checkpoint: Callable[[ProvenWork], Awaitable[None]] | None = None,
     ) -> GenerationDouble:
         """A route, or what was set to stand in the way."""
+        self.pools.append(pool)
         if self.refuse_to_open is not None:
             raise self.refuse_to_open
         self.asked.append((tuple(prompt_ids), options))
@@ -227,14 +231,20 @@ class MeshDouble:
         pooling: Any = "mean",
         price_units: int = 0,
         treatment: Treatment = Treatment(),  # noqa: B008  # a frozen value
+        pool: Pool | None = None,
     ) -> Embeddings:
         """For each text how long it is, and which way it was pooled."""
+        self.pools.append(pool)
         if self.refuse_to_open is not None:
             raise self.refuse_to_open
         positions = sum(map(len, texts))
         proofs = tuple(node.proof(positions) for node in self.serving if node.name not in self.unproven)
         vectors = np.array([[len(text), ("mean", "last", "cls").index(pooling)] for text in texts], dtype=np.float32)
         return Embeddings(positions, proofs, positions * BLOCKS, vectors)
+
+    def watch(self, on_failed: Callable[[Sequence[str]], None]) -> None:
+        """Somebody wants to know who fails."""
+        self.listeners.append(on_failed)
 
     async def close(self) -> None:
         """Nothing to close."""
