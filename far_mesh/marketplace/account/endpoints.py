@@ -42,9 +42,11 @@ async def balance(request: Request, wallet: AccountReader) -> BalanceAnswer:
         available_units=found.available,
         held_units=found.held,
         deposited_units=found.deposited,
+        credit_units=found.credit,
         available_far=units_to_far(found.available),
         held_far=units_to_far(found.held),
         deposited_far=units_to_far(found.deposited),
+        credit_far=units_to_far(found.credit),
         **asdict(rooms.pay_in),
     )
 

@@ -16,15 +16,18 @@ Signature = Annotated[str, Field(max_length=MAX_SIGNATURE_CHARACTERS)]
 
 class BalanceAnswer(BaseModel):
     """A user's prepaid money, and where to pay more in: into the escrow, or by transfer to ``deposit_address``.
-    ``chain`` is a CAIP-2 name. Units are 1e-9 FAR; the ``_far`` numbers are for eyes only."""
+    ``credit``: by how much later requests will cost less, for promises that earlier ones have missed. ``chain`` is a
+    CAIP-2 name. Units are 1e-9 FAR; the ``_far`` numbers are for eyes only."""
 
     wallet_address: str
     available_units: int
     held_units: int
     deposited_units: int
+    credit_units: int
     available_far: float
     held_far: float
     deposited_far: float
+    credit_far: float
     payment_provider: str
     chain: str | None
     chain_id: int

@@ -97,7 +97,7 @@ class VoucherNeeded(_message.Message):
     def __init__(self, channel_id: _Optional[str] = ..., promise_units: _Optional[int] = ..., promise_wei: _Optional[str] = ..., deposit_units: _Optional[int] = ..., step_units: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class Bill(_message.Message):
-    __slots__ = ("request_id", "finish_reason", "prompt_tokens", "cached_tokens", "completion_tokens", "total_tokens", "latency_ms", "time_to_first_token_ms", "cost_units", "held_units", "fee_units", "refund_units", "cost_far", "nodes_used")
+    __slots__ = ("request_id", "finish_reason", "prompt_tokens", "cached_tokens", "completion_tokens", "total_tokens", "latency_ms", "time_to_first_token_ms", "cost_units", "held_units", "fee_units", "refund_units", "cost_far", "nodes_used", "service_level_met", "credit_units", "credit_far")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -112,6 +112,9 @@ class Bill(_message.Message):
     REFUND_UNITS_FIELD_NUMBER: _ClassVar[int]
     COST_FAR_FIELD_NUMBER: _ClassVar[int]
     NODES_USED_FIELD_NUMBER: _ClassVar[int]
+    SERVICE_LEVEL_MET_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_UNITS_FIELD_NUMBER: _ClassVar[int]
+    CREDIT_FAR_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     finish_reason: str
     prompt_tokens: int
@@ -126,7 +129,10 @@ class Bill(_message.Message):
     refund_units: int
     cost_far: float
     nodes_used: _containers.RepeatedCompositeFieldContainer[NodeUsed]
-    def __init__(self, request_id: _Optional[str] = ..., finish_reason: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., total_tokens: _Optional[int] = ..., latency_ms: _Optional[int] = ..., time_to_first_token_ms: _Optional[int] = ..., cost_units: _Optional[int] = ..., held_units: _Optional[int] = ..., fee_units: _Optional[int] = ..., refund_units: _Optional[int] = ..., cost_far: _Optional[float] = ..., nodes_used: _Optional[_Iterable[_Union[NodeUsed, _Mapping]]] = ...) -> None: ...
+    service_level_met: bool
+    credit_units: int
+    credit_far: float
+    def __init__(self, request_id: _Optional[str] = ..., finish_reason: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., total_tokens: _Optional[int] = ..., latency_ms: _Optional[int] = ..., time_to_first_token_ms: _Optional[int] = ..., cost_units: _Optional[int] = ..., held_units: _Optional[int] = ..., fee_units: _Optional[int] = ..., refund_units: _Optional[int] = ..., cost_far: _Optional[float] = ..., nodes_used: _Optional[_Iterable[_Union[NodeUsed, _Mapping]]] = ..., service_level_met: _Optional[bool] = ..., credit_units: _Optional[int] = ..., credit_far: _Optional[float] = ...) -> None: ...
 
 class NodeUsed(_message.Message):
     __slots__ = ("node_id", "wallet_address", "layers", "quantization", "token_layers", "paid_units")

@@ -332,6 +332,9 @@ def costs(outcome: Outcome) -> dict[str, Any]:
         "held_units": outcome.held_units,
         "fee_units": outcome.fee_units,
         "refund_units": outcome.refund_units,
+        "service_level_met": outcome.service_level_met,
+        "credit_far": units_to_far(outcome.credit_units),
+        "credit_units": outcome.credit_units,
     }
 
 
@@ -377,6 +380,7 @@ def _state(report: RequestReport) -> RequestState:
     return RequestState(
         request_id=session.request_id,
         model_id=session.model_id,
+        tier=session.tier,
         status=session.status,
         error_code=session.error_code,
         payment=session.payment,
@@ -393,6 +397,12 @@ def _state(report: RequestReport) -> RequestState:
         refund_units=session.refund_units,
         latency_ms=session.latency_ms,
         time_to_first_token_ms=session.time_to_first_token_ms,
+        p95_token_ms=session.p95_token_ms,
+        promised_p95_ms=session.promised_p95_ms,
+        service_level_met=session.service_level_met,
+        credit_far=units_to_far(session.credit_units),
+        credit_units=session.credit_units,
+        spent_credit_units=session.spent_credit_units,
         nodes_used=nodes_used(report.shares),
         settlement=_settlement(report),
     )
