@@ -128,14 +128,14 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
     app = Documented(title="Far Mesh", version="0.1.0", lifespan=lifespan, redirect_slashes=False)
     http.install(app, settings.max_body_bytes, settings.body_seconds)
     app.state.trusted_proxies = settings.trusted_proxies
+    app.state.patience = Patience(
+        settings.max_connections, settings.header_seconds, settings.keep_alive_seconds, settings.reader_seconds
+    )
     rooms = [auth_endpoints, keys_endpoints, account_endpoints, inference_endpoints, openai_endpoints, health_endpoints]
     rooms += [provider_endpoints, node_endpoints]
     if settings.has_escrow:
         rooms += [channel_endpoints]
     for room in rooms:
-    app.state.patience = Patience(
-        settings.max_connections, settings.header_seconds, settings.keep_alive_seconds, settings.reader_seconds
-    )
         app.include_router(room.router, dependencies=[Depends(http.whole_characters)])
     app.include_router(mcp_door.router)
     return app
