@@ -127,7 +127,7 @@ def _over(built_in: Tier) -> Callable[[Any], Any]:
     def merged(given: Any) -> Any:
         if not isinstance(given, Mapping):
             return given
-        if "name" in given:
+        if given.get("name", built_in.name) != built_in.name:
             raise ValueError("a tier's name is where it stands in the table")
         return {**built_in.model_dump(), **given}
 
