@@ -17,6 +17,7 @@ from far_mesh.marketplace.inference.meshes import GenerationLike, MeshLike, Prov
 from far_mesh.marketplace.sessions.schemas import Work
 
 TEXTS_AT_ONCE = 4
+VECTORS_AT_ONCE = 8  # as many as the mesh works on at a time
 _SEEDS = 2**64
 
 
@@ -88,6 +89,8 @@ class Job(Protocol):
     def prompt_tokens(self) -> int: ...
     @property
     def most_tokens(self) -> int: ...
+    @property
+    def width(self) -> int: ...
     async def begin(self, mesh: MeshLike, terms: Terms) -> Labour: ...
 
 
@@ -118,6 +121,11 @@ class Generate:
     def most_tokens(self) -> int:
         """Of all answers together."""
         return self.choices * sum(one.options.max_tokens for one in self.asked)
+
+    @property
+    def width(self) -> int:
+        """Sessions that are open at once."""
+        return min(TEXTS_AT_ONCE, len(self.asked) * self.choices)
 
     async def begin(self, mesh: MeshLike, terms: Terms) -> Texts:
         """Open a route for the first text.
@@ -265,6 +273,11 @@ class Embed:
     def most_tokens(self) -> int:
         """Nothing is generated."""
         return 0
+
+    @property
+    def width(self) -> int:
+        """Sessions that are open at once."""
+        return min(VECTORS_AT_ONCE, len(self.texts))
 
     async def begin(self, mesh: MeshLike, terms: Terms) -> Vectors:
         """Make them.

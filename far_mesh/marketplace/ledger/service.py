@@ -142,13 +142,29 @@ async def hold(
     try:
         return await _post(connection, posting, spends=[available])
     except InsufficientFunds as error:
-        have = error.facts["available_units"]
-        raise InsufficientBalance(
-            f"this request may cost up to {units} units (1e-9 FAR) and {have} are available: deposit FAR, or "
-            "lower max_tokens",
-            needed_units=units,
-            available_units=have,
-        ) from None
+        raise _not_enough(units, error.facts["available_units"]) from None
+
+
+async def check_available(
+    connection: AsyncConnection, wallet: str, units: int, source: Book = Book.USER_DEPOSIT
+) -> None:
+    """See that so much could be held at this moment. Nothing is.
+
+    Raises:
+        InsufficientBalance: less than that is available.
+    """
+    have = await repository.balance(connection, Account(source, wallet))
+    if have < units:
+        raise _not_enough(units, have)
+
+
+def _not_enough(units: int, have: int) -> InsufficientBalance:
+    return InsufficientBalance(
+        f"this request may cost up to {units} units (1e-9 FAR) and {have} are available: deposit FAR, or "
+        "lower max_tokens",
+        needed_units=units,
+        available_units=have,
+    )
 
 
 async def held_for(connection: AsyncConnection, wallet: str, request_id: str) -> int:

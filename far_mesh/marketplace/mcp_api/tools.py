@@ -6,8 +6,9 @@ paid is decided by the services behind them.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar
 
@@ -19,7 +20,7 @@ from discovery.protocol.errors import FarError
 from far_mesh.marketplace.auth.door import limited_key
 from far_mesh.marketplace.auth.principal import Principal
 from far_mesh.marketplace.channels.meter import VoucherNotice
-from far_mesh.marketplace.errors import UnsupportedParameter
+from far_mesh.marketplace.errors import GenerationFailed, UnsupportedParameter
 from far_mesh.marketplace.health.schemas import ModelReadiness
 from far_mesh.marketplace.health.service import HealthService
 from far_mesh.marketplace.http import error_body, from_validation, id_of_call
@@ -67,17 +68,37 @@ class Visit:
         self.principal = principal
         self.request_id = request_id
         self._runs: list[Run] = []
+        self._starting: set[asyncio.Task[Run]] = set()
         self._has_left = False
 
-    def begin(self, run: Run) -> None:
-        """This was begun for the visitor, who may have left meanwhile."""
+    async def begin(self, starting: Coroutine[Any, Any, Run]) -> Run:
+        """What is begun for the visitor, who may leave meanwhile.
+
+        Raises:
+            GenerationFailed: so it was.
+            FarError: it did not begin.
+        """
+        task = asyncio.create_task(starting)
+        self._starting.add(task)
+        try:
+            run = await task
+        except asyncio.CancelledError:
+            task.cancel()
+            if not self._has_left:
+                raise
+            raise GenerationFailed("the reader left before the answer began") from None
+        finally:
+            self._starting.discard(task)
         self._runs.append(run)
         if self._has_left:
             run.reader_left()
+        return run
 
     def leave(self) -> None:
         """Nobody listens any more: what was begun stops, and is settled for what was delivered."""
         self._has_left = True
+        for task in self._starting:
+            task.cancel()
         for run in self._runs:
             run.reader_left()
 
@@ -167,8 +188,7 @@ class Tools:
             name = id_of_call(wallet, asked.idempotency_key)
         request = asked.model_copy(update={"stream": progress is not None})
         wish = replace(wish_of(request), api_key_id=limited_key(visit.principal))
-        run = await self._inference.start(wallet, name, wish)
-        visit.begin(run)
+        run = await visit.begin(self._inference.start(wallet, name, wish))
         try:
             items = await _all_of(run, progress)
             return whole_answer(asked, items, await run.answer())

@@ -72,9 +72,8 @@ async def open_request(
         Conflict: there is a request of this name already.
         Whatever ``choose`` raises.
     """
-    source = Book.USER_CHANNEL if session.payment is Payment.CHANNEL else Book.USER_DEPOSIT
-    if not await ledger.hold(connection, session.user_wallet, session.request_id, session.held_units, source):
-        raise Conflict(f"{session.request_id} was asked for before: GET /api/inference/requests/{session.request_id}")
+    if not await ledger.hold(connection, session.user_wallet, session.request_id, session.held_units, _source(session)):
+        raise _asked_before(session)
     if session.api_key_id is not None:
         await budget.reserve(connection, session.api_key_id, session.held_units, now())
     if choose is not None:
@@ -88,6 +87,26 @@ async def open_request(
         wanted = {"units": intent.max_units, "lock_seconds": intent.lock_seconds, "intent": intent.document()}
     await outbox.add(connection, Kind.LOCK, session.request_id, session.user_wallet, wanted)
     return session
+
+
+async def check_before_waiting(connection: AsyncConnection, session: NewSession) -> None:
+    """See that a request could be opened at this moment, so that nobody waits for what will be refused. Nothing is held.
+
+    Raises:
+        InsufficientBalance: what it may cost is not available.
+        Conflict: there is a request of this name already.
+    """
+    if await sessions.find(connection, session.request_id) is not None:
+        raise _asked_before(session)
+    await ledger.check_available(connection, session.user_wallet, session.held_units, _source(session))
+
+
+def _source(session: NewSession) -> Book:
+    return Book.USER_CHANNEL if session.payment is Payment.CHANNEL else Book.USER_DEPOSIT
+
+
+def _asked_before(session: NewSession) -> Conflict:
+    return Conflict(f"{session.request_id} was asked for before: GET /api/inference/requests/{session.request_id}")
 
 
 async def activate_request(connection: AsyncConnection, request_id: str, fee_bps: int) -> None:
