@@ -45,9 +45,10 @@ def with_failures(document: dict[str, Any]) -> dict[str, Any]:
         for operation in operations.values():
             responses: dict[str, Any] = operation["responses"]
             responses.pop("422", None)
-            told = {int(status) for status in responses if int(status) >= 400 and not _has_shape(responses[status])}
-            for status in sorted(told | set(_statuses(path, operation))):
-                responses[str(status)] = responses.get(str(status), {}) | _failure(status)
+            told = {int(status) for status in responses if int(status) >= 400}
+            for status in told | set(_statuses(path, operation)):
+                if not _has_shape(responses.get(str(status), {})):
+                    responses[str(status)] = _failure(status)
             operation["responses"] = dict(sorted(responses.items()))
     return document
 

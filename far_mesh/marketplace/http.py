@@ -94,8 +94,10 @@ def error_response(error: FarError, accepts: list[dict[str, Any]] | None = None)
         headers["allow"] = error.facts["allow"]
     if error.retry_after is not None:
         headers["retry-after"] = str(max(1, math.ceil(error.retry_after)))
+        headers["retry-after-ms"] = str(max(1, math.ceil(error.retry_after * 1000)))  # which clients of OpenAI prefer
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
+    headers |= error.facts.get("headers", {})
     body = error_body(error).model_dump()
     if accepts:
         body |= {"x402Version": X402_VERSION, "accepts": accepts}
@@ -151,8 +153,13 @@ async def whole_characters(request: Request) -> None:
 
 
 def methods_at(routes: Iterable[tuple[str, Iterable[str]]], path: str) -> list[str]:
-    """The methods that ``path`` takes, of routes by their patterns and methods: several routes may share a path."""
-    return sorted({method for pattern, methods in routes if compile_path(pattern)[0].match(path) for method in methods})
+    """The methods that ``path`` takes, of routes by their patterns and methods. Several routes may share a pattern; one
+    without gaps goes before those that have a gap where ``path`` has its last part."""
+    found: dict[str, set[str]] = {}
+    for pattern, methods in routes:
+        if compile_path(pattern)[0].match(path):
+            found.setdefault(pattern, set()).update(methods)
+    return sorted(found.get(path) or next(iter(found.values()), ()))
 
 
 def _is_no_json(request: Request, error: RequestValidationError) -> bool:
@@ -196,9 +203,9 @@ class Edge:
     def __init__(self, app: ASGIApp, max_body_bytes: int, body_seconds: float) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._body_seconds = body_seconds
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -218,9 +225,9 @@ class _Exchange:
         self._app, self._scope, self._receive, self._send = app, scope, receive, send
         self._max_body_bytes, self._body_seconds = max_body_bytes, body_seconds
         self._body_bytes = 0
+        self._has_body = self._has_given_up = False
         self._status = 0
         self._started = time.monotonic()
-        self._has_body = self._has_given_up = False
 
     async def go(self) -> None:
         try:
@@ -253,9 +260,9 @@ class _Exchange:
             raise self._too_large()
 
     def _too_large(self) -> BodyTooLarge:
+        self._has_given_up = True
         return BodyTooLarge(f"the body is longer than {self._max_body_bytes} bytes")
 
-        self._has_given_up = True
     async def receive(self) -> Message:
         message = await self._receive() if self._has_body else await self._more_of_the_body()
         if message["type"] == "http.request":
@@ -264,8 +271,6 @@ class _Exchange:
                 raise self._too_large()
         return message
 
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
     async def _more_of_the_body(self) -> Message:
         due = self._started + self._body_seconds
         try:
@@ -277,12 +282,14 @@ class _Exchange:
         self._has_body = not message.get("more_body", False)
         return message
 
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
             self._status = message["status"]
             headers = MutableHeaders(scope=message)
-            headers["x-request-id"] = self._scope["state"]["request_id"]
-            headers["openai-processing-ms"] = str(self._milliseconds())
             if self._has_given_up:
                 headers["connection"] = "close"  # what is still to come of the body would be read as the next request
+            headers["x-request-id"] = self._scope["state"]["request_id"]
+            headers["openai-processing-ms"] = str(self._milliseconds())
         await self._send(message)
 
     async def _fail(self, error: FarError) -> None:

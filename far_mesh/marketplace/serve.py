@@ -64,6 +64,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=partial(Connection, patience=app.state.patience),  # type: ignore[arg-type]  # as good as a class
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -72,7 +73,6 @@ class Server(uvicorn.Server):
                 proxy_headers=False,  # far_mesh.marketplace.address reads them
             )
         )
-                http=partial(Connection, patience=app.state.patience),  # type: ignore[arg-type]  # as good as a class
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the doors."""

@@ -119,9 +119,10 @@ async def rpc(url: str, method: str, *parameters: Any) -> Any:
     return answer["result"]
 
 
-async def new_user(chain: Chain, deposit: int = 0, allowance: int | None = None) -> str:
-    """The key of a fresh wallet that has deposited and consented (to all of it, unless said otherwise)."""
-    key = str(Account.create().key.to_0x_hex())
+async def new_user(chain: Chain, deposit: int = 0, allowance: int | None = None, key: str | None = None) -> str:
+    """The key of a wallet, a fresh one unless it is given, that has deposited and consented (to all of it, unless said
+    otherwise)."""
+    key = key or str(Account.create().key.to_0x_hex())
     if deposit:
         await rpc(chain.rpc_url, "anvil_setBalance", address_of(key), hex(GAS_WEI))
         await ChainWallet(chain, DEPLOYER).transfer(address_of(key), deposit)
@@ -178,9 +179,9 @@ class House:
 
     # ---- what a user does
 
-    def user(self, deposit: int = 10**9, allowance: int | None = None) -> User:
+    def user(self, deposit: int = 10**9, allowance: int | None = None, key: str | None = None) -> User:
         """Somebody who is signed in, and whose deposit has been seen."""
-        key = self.loop.do(new_user(self.rooms.chain, deposit, allowance))
+        key = self.loop.do(new_user(self.rooms.chain, deposit, allowance, key))
         user = User(self, key)
         if deposit:
             user.wait_for(lambda: user.balance()["deposited_units"] == deposit)
