@@ -32,19 +32,29 @@ from far_mesh.marketplace.chain.client import Chain
 from far_mesh.marketplace.channels import endpoints as channel_endpoints
 from far_mesh.marketplace.channels.service import ChannelService
 from far_mesh.marketplace.clock import now
+from far_mesh.marketplace.cluster import endpoints as cluster_endpoints
+from far_mesh.marketplace.cluster.service import ClusterService
 from far_mesh.marketplace.connections import Patience
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.document import Documented
+from far_mesh.marketplace.errors import ChainUnavailable, DatabaseUnavailable
 from far_mesh.marketplace.health import endpoints as health_endpoints
 from far_mesh.marketplace.health.service import HealthService
 from far_mesh.marketplace.inference import endpoints as inference_endpoints
+from far_mesh.marketplace.inference.admission import Rules
 from far_mesh.marketplace.inference.meshes import MeshLike, swarm_meshes
 from far_mesh.marketplace.inference.payment import Terms
 from far_mesh.marketplace.inference.run import Limits
 from far_mesh.marketplace.inference.service import InferenceService
+from far_mesh.marketplace.jobs import endpoints as job_endpoints
+from far_mesh.marketplace.jobs.room import job_room
+from far_mesh.marketplace.jobs.service import JobService
 from far_mesh.marketplace.keys import endpoints as keys_endpoints
 from far_mesh.marketplace.keys.service import KeyService
 from far_mesh.marketplace.ledger.notes import Notes
+from far_mesh.marketplace.limits.schemas import PerMinute
+from far_mesh.marketplace.limits.service import RateLimits
+from far_mesh.marketplace.limits.store import open_store
 from far_mesh.marketplace.logs import where_it_failed
 from far_mesh.marketplace.mcp_api import door as mcp_door
 from far_mesh.marketplace.mcp_api.door import McpDoor
@@ -64,7 +74,10 @@ from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settings import Settings
 from far_mesh.marketplace.settlement.reconciler import Reconciler
 from far_mesh.marketplace.settlement.service import Caretaker, Settler
+from far_mesh.marketplace.tiers import endpoints as tiers_endpoints
 from far_mesh.marketplace.tiers.service import TierService
+from far_mesh.marketplace.usage import endpoints as usage_endpoints
+from far_mesh.marketplace.usage.service import UsageService
 
 RESTART_SECONDS = 1.0
 FLUSH_SECONDS = 5.0
@@ -77,21 +90,25 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True)
 class Rooms:
     """What endpoints reach through ``request.app.state.rooms``. What is None is there only with an escrow, ``payouts``
-    only without one."""
+    only without one, ``jobs`` only with keys for them."""
 
     database: Database
     chain: Chain | None
     auth: AuthService
     keys: KeyService
     tiers: TierService
+    limits: RateLimits
     account: AccountService
+    usage: UsageService
     pay_in: PayIn
     deposits: Deposits
     channels: ChannelService | None
     terms: Terms | None
     inference: InferenceService
+    jobs: JobService | None
     provider: ProviderService
     nodes: NodeService
+    cluster: ClusterService
     payouts: PayoutRoom | None
     health: HealthService
     reconciler: Reconciler | None
@@ -115,6 +132,7 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
     settings.require("models")
     settings.jwt_key()
     settings.jwt_other_keys()
+    settings.job_keys()
     sys.setrecursionlimit(_RECURSION_LIMIT)
 
     @asynccontextmanager
@@ -132,9 +150,10 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
         settings.max_connections, settings.header_seconds, settings.keep_alive_seconds, settings.reader_seconds
     )
     rooms = [auth_endpoints, keys_endpoints, account_endpoints, inference_endpoints, openai_endpoints, health_endpoints]
-    rooms += [provider_endpoints, node_endpoints]
+    rooms += [usage_endpoints, provider_endpoints, node_endpoints, cluster_endpoints, job_endpoints]
     if settings.has_escrow:
         rooms += [channel_endpoints]
+    rooms += [tiers_endpoints]
     for room in rooms:
         app.include_router(room.router, dependencies=[Depends(http.whole_characters)])
     app.include_router(mcp_door.router)
@@ -153,21 +172,29 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
         database = await _open_database(settings, stack)
         money = await open_money(settings, database, gateway, stack)
         meshes = await stack.enter_async_context(open_meshes(settings))
-        caretaker = Caretaker(database, gateway, money.settlement)
-        await caretaker.tend()
-        stack.push_async_callback(caretaker.leave)
         keys, escrow = KeyService(database, settings.auth_cache_seconds), money.escrow
         auth = _auth(settings, database, keys, None if escrow is None else escrow.chain)
         nodes = NodeService(database, meshes, auth, settings.uri)
-        tasks = {**money.tasks, "caretaker": caretaker.run, "notes": Notes(database).run, "census": nodes.run}
+        tiers = TierService(database, settings.tiers, settings.auth_cache_seconds)
+        limits = await stack.enter_async_context(_rate_limits(settings, tiers, keys))
+        inference = _inference(settings, database, money, gateway, meshes, tiers, limits)
+        caretaker = Caretaker(database, gateway, money.settlement, inference.under_way)
+        await caretaker.tend()
+        stack.push_async_callback(caretaker.leave)
+        for mesh in meshes.values():
+            mesh.watch(tiers.reliability.failed)
+        tasks = {**money.tasks, "reliability": tiers.reliability.run, "caretaker": caretaker.run, "notes": Notes(database).run, "census": nodes.run}
+        jobs = job_room(settings, database, gateway, inference, tiers)
+        if jobs is not None:
+            tasks |= jobs.tasks
         for name, run in tasks.items():
             stack.push_async_callback(_end, asyncio.create_task(_supervised(name, run), name=name))
-        tiers = TierService(database, settings.tiers, settings.auth_cache_seconds)
-        inference = _inference(settings, database, money, gateway, meshes, tiers)
         if escrow is not None:
             stack.push_async_callback(_flush, escrow.settler)
         health = HealthService(database, money.answers, inference)
         mcp = await stack.enter_async_context(McpDoor(Tools(inference, health), settings).opened())
+        if jobs is not None:
+            stack.push_async_callback(jobs.worker.close)
         stack.push_async_callback(inference.close)
         yield Rooms(
             database=database,
@@ -175,14 +202,18 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
             auth=auth,
             keys=keys,
             tiers=tiers,
+            limits=limits,
             account=AccountService(database),
+            usage=UsageService(database),
             pay_in=money.pay_in,
             deposits=money.deposits,
             channels=None if escrow is None else escrow.channels,
             terms=None if escrow is None else escrow.terms,
             inference=inference,
+            jobs=None if jobs is None else jobs.service,
             provider=ProviderService(database, None if escrow is None else escrow.chain, meshes),
             nodes=nodes,
+            cluster=ClusterService(database, gateway.name, health, nodes, inference.offers()),
             payouts=_payouts(settings, database, money),
             health=health,
             reconciler=None if escrow is None else escrow.reconciler,
@@ -213,6 +244,20 @@ def _auth(settings: Settings, database: Database, keys: KeyService, chain: Chain
     )
 
 
+@asynccontextmanager
+async def _rate_limits(settings: Settings, tiers: TierService, keys: KeyService) -> AsyncIterator[RateLimits]:
+    per_minute = PerMinute(
+        public=settings.public_requests_per_minute,
+        sign_ins=settings.sign_ins_per_minute,
+        failures=settings.failures_per_minute,
+        account=settings.account_requests_per_minute,
+    )
+    async with open_store(settings.redis_url) as store:
+        limits = RateLimits(store, tiers, keys, per_minute)
+        yield limits
+        await limits.close()
+
+
 def _payouts(settings: Settings, database: Database, money: Money) -> PayoutRoom | None:
     if money.transfers is None:
         return None
@@ -227,8 +272,12 @@ def _inference(
     gateway: Gateway,
     meshes: Mapping[str, MeshLike],
     tiers: TierService,
+    rates: RateLimits,
 ) -> InferenceService:
-    limits = Limits(settings.lock_seconds, settings.generation_seconds)
+    limits = Limits(settings.lock_seconds, settings.generation_seconds, settings.reader_seconds)
+    rules = Rules(
+        settings.queue_size, settings.queue_size_per_account, settings.queue_seconds, settings.model_sessions
+    )
     terms = PriceTerms(settings.fee_bps, settings.cached_discount_bps, settings.requests_per_node)
     return InferenceService(
         database,
@@ -237,8 +286,10 @@ def _inference(
         settings.models,
         meshes,
         limits,
+        rules,
         settings.default_max_tokens,
         tiers,
+        rates,
         Pricing(database, terms),
         Quotes(settings.jwt_key(), settings.quote_seconds),
         money.till,
@@ -263,6 +314,6 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 async def _flush(settler: Settler) -> None:
     """Give the last requests a chance to be paid before we go. What is not will be at the next start."""
-    with suppress(TimeoutError):
+    with suppress(TimeoutError, ChainUnavailable, DatabaseUnavailable):
         async with asyncio.timeout(FLUSH_SECONDS):
             await settler.drain()

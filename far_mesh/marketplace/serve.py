@@ -52,15 +52,23 @@ async def serve(
             await stack.enter_async_context(app.router.lifespan_context(app))
             if settings.grpc_port:
                 await stack.enter_async_context(open_door(settings, app.state.rooms, settings.grpc_port))
-            await Server(app, on_ready).serve(sockets=[door])
+            await Server(app, on_ready, settings.shutdown_seconds).serve(sockets=[door])
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, which says when it is up, and ends running answers before it waits for their connections to close."""
+    """Uvicorn, which says when it is up, and lets running answers finish while its doors still tell newcomers that it
+    is about to stop. A second signal makes them end after their present token."""
 
-    def __init__(self, app: FastAPI, on_ready: OnReady = lambda: None, grace_seconds: int = GRACE_SECONDS) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        on_ready: OnReady = lambda: None,
+        finish_seconds: float = 0.0,
+        grace_seconds: int = GRACE_SECONDS,
+    ) -> None:
         self._app = app
         self._on_ready = on_ready
+        self._finish_seconds = finish_seconds
         super().__init__(
             uvicorn.Config(
                 app,
@@ -76,12 +84,20 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the doors."""
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets=sockets)
         self._on_ready()
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal asks for an end, the next for a quick one. Uvicorn would send it to this process again when
+        it is through, and so kill it before the rooms are closed."""
+        if self.should_exit:
+            self._loop.call_soon_threadsafe(self._app.state.rooms.inference.hurry)
+        self.should_exit = True
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Settle what is under way, then close the doors."""
-        await self._app.state.rooms.inference.close()
+        """Finish and settle what is under way, then close the doors."""
+        await self._app.state.rooms.inference.close(self._finish_seconds)
         await self._app.state.rooms.mcp.close()
         await super().shutdown(sockets)
 

@@ -22,6 +22,7 @@ from far_mesh.marketplace.tiers.schemas import TierTable
 PREFIX = "FAR_"
 EVM = "evm"
 MIN_JWT_SECRET_BYTES = 32
+KEY_BYTES = 32
 
 Units = Annotated[int, Field(ge=0, lt=2**53)]
 """An amount in units of 1e-9 FAR, small enough to be exact in every JSON reader."""
@@ -78,6 +79,16 @@ def _long_enough(secret: SecretStr, variable: str) -> str:
     return text
 
 
+def _key_of(secret: SecretStr, variable: str) -> bytes:
+    try:
+        key = bytes.fromhex(secret.get_secret_value())
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise InvalidSetting(f"{variable} is a list of keys of 32 bytes each, in hexadecimal", setting=variable)
+    return key
+
+
 class Settings(BaseSettings):
     """Environment variables are the field names in upper case behind ``FAR_``, keys of the file are the field names.
     Secrets have no default."""
@@ -92,6 +103,7 @@ class Settings(BaseSettings):
     gateway_name: str = ""
     public_domain: str = ""
     public_uri: str = ""
+    shutdown_seconds: Annotated[float, Field(ge=0, le=86_400)] = 20.0
     max_body_bytes: Annotated[int, Field(ge=1024)] = 1024 * 1024
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     max_connections: Annotated[int, Field(ge=1)] = 16_384
@@ -99,6 +111,12 @@ class Settings(BaseSettings):
     body_seconds: Annotated[float, Field(gt=0)] = 30.0
     keep_alive_seconds: Annotated[int, Field(ge=1)] = 75
     reader_seconds: Annotated[float, Field(gt=0)] = 30.0
+
+    redis_url: SecretStr | None = None
+    public_requests_per_minute: Annotated[int, Field(ge=0)] = 300
+    sign_ins_per_minute: Annotated[int, Field(ge=0)] = 60
+    failures_per_minute: Annotated[int, Field(ge=0)] = 20
+    account_requests_per_minute: Annotated[int, Field(ge=0)] = 600
 
     grpc_port: Annotated[int, Field(ge=0, le=65535)] = 0
     grpc_tls_cert: Path | None = None
@@ -157,6 +175,17 @@ class Settings(BaseSettings):
     queue_seconds: Annotated[float, Field(gt=0)] = 30.0
     model_sessions: Annotated[int, Field(ge=0)] = 0
 
+    jobs_keys: tuple[SecretStr, ...] = ()
+    jobs_at_once: Annotated[int, Field(ge=0, le=1000)] = 4
+    jobs_per_wallet: Annotated[int, Field(ge=1)] = 100
+    jobs_attempts: Annotated[int, Field(ge=1, le=100)] = 5
+    jobs_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    jobs_result_seconds: Annotated[float, Field(gt=0)] = 86_400.0
+    webhook_attempts: Annotated[int, Field(ge=1, le=20)] = 8
+    outbound_ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (443, 8443)
+    outbound_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    outbound_http: bool = False
+
     @field_validator("models")
     @classmethod
     def _names_are_unique(cls, models: tuple[ModelOffer, ...]) -> tuple[ModelOffer, ...]:
@@ -173,6 +202,13 @@ class Settings(BaseSettings):
         if any(network.prefixlen == 0 for network in networks):
             raise ValueError("if everybody is trusted, anybody can say to be somebody else")
         return networks
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_is_reached_by_a_url(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("it must begin with redis://, rediss:// or unix://")
+        return url
 
     @field_validator("operators")
     @classmethod
@@ -277,6 +313,17 @@ class Settings(BaseSettings):
             InvalidSetting: one is shorter than 32 bytes.
         """
         return tuple(_long_enough(secret, "FAR_JWT_OTHER_SECRETS") for secret in self.jwt_other_secrets)
+
+    def job_keys(self) -> tuple[bytes, ...]:
+        """The keys that encrypt jobs, the one that writes first; none: jobs are closed.
+
+        Raises:
+            InvalidSetting: one is not 32 bytes in hexadecimal, or is there twice.
+        """
+        keys = tuple(_key_of(secret, "FAR_JOBS_KEYS") for secret in self.jobs_keys)
+        if len(set(keys)) != len(keys):
+            raise InvalidSetting("FAR_JOBS_KEYS has the same key twice", setting="FAR_JOBS_KEYS")
+        return keys
 
     def settler_key(self) -> str:
         """The private key of the settler, in hexadecimal.

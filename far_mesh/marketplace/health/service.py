@@ -34,6 +34,8 @@ class HealthService:
         models = await self._models() if database.ok else {}
         settlement = await self._settlement() if database.ok else None
         reasons = [part.reason for part in (database, chain) if part.reason]
+        if self._inference.is_closing:
+            reasons.insert(0, "this gateway is about to stop")
         if not any(model.ok for model in models.values()):
             reasons += [model.reason for model in models.values() if model.reason]
         return Readiness(

@@ -5,33 +5,40 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from discovery.protocol.announcement import Announcement, SignedAnnouncement
-from discovery.protocol.errors import InvalidArgument
+from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.ids import Wallet
-from far_mesh.config import GenerationOptions
+from far_mesh.config import GenerationOptions, Pool
 from far_mesh.errors import ContextLengthExceeded, NoRoute
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import ModelUnknown, NotEnoughNodes, RequestUnknown, ShuttingDown
 from far_mesh.marketplace.inference import repository
+from far_mesh.marketplace.inference.admission import Admission, Gate, Rules, Survey, Ticket
 from far_mesh.marketplace.inference.jobs import Asked, Embed, Generate, Job
 from far_mesh.marketplace.inference.meshes import MeshLike, Prompt
 from far_mesh.marketplace.inference.messages import Toolbox
 from far_mesh.marketplace.inference.options import Manner
 from far_mesh.marketplace.inference.payment import AS_IT_IS_BEST, Wanted
+from far_mesh.marketplace.inference.queue import Claim, sessions_of
 from far_mesh.marketplace.inference.run import Answer, Keeper, Limits, Order, Run
 from far_mesh.marketplace.inference.till import Cashier
 from far_mesh.marketplace.ledger.split import Prices, Tokens, price_of
+from far_mesh.marketplace.limits.schemas import Grant
+from far_mesh.marketplace.limits.service import RateLimits
 from far_mesh.marketplace.pricing.quotes import Quotes
-from far_mesh.marketplace.pricing.schemas import PriceNow, Quote
+from far_mesh.marketplace.pricing.schemas import ListPrice, PriceNow, Quote
 from far_mesh.marketplace.pricing.service import Pricing
 from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, PaidShare, Session
 from far_mesh.marketplace.settings import ModelOffer
 from far_mesh.marketplace.settlement import repository as outbox
 from far_mesh.marketplace.settlement.owed import batch_row
+from far_mesh.marketplace.settlement.requests import check_before_waiting
 from far_mesh.marketplace.settlement.schemas import Kind, Row
 from far_mesh.marketplace.settlement.service import Settlement
 from far_mesh.marketplace.tiers.names import TierName
@@ -42,7 +49,7 @@ from far_mesh.route import in_words, takes_sessions, uncovered_ranges
 if TYPE_CHECKING:
     from far_mesh.model.tools import ToolFormat
 
-CLOSE_SECONDS = 20.0
+CLOSE_SECONDS, CANCEL_SECONDS = 5.0, 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,8 +162,10 @@ class InferenceService:
         offers: Sequence[ModelOffer],
         meshes: Mapping[str, MeshLike],
         limits: Limits,
+        rules: Rules,
         default_max_tokens: int,
         tiers: TierService,
+        rates: RateLimits,
         pricing: Pricing,
         quotes: Quotes,
         till: Cashier,
@@ -168,27 +177,41 @@ class InferenceService:
         self._limits = limits
         self._default_max_tokens = default_max_tokens
         self._tiers = tiers
+        self._rates = rates
         self._pricing = pricing
         self._quotes = quotes
         self._till = till
+        self._admission = Admission(
+            rules, {model_id: partial(_survey, on_sale) for model_id, on_sale in self._on_sale.items()}
+        )
         self._runs: set[Run] = set()
         self._closing = False
+        self._hurried = asyncio.Event()
 
     async def start(self, wallet: Wallet, request_id: str, wish: Wish | EmbeddingWish) -> Run:
-        """A run whose route stands and whose money is locked.
+        """A run whose route stands and whose money is locked; or, if it is streamed and has to wait for its turn, one
+        that tells where it waits.
 
         Raises:
+            QueueFull, QueueTimeout: too many others wait, or it was not its turn in time.
+            RateLimited: too many requests or tokens in this minute.
             ModelUnknown, TierForbidden, UnsupportedParameter, InvalidArgument, ContextLengthExceeded, NoRoute,
                 NotEnoughNodes, QuoteInvalid, IntentRefused, ChannelUnknown, ChannelClosing, FeeMismatch: before any
                 money moves.
             Conflict: there was a request of this name before.
             InsufficientBalance, AllowanceTooLow, UnsettledLimit, VoucherNeeded, KeyLimitReached: nothing was held.
+            ShuttingDown: no more.
             SettlementDelayed, FarError: after it was given back.
         """
-        order = await self._order(wallet, request_id, wish)
-        if self._closing:
-            raise ShuttingDown("this gateway is about to stop; ask again, or ask another", retry_after=5.0)
-        run = Run(order, self._database, self._settlement, self._gateway, self._limits)
+        self._refuse_when_closing()
+        grant = await self._rates.begin(wallet, wish.api_key_id)
+        try:
+            order = await self._order(wallet, request_id, wish, grant)
+            ticket = await self._ticket(order)
+        except BaseException:
+            self._rates.end_soon(grant, 0)
+            raise
+        run = Run(order, ticket, self._database, self._settlement, self._gateway, self._limits)
         self._runs.add(run)
         run.task.add_done_callback(lambda task: self._forget(run, task))
         try:
@@ -198,19 +221,36 @@ class InferenceService:
             raise
         return run
 
+    async def _ticket(self, order: Order) -> Ticket:
+        session, tier = order.session, order.tier
+        width = 1 if order.meter is not None else order.job.width  # over a channel one text comes after the other
+        claim = Claim(session.user_wallet, tier.name, tier.queue_weight, tier.concurrent_requests, width)
+        ticket = await self._admission.enter(session.model_id, session.request_id, claim)
+        try:
+            self._refuse_when_closing()
+            if ticket.has_to_wait:
+                async with self._database.reading() as connection:
+                    await check_before_waiting(connection, session)
+        except BaseException:
+            ticket.leave()
+            raise
+        return ticket
+
     async def quote(self, wallet: Wallet, question: Question) -> Quoted:
         """What a request would cost at most, at prices that are kept for a while.
 
         Raises:
+            RateLimited: the account has asked too often in this minute.
             ModelUnknown, TierForbidden, UnsupportedParameter, InvalidArgument, ContextLengthExceeded, NoRoute,
                 NotEnoughNodes: it could not be served now.
         """
+        await self._rates.call(wallet)
         on_sale, tier = self._find(question.model_id), await self._tiers.choose(wallet, question.tier)
         mesh, prompt = on_sale.mesh, question.prompt
         _check_choices(question.choices, tier)
         prompt_tokens = prompt if isinstance(prompt, int) else len(mesh.encode(prompt, raw=question.raw))
         max_tokens = self._max_tokens(on_sale, tier, question.max_tokens, prompt_tokens)
-        price = await self._price(on_sale, tier)
+        price = await self._price(on_sale, tier, await self._tiers.pools.of(wallet, tier))
         quote = self._quotes.give(wallet, question.model_id, tier.name, price.prices)
         quoted = Quoted(
             quote,
@@ -236,15 +276,45 @@ class InferenceService:
         """
         await self._texts(self._find(wish.model_id), await self._tiers.choose(wallet, wish.tier), wish)
 
+    def _refuse_when_closing(self) -> None:
+        if self._closing:
+            raise _about_to_stop()
+
     def _forget(self, run: Run, task: asyncio.Task[Answer]) -> None:
         self._runs.discard(run)
-        if not task.cancelled():
-            task.exception()  # the reader may be gone, and then nobody else asks for it
+        tokens = 0
+        if not task.cancelled() and task.exception() is None:  # the reader may be gone: nobody else asks for it
+            answer = task.result()
+            tokens = answer.prompt_tokens + answer.completion_tokens
+        self._rates.end_soon(run.grant, tokens)
 
-    async def close(self) -> None:
-        """Take no new requests, end those under way after their present token, and settle for what was delivered.
-        Those that do not end are cancelled; the next start recovers them."""
+    @property
+    def gates(self) -> Mapping[str, Gate]:
+        """The queue in front of each model."""
+        return self._admission.gates
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether it takes no new requests any more."""
+        return self._closing
+
+    def under_way(self) -> frozenset[str]:
+        """The requests that somebody here cares for."""
+        return frozenset(run.request_id for run in self._runs)
+
+    def hurry(self) -> None:
+        """Let answers under way end after their present token, now."""
+        self._hurried.set()
+
+    async def close(self, finish_seconds: float = 0.0) -> None:
+        """Take no new requests, let those under way go on for so long or until :meth:`hurry`, then end them after their
+        present token and settle for what was delivered. Those that do not end then are cancelled: what is open of them
+        in the books is closed by :class:`.settlement.service.Caretaker`."""
         self._closing = True
+        self._admission.close(_about_to_stop())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(finish_seconds):
+                await self._idle_or_hurried()
         runs = list(self._runs)
         for run in runs:
             run.stop()
@@ -252,6 +322,16 @@ class InferenceService:
             _, late = await asyncio.wait([run.task for run in runs], timeout=CLOSE_SECONDS)
             for task in late:
                 task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=CANCEL_SECONDS)
+
+    async def _idle_or_hurried(self) -> None:
+        hurried = asyncio.create_task(self._hurried.wait())
+        try:
+            while self._runs and not hurried.done():
+                await asyncio.wait([hurried, *(run.task for run in self._runs)], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hurried.cancel()
 
     def offers(self) -> list[ModelOffer]:
         """What is on sale."""
@@ -273,6 +353,10 @@ class InferenceService:
         """
         return self._find(model_id).mesh.decode(ids)
 
+    async def price_list(self, tiers: Sequence[Tier]) -> dict[str, dict[TierName, ListPrice]]:
+        """What a token of each model on sale costs in each of these tiers that it is sold in, before demand."""
+        return {name: await self._pricing.listed(one.offer, tiers) for name, one in self._on_sale.items()}
+
     async def models(self) -> list[ModelState]:
         """Every model on sale and who serves it now."""
         return [await self._state(on_sale) for on_sale in self._on_sale.values()]
@@ -281,8 +365,10 @@ class InferenceService:
         """A request of ``wallet``.
 
         Raises:
+            RateLimited: the account has asked too often in this minute.
             RequestUnknown: there is none, or it is somebody else's.
         """
+        await self._rates.call(wallet)
         async with self._database.reading() as connection:
             session = await sessions.find(connection, request_id)
             if session is None or session.user_wallet != wallet:
@@ -294,10 +380,12 @@ class InferenceService:
 
     # ---- everything that is checked before money moves
 
-    async def _order(self, wallet: Wallet, request_id: str, wish: Wish | EmbeddingWish) -> Order:
+    async def _order(self, wallet: Wallet, request_id: str, wish: Wish | EmbeddingWish, grant: Grant) -> Order:
         on_sale, tier = self._find(wish.model_id), await self._tiers.choose(wallet, wish.tier)
         job: Job = await self._texts(on_sale, tier, wish) if isinstance(wish, Wish) else _vectors(on_sale, wish)
-        prices = await self._prices(wallet, on_sale, tier, wish)
+        grant = await self._rates.reserve(grant, job.prompt_tokens + job.most_tokens)
+        pool = await self._tiers.pools.of(wallet, tier)
+        prices = await self._prices(wallet, on_sale, tier, pool, wish)
         session = NewSession(
             id=str(uuid.uuid4()),
             request_id=request_id,
@@ -321,10 +409,12 @@ class InferenceService:
             on_sale.mesh,
             job,
             isinstance(wish, Wish) and wish.streamed,
+            grant,
             choose=paid.choose,
             intent=paid.intent,
             meter=paid.meter,
             tool_format=_tool_format(on_sale, wish),
+            pool=pool,
             keeper=wish.keeper if isinstance(wish, Wish) else None,
         )
 
@@ -348,16 +438,16 @@ class InferenceService:
             raise InvalidArgument(error.message, param=wish.grammar_param) from None
         return Generate(tuple(asked), wish.choices)
 
-    async def _prices(self, wallet: Wallet, on_sale: OnSale, tier: Tier, wish: Demand) -> Prices:
+    async def _prices(self, wallet: Wallet, on_sale: OnSale, tier: Tier, pool: Pool | None, wish: Demand) -> Prices:
         if wish.quote_id is None:
-            return (await self._price(on_sale, tier)).prices
+            return (await self._price(on_sale, tier, pool)).prices
         kept = self._quotes.kept(wish.quote_id, wallet, wish.model_id, tier.name)
-        _check_route(on_sale, _ready(await on_sale.mesh.nodes()))
+        _check_route(on_sale, _ready(await on_sale.mesh.nodes()), pool)
         return kept
 
-    async def _price(self, on_sale: OnSale, tier: Tier) -> PriceNow:
+    async def _price(self, on_sale: OnSale, tier: Tier, pool: Pool | None) -> PriceNow:
         nodes = _ready(await on_sale.mesh.nodes())
-        _check_route(on_sale, nodes)
+        _check_route(on_sale, nodes, pool)
         return await self._pricing.now(on_sale.offer, tier, nodes, on_sale.mesh.block_count)
 
     def _find(self, model_id: str) -> OnSale:
@@ -426,13 +516,35 @@ def _vectors(on_sale: OnSale, wish: EmbeddingWish) -> Embed:
     return Embed(texts, wish.pooling)
 
 
-def _check_route(on_sale: OnSale, ready: Sequence[Announcement]) -> None:
+def _about_to_stop() -> ShuttingDown:
+    return ShuttingDown("this gateway is about to stop; ask again, or ask another", retry_after=5.0)
+
+
+async def _survey(on_sale: OnSale) -> Survey:
+    nodes = _ready(await on_sale.mesh.nodes())
+    try:
+        _check_route(on_sale, nodes)
+    except FarError as obstacle:
+        return Survey(0, obstacle)
+    return Survey(sessions_of(nodes, on_sale.mesh.block_count))
+
+
+def _check_route(on_sale: OnSale, ready: Sequence[Announcement], pool: Pool | None = None) -> None:
     if gaps := uncovered_ranges(ready, on_sale.mesh.block_count):
         raise NoRoute(
             f"no node serves blocks {in_words(gaps)} of {on_sale.offer.model_id} now; try again in a while",
             uncovered=gaps,
             retry_after=10.0,
         )
+    if pool is not None:
+        ready = [node for node in ready if pool.has(node)]
+        if gaps := uncovered_ranges(ready, on_sale.mesh.block_count):
+            raise NoRoute(
+                f"none of {pool.name} serves blocks {in_words(gaps)} of {on_sale.offer.model_id} now",
+                uncovered=gaps,
+                pool=pool.name,
+                retry_after=10.0,
+            )
     if len(ready) < on_sale.offer.min_nodes:
         raise NotEnoughNodes(
             f"{on_sale.offer.model_id} waits for {on_sale.offer.min_nodes} nodes; there are {len(ready)}",

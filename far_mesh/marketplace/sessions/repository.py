@@ -74,12 +74,11 @@ def unsettled(wallet: str) -> Select[Any]:
     return select(func.coalesce(func.sum(units), 0).label("units")).where(of_wallet, UNSETTLED)
 
 
-async def keep_checkpoint(connection: AsyncConnection, request_id: str, work: Work) -> None:
-    """What a crash would be settled by. Only while the request is active."""
+async def keep_checkpoint(connection: AsyncConnection, request_id: str, work: Work) -> bool:
+    """What a crash would be settled by. Only while the request is active: False when it is not any more."""
     active = (inference_sessions.c.request_id == request_id) & (inference_sessions.c.status == Status.ACTIVE.value)
-    await connection.execute(
-        update(inference_sessions).where(active).values(checkpoint=work.to_json(), token_count=work.completion_tokens)
-    )
+    values = {"checkpoint": work.to_json(), "token_count": work.completion_tokens}
+    return (await connection.execute(update(inference_sessions).where(active).values(**values))).rowcount == 1
 
 
 async def add_contributions(connection: AsyncConnection, session: NewSession, paid: Iterable[PaidShare]) -> None:
@@ -144,6 +143,7 @@ _SERVED = (
         is_active=True,
         total_tokens_served=node_registry.c.total_tokens_served + bindparam("served_tokens"),
         total_earned_units=node_registry.c.total_earned_units + bindparam("earned"),
+        hops_completed=node_registry.c.hops_completed + 1,
     )
 )
 
@@ -194,6 +194,13 @@ async def beat(connection: AsyncConnection, gateway: Gateway, lifetime: timedelt
     values = {"incarnation": gateway.incarnation, "alive_until": now() + lifetime}
     await connection.execute(insert_if_absent(connection, gateways).values(name=gateway.name, **values))
     await connection.execute(update(gateways).where(gateways.c.name == gateway.name).values(**values))
+
+
+async def open_in_hands_of(connection: AsyncConnection, gateway: Gateway) -> list[str]:
+    """Open requests that this life of ``gateway`` has begun."""
+    is_open = inference_sessions.c.status.in_([status.value for status in OPEN])
+    mine = inference_sessions.c.incarnation == gateway.incarnation
+    return list((await connection.execute(select(inference_sessions.c.request_id).where(is_open, mine))).scalars())
 
 
 async def orphans(connection: AsyncConnection, asking: Gateway | None = None) -> list[str]:

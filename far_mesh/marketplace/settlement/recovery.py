@@ -5,6 +5,8 @@ Reading and deciding again changes nothing: a request that has ended is left alo
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence, Set
+
 import structlog
 
 from far_mesh.marketplace.database import Database
@@ -20,9 +22,22 @@ async def recover(database: Database, asking: Gateway | None = None) -> int:
     were."""
     async with database.reading() as connection:
         orphans = await sessions.orphans(connection, asking)
-    for request_id in orphans:
+    return await _end_all(database, orphans)
+
+
+async def recover_own(database: Database, gateway: Gateway, under_way: Callable[[], Set[str]]) -> int:
+    """End what this gateway has open in the books and nobody here cares for any more: requests whose beginning the
+    database wrote down when it could not say so any more, and those that were cancelled. How many there were."""
+    async with database.reading() as connection:
+        mine = await sessions.open_in_hands_of(connection, gateway)
+    left = set(mine) - under_way()  # asked for last: who cares for a request does so before it is in the books
+    return await _end_all(database, sorted(left))
+
+
+async def _end_all(database: Database, request_ids: Sequence[str]) -> int:
+    for request_id in request_ids:
         await _end(database, request_id)
-    return len(orphans)
+    return len(request_ids)
 
 
 async def _end(database: Database, request_id: str) -> None:

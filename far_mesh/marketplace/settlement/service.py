@@ -10,7 +10,8 @@ Who writes here holds the lease, and proves it in each transaction (:func:`.repo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -39,7 +40,7 @@ from far_mesh.marketplace.settlement.acts import Act, Composer, Needless, Ready
 from far_mesh.marketplace.settlement.bell import Bell, either
 from far_mesh.marketplace.settlement.blocks import BlockWatch
 from far_mesh.marketplace.settlement.lead import LEASE_LIFETIME, Lead
-from far_mesh.marketplace.settlement.recovery import recover
+from far_mesh.marketplace.settlement.recovery import recover, recover_own
 from far_mesh.marketplace.settlement.schemas import Attempt, Kind, Row, RowStatus
 
 LOOK_SECONDS = 0.25
@@ -445,18 +446,31 @@ class Settler:
 
 
 class Caretaker:
-    """Says that this gateway lives, and settles what gateways that do not live any more have left behind."""
+    """Says that this gateway lives, and settles what nobody cares for any more: what gateways that do not live any more
+    have left behind, and what of its own is in nobody's hands. ``under_way`` are the requests that are."""
 
-    def __init__(self, database: Database, gateway: Gateway, room: Settlement) -> None:
+    def __init__(
+        self, database: Database, gateway: Gateway, room: Settlement, under_way: Callable[[], Set[str]] = frozenset
+    ) -> None:
         self._database = database
         self._gateway = gateway
         self._room = room
+        self._under_way = under_way
+        self._seen = time.monotonic()
+        self._judges_from = self._seen
 
     async def tend(self) -> None:
-        """Once: the sign of life, then the orphans."""
+        """Once: the sign of life, then the orphans. Who could not give a sign itself does not take others for dead by
+        theirs: it waits until they had the time to give another."""
         async with self._database.writing() as connection:
             await sessions.beat(connection, self._gateway, LEASE_LIFETIME)
-        if await recover(self._database, self._gateway):
+        before, self._seen = self._seen, time.monotonic()
+        if self._seen - before > LEASE_LIFETIME.total_seconds() / 2:
+            self._judges_from = self._seen + LEASE_LIFETIME.total_seconds()
+        found = await recover_own(self._database, self._gateway, self._under_way)
+        if self._seen >= self._judges_from:
+            found += await recover(self._database, self._gateway)
+        if found:
             self._room.new_rows.ring()
 
     async def run(self) -> None:
@@ -469,7 +483,11 @@ class Caretaker:
                 log.warning("gateway_not_tended", code=error.code)
 
     async def leave(self) -> None:
-        """A polite end: whoever comes next need not wait."""
-        async with self._database.writing() as connection:
-            await sessions.beat(connection, self._gateway, timedelta(0))
-            await repository.drop_leases(connection, self._gateway)
+        """A polite end: what was cancelled is closed, and whoever comes next need not wait."""
+        try:
+            await recover_own(self._database, self._gateway, self._under_way)
+            async with self._database.writing() as connection:
+                await sessions.beat(connection, self._gateway, timedelta(0))
+                await repository.drop_leases(connection, self._gateway)
+        except DatabaseUnavailable as error:
+            log.warning("left_without_a_word", code=error.code)
