@@ -24,6 +24,7 @@ from far_mesh.marketplace.account.schemas import (
 from far_mesh.marketplace.auth.door import AccountReader, AccountWriter
 from far_mesh.marketplace.chain.amounts import units_to_far
 from far_mesh.marketplace.http import errors
+from far_mesh.marketplace.limits.door import PerAddress
 from far_mesh.marketplace.payments.errors import DepositPending
 
 MAX_PAGE = 200
@@ -57,7 +58,7 @@ async def deposit(request: Request, wallet: AccountWriter, body: DepositRequest)
     return await _credit(request, Claim(wallet, body.tx_hash, body.payer_signature))
 
 
-@router.post("/deposit", responses=DEPOSIT_ANSWERS, response_model=DepositAnswer)
+@router.post("/deposit", dependencies=[PerAddress], responses=DEPOSIT_ANSWERS, response_model=DepositAnswer)
 async def plain_deposit(request: Request, body: PlainDepositRequest) -> DepositAnswer | Response:
     """The same, not signed in: what anybody says of a transaction can harm nobody."""
     return await _credit(request, Claim(check_wallet(body.user_pubkey), body.tx_sig, body.payer_signature))

@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from discovery.protocol.ids import Wallet
+from far_mesh.marketplace.address import Address
 from far_mesh.marketplace.auth.principal import KeyProof, Principal, Role, Scope, TokenProof
 from far_mesh.marketplace.auth.service import AuthService
 from far_mesh.marketplace.errors import Forbidden, Unauthorized
+from far_mesh.marketplace.limits import door as limits_door
+from far_mesh.marketplace.limits.schemas import headers_of
+from far_mesh.marketplace.limits.service import RateLimits
 from far_mesh.marketplace.logs import CREDENTIAL
 
 _BEARER = HTTPBearer(
@@ -49,28 +53,42 @@ class Needs:
         request: Request,
         service: Service,
         bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)],
+        limits: limits_door.Service,
+        address: limits_door.CallerAddress,
+        response: Response,
     ) -> Principal:
-        """Who asks.
+        """Who asks. It counts for the limit of the account, but for inference, which has a limit of its own.
 
         Raises:
             Unauthorized: nobody we know, or a credential in the URL.
             Forbidden: the credential or the wallet may not do this.
+            RateLimited: too many credentials of this address were none, or the account asks too often.
         """
         _refuse_credentials_in_the_url(request)
-        return await self.principal(service, None if bearer is None else bearer.credentials)
+        principal = await self.principal(service, limits, None if bearer is None else bearer.credentials, address)
+        if self.scope is not Scope.INFERENCE:
+            response.headers.update(headers_of("requests", await limits.call(principal.wallet)))
+        return principal
 
-    async def principal(self, service: AuthService, bearer: str | None) -> Principal:
-        """Whose credential ``bearer`` is, whichever way it came.
+    async def principal(
+        self, service: AuthService, limits: RateLimits, bearer: str | None, address: Address | None
+    ) -> Principal:
+        """Whose credential ``bearer`` is, whichever way it came from ``address``.
 
         Raises:
             Unauthorized: nobody we know.
             Forbidden: the credential or the wallet may not do this.
+            RateLimited: nobody we know, and too many credentials of this address were none.
         """
         if bearer is None:
             raise Unauthorized(
                 "a bearer token or an API key is needed: sign in through /api/auth/nonce and /api/auth/login"
             )
-        principal = await service.principal_of(bearer.strip())
+        try:
+            principal = await service.principal_of(bearer.strip())
+        except Unauthorized:
+            await limits.failed(address)
+            raise
         self._check(principal)
         return principal
 

@@ -11,11 +11,13 @@ from far_mesh.marketplace.auth.door import Service, SignedIn
 from far_mesh.marketplace.auth.principal import TokenProof
 from far_mesh.marketplace.auth.schemas import EverywhereRequest, LoginAnswer, LoginRequest, NonceAnswer, NonceRequest
 from far_mesh.marketplace.http import errors
+from far_mesh.marketplace.limits.door import CallerAddress, PerSignIn
+from far_mesh.marketplace.limits.door import Service as Limits
 
 router = APIRouter(prefix="/api/auth", tags=["auth"])
 
 
-@router.get("/nonce")
+@router.get("/nonce", dependencies=[PerSignIn])
 async def nonce(service: Service, wallet_address: Annotated[str, Query(max_length=64)]) -> NonceAnswer:
     """A sign-in message for a wallet, good once and for a few minutes."""
     offer = await service.offer(wallet_address)
@@ -30,16 +32,17 @@ async def nonce(service: Service, wallet_address: Annotated[str, Query(max_lengt
     )
 
 
-@router.post("/nonce")
+@router.post("/nonce", dependencies=[PerSignIn])
 async def post_nonce(service: Service, body: NonceRequest) -> NonceAnswer:
     """The same, for callers that keep the wallet out of the URL."""
     return await nonce(service, body.wallet_address)
 
 
-@router.post("/login", responses=errors(401))
-async def login(service: Service, body: LoginRequest) -> LoginAnswer:
+@router.post("/login", responses=errors(401), dependencies=[PerSignIn])
+async def login(service: Service, limits: Limits, address: CallerAddress, body: LoginRequest) -> LoginAnswer:
     """A bearer token for a signed sign-in message."""
-    wallet, token = await service.login(body.wallet_address, body.message, body.signature)
+    async with limits.attempt(address):
+        wallet, token = await service.login(body.wallet_address, body.message, body.signature)
     return LoginAnswer(token=token.text, expires_at=token.expires_at, wallet_address=wallet)
 
 

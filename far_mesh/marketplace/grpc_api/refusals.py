@@ -7,6 +7,8 @@ our code, its ``metadata`` names the culprit; and a ``RetryInfo`` where somebody
 
 from __future__ import annotations
 
+import math
+
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -49,7 +51,7 @@ def trailers_of(error: FarError) -> tuple[tuple[str, bytes], ...]:
     ]
     if error.retry_after is not None:
         delay = Duration()
-        delay.FromMilliseconds(round(error.retry_after * 1000))
+        delay.FromMicroseconds(math.ceil(error.retry_after * 1_000_000))
         details.append(RetryInfo(retry_delay=delay))
     status = Status(code=code_of(error).value[0], message=error.message, details=list(map(_packed, details)))
     return ((DETAILS, status.SerializeToString()),)

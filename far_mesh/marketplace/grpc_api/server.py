@@ -79,7 +79,8 @@ async def open_door(settings: Settings, rooms: Rooms, port: int) -> AsyncIterato
     """
     options = [*LIMITS.items(), ("grpc.max_receive_message_length", settings.max_body_bytes)]
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CALLS)
-    server.add_generic_rpc_handlers((FarMesh(rooms.auth, rooms.inference, rooms.health).handler(),))
+    services = FarMesh(rooms.auth, rooms.inference, rooms.health, rooms.limits, settings.trusted_proxies)
+    server.add_generic_rpc_handlers((services.handler(),))
 
     async def is_ready() -> bool:
         return not (await rooms.health.readiness()).reasons

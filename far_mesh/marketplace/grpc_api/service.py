@@ -7,14 +7,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import unquote
 
 import structlog
 from google.protobuf.message import Message
 from grpc import GenericRpcHandler, StatusCode, method_handlers_generic_handler, unary_unary_rpc_method_handler
 from grpc import unary_stream_rpc_method_handler as unary_stream_handler
 from grpc.aio import AbortError, ServicerContext
+from starlette.datastructures import Headers
 
 from discovery.protocol.errors import FarError
+from far_mesh.marketplace.address import Address, Networks, find_caller
 from far_mesh.marketplace.auth.door import Needs, limited_key
 from far_mesh.marketplace.auth.principal import Principal, Scope
 from far_mesh.marketplace.auth.service import AuthService
@@ -35,6 +38,7 @@ from far_mesh.marketplace.http import id_of_call, new_request_id
 from far_mesh.marketplace.inference.endpoints import model_entry, question_of, quote_answer, voucher_event, wish_of
 from far_mesh.marketplace.inference.run import Run
 from far_mesh.marketplace.inference.service import InferenceService
+from far_mesh.marketplace.limits.service import RateLimits
 from far_mesh.marketplace.logs import broke
 
 SERVICE = far_pb2.DESCRIPTOR.services_by_name["FarMesh"].full_name
@@ -52,6 +56,13 @@ class Call:
 
     context: Context
     request_id: str
+    trailers: tuple[tuple[str, str], ...] = ()
+
+    def address(self, trusted_proxies: Networks) -> Address | None:
+        """Who calls, by address: the other end of the connection, or whom trusted proxies name."""
+        said = self.context.invocation_metadata() or ()
+        headers = Headers(raw=[(key.encode(), value.encode()) for key, value in said if isinstance(value, str)])
+        return find_caller(peer_address(self.context.peer()), headers, trusted_proxies).address
 
     def bearer(self) -> str | None:
         """The credential in ``authorization``.
@@ -76,10 +87,19 @@ class Call:
 class FarMesh:
     """The door. It owns nothing."""
 
-    def __init__(self, auth: AuthService, inference: InferenceService, health: HealthService) -> None:
+    def __init__(
+        self,
+        auth: AuthService,
+        inference: InferenceService,
+        health: HealthService,
+        limits: RateLimits,
+        trusted_proxies: Networks,
+    ) -> None:
         self._auth = auth
         self._inference = inference
         self._health = health
+        self._limits = limits
+        self._trusted_proxies = trusted_proxies
 
     def handler(self) -> GenericRpcHandler:
         """What a server of gRPC takes."""
@@ -135,17 +155,20 @@ class FarMesh:
         quoted = await self._inference.quote(wallet, question_of(wallet, quote_request(request)))
         return filled(far_pb2.QuoteResponse(), quote_answer(quoted))
 
-    async def list_models(self, _: far_pb2.ListModelsRequest, _call: Call) -> far_pb2.ListModelsResponse:
+    async def list_models(self, _: far_pb2.ListModelsRequest, call: Call) -> far_pb2.ListModelsResponse:
         """The models on sale."""
+        await self._limits.public(call.address(self._trusted_proxies))
         entries = [model_entry(state) for state in await self._inference.models()]
         return far_pb2.ListModelsResponse(models=[filled(far_pb2.Model(), entry) for entry in entries])
 
-    async def node_status(self, _: far_pb2.NodeStatusRequest, _call: Call) -> far_pb2.NodeStatusResponse:
+    async def node_status(self, _: far_pb2.NodeStatusRequest, call: Call) -> far_pb2.NodeStatusResponse:
         """Whether requests can be served now."""
+        await self._limits.public(call.address(self._trusted_proxies))
         return status_of(await self._health.readiness())
 
     async def _caller(self, call: Call) -> Principal:
-        return await Needs(Scope.INFERENCE).principal(self._auth, call.bearer())
+        address = call.address(self._trusted_proxies)
+        return await Needs(Scope.INFERENCE).principal(self._auth, self._limits, call.bearer(), address)
 
     async def _start(self, request: far_pb2.InferRequest, call: Call, *, stream: bool) -> Run:
         principal = await self._caller(call)
@@ -153,7 +176,15 @@ class FarMesh:
         if key is not None:
             call.name(id_of_call(principal.wallet, key))
         wish = replace(wish_of(generate_request(request, stream=stream)), api_key_id=limited_key(principal))
-        return await self._inference.start(principal.wallet, call.request_id, wish)
+        run = await self._inference.start(principal.wallet, call.request_id, wish)
+        call.trailers = tuple(run.grant.headers.items())
+        return run
+
+
+def peer_address(peer: str) -> str | None:
+    """The address in what gRPC calls a peer: ``ipv4:192.0.2.1:4711``, ``ipv6:%5B2001:db8::1%5D:4711``."""
+    kind, _, rest = unquote(peer).partition(":")
+    return rest.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else None
 
 
 def _bytes(message: Message) -> bytes:
@@ -175,7 +206,7 @@ async def _exchange(method: str, context: Context) -> AsyncIterator[Call]:
     with structlog.contextvars.bound_contextvars(request_id=call.request_id):
         try:
             yield call
-            context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
+            context.set_trailing_metadata((*call.trailers, (REQUEST_ID, call.request_id)))
             status = StatusCode.OK
         except AbortError:
             raise

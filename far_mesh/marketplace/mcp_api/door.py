@@ -37,6 +37,7 @@ from starlette.types import Receive, Scope, Send
 from far_mesh.marketplace.auth.door import MayInfer
 from far_mesh.marketplace.errors import ShuttingDown
 from far_mesh.marketplace.http import request_id_of
+from far_mesh.marketplace.limits.door import Service as Limits
 from far_mesh.marketplace.mcp_api.tools import TOOLS, Tools, Visit
 from far_mesh.marketplace.settings import Settings
 
@@ -57,8 +58,9 @@ router = APIRouter(tags=["mcp"])
 
 
 @router.api_route("/mcp", methods=["GET", "POST", "DELETE"], include_in_schema=False)
-async def mcp(request: Request, principal: MayInfer) -> Response:
+async def mcp(request: Request, principal: MayInfer, limits: Limits) -> Response:
     """One exchange of MCP."""
+    await limits.call(principal.wallet)
     door: McpDoor = request.app.state.rooms.mcp
     return door.exchange(Visit(principal, request_id_of(request)))
 

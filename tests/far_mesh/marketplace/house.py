@@ -38,6 +38,14 @@ from tests.far_mesh.marketplace.doubles import MODEL, meshes_of
 DEPLOYER, SETTLER = dev_key(0), dev_key(1)
 PROMPT_PRICE, COMPLETION_PRICE = 1_000, 70_001
 GAS_WEI = 10**18
+NO_LIMITS = {
+    "public_requests_per_minute": 0,
+    "sign_ins_per_minute": 0,
+    "failures_per_minute": 0,
+    "account_requests_per_minute": 0,
+    "tiers": {"standard": {"requests_per_minute": None, "tokens_per_minute": None}},
+}
+"""Tests ask from one address, and quickly."""
 
 T = TypeVar("T")
 
@@ -97,6 +105,7 @@ class LiveChain:
             "reconcile_seconds": 0,  # other tests use this chain and its settler too
             "unsettled_limit_units": 0,  # each request has an escrow of its own, unless a test is about the others
             "models": [offer],
+            **NO_LIMITS,
             "public_domain": "far.test",
             "public_uri": "https://far.test",
         }

@@ -21,7 +21,12 @@ from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.keys.schemas import NewKey
 from far_mesh.marketplace.keys.service import KeyService
+from far_mesh.marketplace.limits.schemas import PerMinute
+from far_mesh.marketplace.limits.service import RateLimits
+from far_mesh.marketplace.limits.windows import Memory
 from far_mesh.marketplace.tables import node_registry
+from far_mesh.marketplace.tiers.schemas import TierTable
+from far_mesh.marketplace.tiers.service import TierService
 from tests.far_mesh.marketplace.house import signed
 
 USER, PROVIDER, OPERATOR = ("0x" + digit * 64 for digit in "123")
@@ -41,7 +46,9 @@ class Doors:
         self.service = AuthService(database, tokens, HERE, self.keys, operators=frozenset({wallet_of(OPERATOR)}))
         self.app = FastAPI()
         http.install(self.app, 10_000, body_seconds=10.0)
-        self.app.state.rooms = SimpleNamespace(auth=self.service)
+        limits = RateLimits(Memory(), TierService(database, TierTable(), 0), self.keys, PerMinute())
+        self.app.state.rooms = SimpleNamespace(auth=self.service, limits=limits)
+        self.app.state.trusted_proxies = ()
 
         @self.app.get("/user")
         async def user(wallet: Caller) -> str:
