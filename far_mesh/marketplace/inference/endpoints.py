@@ -46,9 +46,10 @@ from far_mesh.marketplace.inference.service import (
     RequestReport,
     Wish,
 )
-from far_mesh.marketplace.inference.streams import EventStream, all_of, bill_headers, event, events_of
+from far_mesh.marketplace.inference.streams import EventStream, all_of, answer_headers, event, events_of
 from far_mesh.marketplace.inference.voice import Spoken, Voice
 from far_mesh.marketplace.ledger.split import BPS
+from far_mesh.marketplace.limits.door import PerAddress
 from far_mesh.marketplace.payments import intents
 from far_mesh.marketplace.sessions.schemas import Outcome, PaidShare, Payment
 from far_mesh.marketplace.settlement.schemas import Kind, Row, RowStatus
@@ -104,7 +105,7 @@ async def generate(
         told = Telling(body, run)
         return EventStream(run, events_of(run, told.said, told.last, _needed))
     items, answer = await all_of(request, run)
-    response.headers.update(bill_headers(answer))
+    response.headers.update(answer_headers(run, answer))
     return whole_answer(body, items, answer, run.tool_format)
 
 
@@ -114,7 +115,7 @@ async def quote(service: Service, wallet: InferenceCaller, body: QuoteRequest) -
     return quote_answer(await service.quote(wallet, question_of(wallet, body)))
 
 
-@router.get("/models")
+@router.get("/models", dependencies=[PerAddress])
 async def models(service: Service) -> ModelList:
     """The models on sale. Needs no token."""
     return ModelList(models=[model_entry(state) for state in await service.models()])

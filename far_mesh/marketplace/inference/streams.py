@@ -28,7 +28,7 @@ class EventStream(StreamingResponse):
 
     def __init__(self, run: Run, events: AsyncIterator[str]) -> None:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no", REQUEST_HEADER: run.request_id}
-        super().__init__(kept_alive(events), headers=headers)
+        super().__init__(kept_alive(events), headers=headers | run.grant.headers)
         self._run = run
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,9 +38,10 @@ class EventStream(StreamingResponse):
             self._run.reader_left()
 
 
-def bill_headers(answer: Answer) -> dict[str, str]:
-    """Which request it was and what it cost, for the headers of an answer in one piece."""
-    return {REQUEST_HEADER: answer.request_id, COST_HEADER: str(answer.outcome.cost_units)}
+def answer_headers(run: Run, answer: Answer) -> dict[str, str]:
+    """Which request it was, what it cost and what may still be asked for, for the headers of an answer in one piece."""
+    bill = {REQUEST_HEADER: answer.request_id, COST_HEADER: str(answer.outcome.cost_units)}
+    return bill | run.grant.headers
 
 
 def event(content: BaseModel | str) -> str:

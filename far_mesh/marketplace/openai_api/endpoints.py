@@ -14,7 +14,8 @@ from far_mesh.marketplace.auth.door import InferenceCaller, LimitedKey
 from far_mesh.marketplace.inference.endpoints import GENERATE_ERRORS, RequestName, Service, streamed
 from far_mesh.marketplace.inference.payment import Wanted, wanted
 from far_mesh.marketplace.inference.run import Run
-from far_mesh.marketplace.inference.streams import EventStream, all_of, bill_headers, events_of
+from far_mesh.marketplace.inference.streams import EventStream, all_of, answer_headers, events_of
+from far_mesh.marketplace.limits.door import PerAddress
 from far_mesh.marketplace.openai_api import chat, completions, embeddings
 from far_mesh.marketplace.openai_api.schemas import (
     ChatAnswer,
@@ -45,13 +46,13 @@ def way_to_pay(
 WayToPay = Annotated[Wanted, Depends(way_to_pay)]
 
 
-@router.get("/models")
+@router.get("/models", dependencies=[PerAddress])
 async def models(request: Request, service: Service) -> ModelCards:
     """The models on sale. Needs no token."""
     return ModelCards(data=[_card(request, offer.model_id) for offer in service.offers()])
 
 
-@router.get("/models/{model_id:path}")
+@router.get("/models/{model_id:path}", dependencies=[PerAddress])
 async def model(request: Request, service: Service, model_id: str) -> ModelCard:
     """One of them. Needs no token."""
     return _card(request, service.offer(model_id).model_id)
@@ -83,7 +84,7 @@ async def create_chat(
     if wish.streamed:
         return EventStream(run, _events(run, told))
     items, answer = await all_of(request, run)
-    response.headers.update(bill_headers(answer))
+    response.headers.update(answer_headers(run, answer))
     return told.whole(items, answer)
 
 
@@ -108,7 +109,7 @@ async def create_completion(
     if wish.streamed:
         return EventStream(run, _events(run, told))
     items, answer = await all_of(request, run)
-    response.headers.update(bill_headers(answer))
+    response.headers.update(answer_headers(run, answer))
     return told.whole(items, answer)
 
 
@@ -130,7 +131,7 @@ async def create_embeddings(
     """A vector for each text: the last hidden states of the model, pooled, one long."""
     run = await service.start(wallet, name, replace(embeddings.wish_of(body), payment=payment, api_key_id=key))
     items, answer = await all_of(request, run)
-    response.headers.update(bill_headers(answer))
+    response.headers.update(answer_headers(run, answer))
     return embeddings.whole(body, items, answer)
 
 
