@@ -150,18 +150,12 @@ def active_node(one: Sighting) -> ActiveNode:
 def node_answer(known: Standing) -> NodeAnswer:
     """All that is known of a node, for an answer."""
     announced, row = [one.announcement for one in known.sightings], known.row
-    states = [state_of(about) for about in announced]
-    if states:
-        state = min(states, key=list(NodeState).index)
-    else:
-        state = NodeState.REGISTERED if row is not None and row.is_registered else NodeState.GONE
     regions = [about.region for about in announced if about.region is not None]
     said = None if row is None else row.hardware.location
-    wallet = announced[0].wallet if announced else "" if row is None else row.wallet_address
     return NodeAnswer(
         node_id=known.node_id,
-        state=state,
-        wallet_address=wallet,
+        state=state_of_all(known),
+        wallet_address=known.wallet,
         models=[_served(about) for about in announced],
         gpu_model=row.hardware.gpu_model if row else None,
         vram_gb=row.hardware.vram_gb if row else None,
@@ -177,6 +171,14 @@ def node_answer(known: Standing) -> NodeAnswer:
 def state_of(about: Announcement) -> NodeState:
     """What a node means to do, by its announcement."""
     return NodeState.ANNOUNCED if about.state == "ready" else NodeState.LEAVING
+
+
+def state_of_all(known: Standing) -> NodeState:
+    """The state of a node that may serve several models."""
+    if known.sightings:
+        states = [state_of(one.announcement) for one in known.sightings]
+        return NodeState.ANNOUNCED if NodeState.ANNOUNCED in states else NodeState.LEAVING
+    return NodeState.REGISTERED if known.row is not None and known.row.is_registered else NodeState.GONE
 
 
 def _served(about: Announcement) -> ServedModel:

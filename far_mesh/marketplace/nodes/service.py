@@ -81,6 +81,13 @@ class Standing:
     sightings: tuple[Sighting, ...]
     row: NodeRow | None
 
+    @property
+    def wallet(self) -> str:
+        """For whom it earns: as it announces itself, or else as the registry has it."""
+        if self.sightings:
+            return self.sightings[0].announcement.wallet
+        return "" if self.row is None else self.row.wallet_address
+
 
 @dataclass(frozen=True)
 class Found:
@@ -158,9 +165,13 @@ class NodeService:
 
         return await self._advice.get((model_id, wanted), make)
 
-    def model_ids(self) -> list[str]:
-        """What is on sale."""
-        return list(self._meshes)
+    def block_count(self, model_id: str) -> int:
+        """How many blocks a model has.
+
+        Raises:
+            ModelUnknown: it is not on sale here.
+        """
+        return self._mesh(model_id).block_count
 
     # ---- what nodes say of themselves
 

@@ -155,6 +155,7 @@ EVERYBODYS = {
     "GET /api/nodes/active/{model_id:path}",
     "GET /nodes/active/{model_id:path}",
     "GET /api/nodes/{node_id}",
+    "DELETE /workers/{worker_id}",
 }
 """Routes with an id in the path of something that belongs to nobody, such as a model on sale."""
 

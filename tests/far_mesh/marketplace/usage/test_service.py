@@ -146,9 +146,12 @@ async def test_a_table_of_nothing_has_its_head(database: Database) -> None:
     assert [row.strip() for row in told] == [",".join(service.COLUMNS)]
 
 
+NUL_IN_IT = "WyIyMDI2LTAzLTAxIiwgIlx1MDAwMCIsICIiXQ"
+HALF_A_CHARACTER = "WyIyMDI2LTAzLTAxIiwgIlx1ZDgwMCIsICIiXQ"
+
+
 @pytest.mark.parametrize(
-    "cursor",
-    ["", "x", "W10", "WzEsMiwzXQ", "WyJhIiwiYiIsImMiXQ", "IltbW1tbW1tb" * 50, "WyIyMDI2LTAzLTAxIiwgIlx1MDAwMCIsICIiXQ"],
+    "cursor", ["", "x", "W10", "WzEsMiwzXQ", "WyJhIiwiYiIsImMiXQ", "W1tbW1tb" * 50, NUL_IN_IT, HALF_A_CHARACTER]
 )
 async def test_a_cursor_of_nobody_is_refused(sqlite_url: str, cursor: str) -> None:
     database = Database(sqlite_url)
