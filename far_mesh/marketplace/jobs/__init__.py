@@ -1,0 +1,1 @@
+"""Jobs: answers that nobody waits for, and the webhooks that tell of them."""
