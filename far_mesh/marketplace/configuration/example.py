@@ -26,6 +26,7 @@ BEGIN: dict[str, str] = {
 
 SHAPES: dict[str, str] = {
     "trusted_proxies": '["10.0.0.0/8", "2001:db8::5"]',
+    "redis_url": '"redis://:password@127.0.0.1:6379/0"',
     "operators": '["0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC"]',
     "location": '"52.5,13.4"',
     "chain_rpc_url": '"http://127.0.0.1:8545"',

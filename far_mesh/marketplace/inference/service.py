@@ -208,8 +208,8 @@ class InferenceService:
         try:
             order = await self._order(wallet, request_id, wish, grant)
             ticket = await self._ticket(order)
-        except BaseException:
-            self._rates.end_soon(grant, 0)
+        except BaseException as error:
+            await self._rates.refused(grant, error)
             raise
         run = Run(order, ticket, self._database, self._settlement, self._gateway, self._limits)
         self._runs.add(run)

@@ -64,7 +64,7 @@ class RateLimits:
 
         Raises:
             InvalidArgument: they are more than the account may have in any minute.
-            RateLimited: more than are left in this one; then the request itself does not count either.
+            RateLimited: more than are left in this one.
         """
         tier = await self._tiers.tier_of(grant.wallet)
         limit = tier.tokens_per_minute
@@ -79,11 +79,17 @@ class RateLimits:
         verdict = await self._store.take(grant.entry, [Share(_tokens(grant.wallet), limit, tokens)])
         standing = verdict.standings[0]
         if verdict.wait_us:
-            for window in grant.windows:
-                await self._store.put_right(grant.entry, window, 0)
             said = f"the request can come to {tokens} tokens, {standing.used} were taken in the last minute"
             raise _refusal("tokens", f"{said}, and the tier allows {limit}", verdict, standing)
         return replace(grant, tokens=standing)
+
+    async def refused(self, grant: Grant, error: BaseException) -> None:
+        """The request did not begin. It counts all the same where that was its caller's fault; where it was for want of
+        room it does not, so that who asks again when we say so is not refused for having asked."""
+        await self._store.put_right(grant.entry, _tokens(grant.wallet), 0)
+        if not isinstance(error, FarError) or error.status == 429 or error.status >= 500:
+            for window in grant.windows:
+                await self._store.put_right(grant.entry, window, 0)
 
     async def end(self, grant: Grant, tokens: int) -> None:
         """The request came to so many tokens."""
