@@ -14,6 +14,7 @@ from far_mesh.bench import cli as bench_cli
 from far_mesh.marketplace.configuration import cli as config_cli
 from far_mesh.marketplace.ledger import cli as ledger_cli
 from far_mesh.marketplace.pricing import cli as prices_cli
+from far_mesh.marketplace.tiers import cli as tiers_cli
 from far_mesh.marketplace.settlement import cli as settlement_cli
 from far_mesh.marketplace.settlement import reconcile_cli
 from far_mesh.options import (
@@ -67,6 +68,7 @@ app.command()(embed_cli.embed)
 app.add_typer(geoip_cli.app, name="geoip")
 app.add_typer(ledger_cli.app, name="ledger")
 app.add_typer(prices_cli.app, name="prices")
+app.add_typer(tiers_cli.app, name="tiers")
 app.command()(settlement_cli.settle)
 app.command()(reconcile_cli.reconcile)
 

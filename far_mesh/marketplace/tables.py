@@ -320,6 +320,9 @@ node_registry = Table(
     Column("heard_at", UtcDateTime),
     Column("claims", JSON),
     Column("endpoint_url", String(255)),  # where a node that sleeps can be woken, by the operator's word
+    # What gateways have seen of it: hops whose work was proven, and hops that it broke off or never began.
+    Column("hops_completed", BigInteger, nullable=False, server_default="0"),
+    Column("hops_failed", BigInteger, nullable=False, server_default="0"),
 )
 
 # ---- the chain

@@ -11,6 +11,8 @@ from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import TierForbidden, UnsupportedParameter
 from far_mesh.marketplace.tiers import repository
 from far_mesh.marketplace.tiers.names import TierName
+from far_mesh.marketplace.tiers.pools import Pools
+from far_mesh.marketplace.tiers.reliability import Reliability
 from far_mesh.marketplace.tiers.repository import Membership
 from far_mesh.marketplace.tiers.schemas import Tier, TierTable
 
@@ -18,13 +20,15 @@ PARAM = "tier"
 
 
 class TierService:
-    """The tiers of all accounts. What was read of one counts for ``recall_seconds``: so long a change that was made
-    elsewhere may not be seen here."""
+    """The tiers of all accounts, and on which nodes they run. What was read of an account counts for
+    ``recall_seconds``: so long a change that was made elsewhere may not be seen here."""
 
     def __init__(self, database: Database, table: TierTable, recall_seconds: float) -> None:
         self._database = database
         self.table = table
         self._recall: Recall[str, Membership | None] = Recall(recall_seconds)
+        self.reliability = Reliability(database)
+        self.pools = Pools(database, self.reliability, recall_seconds)
 
     async def tier_of(self, wallet: str) -> Tier:
         """The tier that ``wallet`` is in now."""

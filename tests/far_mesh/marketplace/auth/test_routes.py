@@ -42,6 +42,7 @@ PUBLIC = {
     "POST /api/auth/nonce",
     "POST /api/auth/login",
     "GET /api/inference/models",
+    "GET /api/tiers",
     "GET /v1/models",
     "GET /v1/models/{model_id:path}",
     "POST /deposit",
@@ -156,6 +157,10 @@ EVERYBODYS = {
     "GET /nodes/active/{model_id:path}",
     "GET /api/nodes/{node_id}",
     "DELETE /workers/{worker_id}",
+    "GET /api/operator/pools/{wallet_address}",
+    "PUT /api/operator/pools/{wallet_address}",
+    "GET /api/operator/tiers/{wallet_address}",
+    "PUT /api/operator/tiers/{wallet_address}",
 }
 """Routes with an id in the path of something that belongs to nobody, such as a model on sale."""
 

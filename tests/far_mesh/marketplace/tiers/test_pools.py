@@ -1,0 +1,112 @@
+"""Which nodes a tier runs on: named by the operator, or seen to be reliable."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import insert
+
+from discovery.protocol.errors import InvalidArgument
+from far_mesh.marketplace.clock import now
+from far_mesh.marketplace.database import Database
+from far_mesh.marketplace.errors import DatabaseUnavailable
+from far_mesh.marketplace.sessions import repository as sessions
+from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, PaidShare, Share
+from far_mesh.marketplace.tables import node_registry
+from far_mesh.marketplace.tiers.reliability import Reliability, score_of
+from far_mesh.marketplace.tiers.schemas import ENTERPRISE_TIER, PREMIUM_TIER, STANDARD_TIER, TierTable
+from far_mesh.marketplace.tiers.service import TierService
+from tests.support.documents import peer_of, signed_announcement, wallet_of
+
+USER = wallet_of("user")
+ANN, BOB = peer_of("ann"), peer_of("bob")
+
+
+@pytest.fixture
+def tiers(database: Database) -> TierService:
+    return TierService(database, TierTable(), 0.0)
+
+
+async def registered(database: Database, **completed: int) -> None:
+    rows = [
+        {
+            "node_id": peer_of(name), "wallet_address": wallet_of(name), "model_id": "m", "registered_at": now(),
+            "is_active": True, "total_tokens_served": 0, "total_earned_units": 0, "hops_completed": times,
+        }
+        for name, times in completed.items()
+    ]  # fmt: skip
+    async with database.writing() as connection:
+        await connection.execute(insert(node_registry), rows)
+
+
+@pytest.mark.parametrize(
+    ("completed", "failed", "score"),
+    [(0, 0, None), (18, 0, 0.95), (17, 0, 18 / 19), (0, 1, 1 / 3), (98, 0, 0.99), (98, 4, 99 / 104)],
+)
+def test_a_score_is_what_was_seen_against_having_known_nothing(
+    completed: int, failed: int, score: float | None
+) -> None:
+    assert score_of(completed, failed) == score
+
+
+async def test_standard_runs_anywhere(tiers: TierService) -> None:
+    assert await tiers.pools.of(USER, STANDARD_TIER) is None
+
+
+async def test_a_reliable_pool_is_of_those_that_were_seen_to_be(tiers: TierService, database: Database) -> None:
+    await registered(database, ann=18, bob=17, cid=100, new=0)
+    tiers.reliability.failed([peer_of("cid"), peer_of("cid"), peer_of("stranger")])  # at once, so it is one failure
+    for _ in range(5):
+        tiers.reliability.failed([peer_of("cid")])
+    await tiers.reliability.flush()
+    assert await tiers.reliability.scores() == {ANN: 0.95, BOB: 18 / 19, peer_of("cid"): 101 / 108}
+    pool = await tiers.pools.of(USER, PREMIUM_TIER)
+    assert pool is not None
+    assert pool.members == {ANN}
+    assert pool.has(signed_announcement("ann").announcement)
+    assert not pool.has(signed_announcement("new").announcement)
+
+
+async def test_work_that_was_proven_counts_for_each_node(tiers: TierService, database: Database) -> None:
+    session = NewSession("s", "r", USER, "m", "standard", 1, 1, 1, 1, 2_000, 10)
+    shares = [PaidShare(Share(wallet_of(name), peer_of(name), 0, 3, "none", 1, 3, "{}"), 1) for name in ("ann", "bob")]
+    async with database.writing() as connection:
+        await sessions.add(connection, session, Gateway("here", "life"))
+        await sessions.add_contributions(connection, session, [*shares, shares[0]])
+    assert await tiers.reliability.scores() == {ANN: 0.75, BOB: 2 / 3}
+
+
+async def test_failures_wait_for_a_database_that_is_gone(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    await registered(database, ann=8)
+    reliability = Reliability(database, 0.0)
+    reliability.failed([ANN])
+
+    def gone() -> None:
+        raise DatabaseUnavailable("gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "writing", gone)
+        with pytest.raises(DatabaseUnavailable):
+            await reliability.flush()
+    await reliability.flush()
+    await reliability.flush()
+    assert await reliability.scores() == {ANN: 9 / 11}
+
+
+async def test_a_private_pool_is_what_the_operator_has_named(tiers: TierService) -> None:
+    empty = await tiers.pools.of(USER, ENTERPRISE_TIER)
+    assert empty is not None
+    assert not empty.has(signed_announcement("ann").announcement)
+    assert await tiers.pools.put(USER, [ANN, wallet_of("bob"), ANN]) == sorted([ANN, wallet_of("bob")])
+    pool = await tiers.pools.of(USER, ENTERPRISE_TIER)
+    assert pool is not None
+    assert [pool.has(signed_announcement(name).announcement) for name in ("ann", "bob", "cid")] == [True, True, False]
+    assert await tiers.pools.put(USER, [BOB]) == await tiers.pools.members(USER) == [BOB]
+    assert await tiers.pools.members(wallet_of("other")) == []
+
+
+@pytest.mark.parametrize("member", ["", "ann", "0x12", "0x" + "aB" * 20, "12D3KooW"])
+async def test_what_names_no_node_is_refused_and_nothing_changes(tiers: TierService, member: str) -> None:
+    await tiers.pools.put(USER, [ANN])
+    with pytest.raises(InvalidArgument, match="neither a peer id nor a wallet"):
+        await tiers.pools.put(USER, [BOB, member])
+    assert await tiers.pools.members(USER) == [ANN]
