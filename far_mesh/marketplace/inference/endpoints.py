@@ -46,7 +46,7 @@ from far_mesh.marketplace.inference.service import (
     RequestReport,
     Wish,
 )
-from far_mesh.marketplace.inference.streams import EventStream, all_of, answer_headers, event, events_of
+from far_mesh.marketplace.inference.streams import EventStream, all_of, answer_headers, event, events_of, started
 from far_mesh.marketplace.inference.voice import Spoken, Voice
 from far_mesh.marketplace.ledger.split import BPS
 from far_mesh.marketplace.limits.door import PerAddress
@@ -100,7 +100,7 @@ async def generate(
     body: GenerateRequest,
 ) -> Response | GenerateAnswer:
     """Generate text. With ``stream`` (the default) tokens come as server-sent events, and last the bill."""
-    run = await service.start(wallet, name, replace(wish_of(body), api_key_id=key))
+    run = await started(request, service.start(wallet, name, replace(wish_of(body), api_key_id=key)))
     if body.stream:
         told = Telling(body, run)
         return EventStream(run, events_of(run, told.said, told.last, _needed))

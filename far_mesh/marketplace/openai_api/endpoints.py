@@ -14,7 +14,8 @@ from far_mesh.marketplace.auth.door import InferenceCaller, LimitedKey
 from far_mesh.marketplace.inference.endpoints import GENERATE_ERRORS, RequestName, Service, streamed
 from far_mesh.marketplace.inference.payment import Wanted, wanted
 from far_mesh.marketplace.inference.run import Run
-from far_mesh.marketplace.inference.streams import EventStream, all_of, answer_headers, events_of
+from far_mesh.marketplace.inference.service import ModelState
+from far_mesh.marketplace.inference.streams import EventStream, all_of, answer_headers, events_of, started
 from far_mesh.marketplace.limits.door import PerAddress
 from far_mesh.marketplace.openai_api import chat, completions, embeddings
 from far_mesh.marketplace.openai_api.schemas import (
@@ -75,7 +76,7 @@ async def create_chat(
 ) -> Response | ChatAnswer:
     """Answer a chat, at once or as a stream."""
     wish = replace(chat.wish_of(body), payment=payment, api_key_id=key)
-    run = await service.start(wallet, name, wish)
+    run = await started(request, service.start(wallet, name, wish))
     envelope = Envelope(
         f"chatcmpl-{run.request_id}", body.model, int(time.time()), wish.choices, include_usage=body.include_usage
     )
@@ -101,7 +102,7 @@ async def create_completion(
 ) -> Response | CompletionAnswer:
     """Go on from texts, at once or as a stream. No chat template is put round them."""
     wish = replace(completions.wish_of(body), payment=payment, api_key_id=key)
-    run = await service.start(wallet, name, wish)
+    run = await started(request, service.start(wallet, name, wish))
     texts = len(wish.prompts) * wish.choices
     envelope = Envelope(f"cmpl-{run.request_id}", body.model, int(time.time()), texts, include_usage=body.include_usage)
     echoes = [_echo(service, body.model, prompt) for prompt in wish.prompts for _ in range(wish.choices)]
@@ -129,7 +130,8 @@ async def create_embeddings(
     body: EmbeddingRequest,
 ) -> EmbeddingAnswer:
     """A vector for each text: the last hidden states of the model, pooled, one long."""
-    run = await service.start(wallet, name, replace(embeddings.wish_of(body), payment=payment, api_key_id=key))
+    wish = replace(embeddings.wish_of(body), payment=payment, api_key_id=key)
+    run = await started(request, service.start(wallet, name, wish))
     items, answer = await all_of(request, run)
     response.headers.update(answer_headers(run, answer))
     return embeddings.whole(body, items, answer)
