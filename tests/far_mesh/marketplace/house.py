@@ -101,6 +101,7 @@ class LiveChain:
             "escrow_address": self.deployment.escrow,
             "settler_private_key": SETTLER,
             "jwt_secret": secrets.token_hex(32),
+            "jobs_keys": [secrets.token_hex(32)],
             "deposit_poll_seconds": 0.02,
             "reconcile_seconds": 0,  # other tests use this chain and its settler too
             "unsettled_limit_units": 0,  # each request has an escrow of its own, unless a test is about the others

@@ -26,7 +26,7 @@ from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.payments.tables import payment_channels
 from far_mesh.marketplace.settings import Settings
 from far_mesh.marketplace.tables import inference_sessions, node_contributions, settlement_batches
-from tests.far_mesh.marketplace.doubles import MeshDouble
+from tests.far_mesh.marketplace.doubles import MODEL, MeshDouble
 from tests.far_mesh.marketplace.house import House, User
 from tests.far_mesh.marketplace.test_http import error
 from tests.far_mesh.marketplace.test_settings import WHOLE
@@ -74,6 +74,15 @@ def key_of(user: User) -> Thing:
 
 def request_of(user: User) -> Thing:
     return Thing(f"/api/inference/requests/{user.generate().json()['request_id']}")
+
+
+def job_of(user: User) -> Thing:
+    job = {"model_id": MODEL, "prompt": "Tell me a story", "max_tokens": 3}
+    return Thing(f"/results/{user.http.post('/submit', json=job).json()['job_id']}")
+
+
+def deliveries_of(user: User) -> Thing:
+    return Thing(f"/jobs/{job_of(user).path.rpartition('/')[2]}/deliveries")
 
 
 def earnings_of(user: User) -> Thing:
@@ -143,9 +152,12 @@ def _write(user: User, *statements: Executable) -> None:
 OWNED: dict[str, Callable[[User], Thing]] = {
     "DELETE /api/account/keys/{key_id}": key_of,
     "GET /api/channels/{channel_id}": channel_of,
+    "DELETE /results/{job_id}": job_of,
     "GET /api/inference/requests/{request_id}": request_of,
     "GET /api/nodes/earnings/{wallet_address}": earnings_of,
     "GET /api/provider/batches/{number}": batch_of,
+    "GET /jobs/{job_id}/deliveries": deliveries_of,
+    "GET /results/{job_id}": job_of,
     "POST /api/channels/{channel_id}/vouchers": vouchers_of,
 }
 """Routes with an id in the path, each with something that its user owns. To a stranger it is not there: 404."""
