@@ -8,12 +8,14 @@ import json
 import time
 from datetime import timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.jobs import webhooks
 from far_mesh.marketplace.jobs.webhooks import LONGEST_PAUSE_SECONDS, Secrets, pause, signature
+from tests.docs.pages import ROOT, blocks
 from tests.far_mesh.marketplace.doubles import STORY
 from tests.far_mesh.marketplace.jobs.office import User, is_signed, office, receiver
 from tests.far_mesh.marketplace.test_http import error
@@ -188,3 +190,22 @@ async def _ended(user: User, job_id: str) -> list[dict[str, object]]:
             if found and all(one["status"] != "pending" for one in found):
                 return list(found)
             await asyncio.sleep(0.05)
+
+
+def test_the_example_of_the_documents_checks_a_message() -> None:
+    example = next(block for block in blocks(ROOT / "docs/developers.md", "python") if "webhook-id" in block.text)
+    names: dict[str, Any] = {}
+    exec(compile(example.text, "developers.md", "exec"), names)
+    check, body, at = names["is_from_the_gateway"], b'{"type":"job.completed"}', int(time.time())
+    new, old = (webhooks.SECRET_PREFIX + base64.b64encode(bytes([one]) * 32).decode() for one in (1, 2))
+    signatures = " ".join(signature(one, "msg_1", at, body) for one in (new, old))
+    headers = {"webhook-id": "msg_1", "webhook-timestamp": str(at), "webhook-signature": signatures}
+    assert check(new, headers, body)
+    assert check(old, headers, body)
+    assert not check(new, headers, body + b" ")
+    assert not check(new, headers | {"webhook-id": "msg_2"}, body)
+    assert not check(new, headers | {"webhook-timestamp": str(at - 1)}, body)
+    assert not check("whsec_" + base64.b64encode(bytes(32)).decode(), headers, body)
+    late = at - 301
+    again = {"webhook-timestamp": str(late), "webhook-signature": signature(new, "msg_1", late, body)}
+    assert not check(new, headers | again, body)
