@@ -450,13 +450,19 @@ class Caretaker:
     have left behind, and what of its own is in nobody's hands. ``under_way`` are the requests that are."""
 
     def __init__(
-        self, database: Database, gateway: Gateway, room: Settlement, under_way: Callable[[], Set[str]] = frozenset
+        self,
+        database: Database,
+        gateway: Gateway,
+        room: Settlement,
+        under_way: Callable[[], Set[str]] = frozenset,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._gateway = gateway
         self._room = room
         self._under_way = under_way
-        self._seen = time.monotonic()
+        self._clock = clock
+        self._seen = clock()
         self._judges_from = self._seen
 
     async def tend(self) -> None:
@@ -464,7 +470,7 @@ class Caretaker:
         theirs: it waits until they had the time to give another."""
         async with self._database.writing() as connection:
             await sessions.beat(connection, self._gateway, LEASE_LIFETIME)
-        before, self._seen = self._seen, time.monotonic()
+        before, self._seen = self._seen, self._clock()
         if self._seen - before > LEASE_LIFETIME.total_seconds() / 2:
             self._judges_from = self._seen + LEASE_LIFETIME.total_seconds()
         found = await recover_own(self._database, self._gateway, self._under_way)
