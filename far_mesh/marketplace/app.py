@@ -183,7 +183,13 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
         stack.push_async_callback(caretaker.leave)
         for mesh in meshes.values():
             mesh.watch(tiers.reliability.failed)
-        tasks = {**money.tasks, "reliability": tiers.reliability.run, "caretaker": caretaker.run, "notes": Notes(database).run, "census": nodes.run}
+        tasks = {
+            **money.tasks,
+            "reliability": tiers.reliability.run,
+            "caretaker": caretaker.run,
+            "notes": Notes(database).run,
+            "census": nodes.run,
+        }
         jobs = job_room(settings, database, gateway, inference, tiers)
         if jobs is not None:
             tasks |= jobs.tasks
@@ -213,7 +219,7 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
             jobs=None if jobs is None else jobs.service,
             provider=ProviderService(database, None if escrow is None else escrow.chain, meshes),
             nodes=nodes,
-            cluster=ClusterService(database, gateway.name, health, nodes, inference.offers()),
+            cluster=ClusterService(database, gateway.name, health, nodes, inference.offers(), lambda: inference.gates),
             payouts=_payouts(settings, database, money),
             health=health,
             reconciler=None if escrow is None else escrow.reconciler,
@@ -275,9 +281,7 @@ def _inference(
     rates: RateLimits,
 ) -> InferenceService:
     limits = Limits(settings.lock_seconds, settings.generation_seconds, settings.reader_seconds)
-    rules = Rules(
-        settings.queue_size, settings.queue_size_per_account, settings.queue_seconds, settings.model_sessions
-    )
+    rules = Rules(settings.queue_size, settings.queue_size_per_account, settings.queue_seconds, settings.model_sessions)
     terms = PriceTerms(settings.fee_bps, settings.cached_discount_bps, settings.requests_per_node)
     return InferenceService(
         database,

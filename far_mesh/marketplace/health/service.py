@@ -14,7 +14,6 @@ from far_mesh.marketplace.settlement import repository as outbox
 from far_mesh.marketplace.settlement import transfer_repository as transfers
 from far_mesh.marketplace.settlement.lead import LEASE
 from far_mesh.marketplace.settlement.schemas import Row
-from far_mesh.route import in_words
 
 
 class HealthService:
@@ -94,9 +93,5 @@ async def _state_of(check: Awaitable[object]) -> PartState:
 
 
 def _model(state: ModelState) -> ModelReadiness:
-    offer, reason = state.on_sale.offer, None
-    if state.gaps:
-        reason = f"no node serves blocks {in_words(state.gaps)} of {offer.model_id}"
-    elif state.active_nodes < offer.min_nodes:
-        reason = f"{offer.model_id} waits for {offer.min_nodes} nodes; there are {state.active_nodes}"
+    reason = state.obstacle
     return ModelReadiness(ok=reason is None, reason=reason, active_nodes=state.active_nodes, uncovered=state.gaps)

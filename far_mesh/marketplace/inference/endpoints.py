@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import Response
 from pydantic import BaseModel
 
+from discovery.placement import stretches
 from discovery.protocol.errors import InvalidArgument
 from far_mesh.config import Grammar
 from far_mesh.marketplace.auth.door import InferenceCaller, LimitedKey
@@ -22,6 +23,7 @@ from far_mesh.marketplace.inference.messages import chat_of, check_one_form
 from far_mesh.marketplace.inference.payment import wanted
 from far_mesh.marketplace.inference.run import Answer, Item, Run
 from far_mesh.marketplace.inference.schemas import (
+    BlockCover,
     DoneEvent,
     GenerateAnswer,
     GeneratedText,
@@ -29,6 +31,7 @@ from far_mesh.marketplace.inference.schemas import (
     ModelEntry,
     ModelList,
     NodeUsed,
+    PriceInTier,
     QuoteAnswer,
     QuoteRequest,
     RequestState,
@@ -373,6 +376,21 @@ def model_entry(state: ModelState) -> ModelEntry:
         block_count=mesh.block_count,
         context_length=mesh.context_length,
         model_digest=mesh.model_digest,
+        available=state.obstacle is None,
+        reason=state.obstacle,
+        coverage=[
+            BlockCover(first_block=one.first_block, end_block=one.end_block, replicas=one.replicas)
+            for one in stretches(state.covered)
+        ],
+        prices={
+            name.value: PriceInTier(
+                prompt_price_units=of_tier.prompt,
+                cached_prompt_price_units=of_tier.cached,
+                completion_price_units=of_tier.completion,
+                price_per_token_far=units_to_far(of_tier.completion),
+            )
+            for name, of_tier in state.by_tier.items()
+        },
     )
 
 

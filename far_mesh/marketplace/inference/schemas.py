@@ -188,8 +188,26 @@ class DoneEvent(Costs):
     nodes_used: list[NodeUsed]
 
 
+class PriceInTier(BaseModel):
+    """What a token costs in a tier now."""
+
+    prompt_price_units: int
+    cached_prompt_price_units: int
+    completion_price_units: int
+    price_per_token_far: float
+
+
+class BlockCover(BaseModel):
+    """Blocks ``[first_block, end_block)`` that equally many nodes serve."""
+
+    first_block: int
+    end_block: int
+    replicas: int
+
+
 class ModelEntry(BaseModel):
-    """A model on sale. What has not been measured is null."""
+    """A model on sale. What has not been measured is null. Prices that stand outside ``prices`` are those of the tier
+    standard. ``reason`` says why it is not ``available``; ``min_vram_gb`` is null, as no node needs the whole model."""
 
     id: str
     name: str
@@ -206,6 +224,10 @@ class ModelEntry(BaseModel):
     block_count: int
     context_length: int
     model_digest: str
+    available: bool
+    reason: str | None
+    coverage: list[BlockCover]
+    prices: dict[str, PriceInTier]
 
 
 class ModelList(BaseModel):

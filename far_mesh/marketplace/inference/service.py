@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from discovery.placement import coverage
 from discovery.protocol.announcement import Announcement, SignedAnnouncement
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.ids import Wallet
@@ -132,13 +133,26 @@ class OnSale:
 
 @dataclass(frozen=True)
 class ModelState:
-    """A model, who serves it now and what it costs. ``gaps`` are blocks that nobody serves."""
+    """A model, who serves it now and what it costs, ``by_tier`` too. ``gaps`` are blocks that nobody serves, and
+    ``covered`` is for each block how many nodes do."""
 
     on_sale: OnSale
     price: PriceNow
+    by_tier: Mapping[TierName, Prices]
     active_nodes: int
     gaps: list[tuple[int, int]]
+    covered: Sequence[int]
     average_latency_ms: int | None
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why nobody can be served now; None: one can."""
+        offer = self.on_sale.offer
+        if self.gaps:
+            return f"no node serves blocks {in_words(self.gaps)} of {offer.model_id}"
+        if self.active_nodes < offer.min_nodes:
+            return f"{offer.model_id} waits for {offer.min_nodes} nodes; there are {self.active_nodes}"
+        return None
 
 
 @dataclass(frozen=True)
@@ -337,14 +351,6 @@ class InferenceService:
         """What is on sale."""
         return [on_sale.offer for on_sale in self._on_sale.values()]
 
-    def offer(self, model_id: str) -> ModelOffer:
-        """A model on sale.
-
-        Raises:
-            ModelUnknown: it is not.
-        """
-        return self._find(model_id).offer
-
     def decoded(self, model_id: str, ids: Sequence[int]) -> str:
         """Text of token ids of a model.
 
@@ -360,6 +366,14 @@ class InferenceService:
     async def models(self) -> list[ModelState]:
         """Every model on sale and who serves it now."""
         return [await self._state(on_sale) for on_sale in self._on_sale.values()]
+
+    async def model(self, model_id: str) -> ModelState:
+        """One of them.
+
+        Raises:
+            ModelUnknown: it is not on sale.
+        """
+        return await self._state(self._find(model_id))
 
     async def report(self, wallet: Wallet, request_id: str) -> RequestReport:
         """A request of ``wallet``.
@@ -481,9 +495,11 @@ class InferenceService:
     async def _state(self, on_sale: OnSale) -> ModelState:
         nodes, block_count = _ready(await on_sale.mesh.nodes()), on_sale.mesh.block_count
         price = await self._pricing.now(on_sale.offer, self._tiers.table[TierName.STANDARD], nodes, block_count)
+        by_tier = await self._pricing.by_tier(on_sale.offer, self._tiers.table.all(), price)
         async with self._database.reading() as connection:
             latency = await repository.average_latency_ms(connection, on_sale.offer.model_id)
-        return ModelState(on_sale, price, len(nodes), uncovered_ranges(nodes, block_count), latency)
+        gaps, covered = uncovered_ranges(nodes, block_count), coverage(nodes, block_count)
+        return ModelState(on_sale, price, by_tier, len(nodes), gaps, covered, latency)
 
 
 def _check_choices(choices: int, tier: Tier) -> None:

@@ -11,9 +11,10 @@ from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import Response
 
 from far_mesh.marketplace.auth.door import InferenceCaller, LimitedKey
-from far_mesh.marketplace.inference.endpoints import GENERATE_ERRORS, RequestName, Service, streamed
+from far_mesh.marketplace.inference.endpoints import GENERATE_ERRORS, RequestName, Service, model_entry, streamed
 from far_mesh.marketplace.inference.payment import Wanted, wanted
 from far_mesh.marketplace.inference.run import Run
+from far_mesh.marketplace.inference.service import ModelState
 from far_mesh.marketplace.inference.service import ModelState
 from far_mesh.marketplace.inference.streams import EventStream, all_of, answer_headers, events_of, started
 from far_mesh.marketplace.limits.door import PerAddress
@@ -50,17 +51,18 @@ WayToPay = Annotated[Wanted, Depends(way_to_pay)]
 @router.get("/models", dependencies=[PerAddress])
 async def models(request: Request, service: Service) -> ModelCards:
     """The models on sale. Needs no token."""
-    return ModelCards(data=[_card(request, offer.model_id) for offer in service.offers()])
+    return ModelCards(data=[_card(request, state) for state in await service.models()])
 
 
 @router.get("/models/{model_id:path}", dependencies=[PerAddress])
 async def model(request: Request, service: Service, model_id: str) -> ModelCard:
     """One of them. Needs no token."""
-    return _card(request, service.offer(model_id).model_id)
+    return _card(request, await service.model(model_id))
 
 
-def _card(request: Request, model_id: str) -> ModelCard:
-    return ModelCard(id=model_id, created=int(request.app.state.rooms.opened_at.timestamp()))
+def _card(request: Request, state: ModelState) -> ModelCard:
+    entry, opened_at = model_entry(state), request.app.state.rooms.opened_at
+    return ModelCard(id=entry.id, created=int(opened_at.timestamp()), context_length=entry.context_length, far=entry)
 
 
 @router.post("/chat/completions", response_model=ChatAnswer, responses=GENERATE_ERRORS | streamed(ChatChunk))

@@ -10,7 +10,7 @@ from far_mesh.marketplace.errors import UnsupportedParameter
 from far_mesh.marketplace.inference.messages import Call, Calling, Messages
 from far_mesh.marketplace.inference.options import Choosing, Count, ResponseFormat
 from far_mesh.marketplace.inference.options import Logprobs as LogprobCount
-from far_mesh.marketplace.inference.schemas import Costs, NodeUsed, TokenLogprob, VoucherEvent
+from far_mesh.marketplace.inference.schemas import Costs, ModelEntry, NodeUsed, TokenLogprob, VoucherEvent
 
 MAX_PROMPTS = 32
 MAX_INPUTS = 256
@@ -265,12 +265,14 @@ class EmbeddingAnswer(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """A model on sale."""
+    """A model on sale. ``far`` is what the other face says of it: prices, who serves it, whether it can be had now."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "far-mesh"
+    context_length: int
+    far: ModelEntry
 
 
 class ModelCards(BaseModel):

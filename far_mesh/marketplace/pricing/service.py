@@ -59,6 +59,14 @@ class Pricing:
             found = {tier.name: await _listed(connection, offer, tier) for tier in tiers}
         return {name: price for name, price in found.items() if price is not None}
 
+    async def by_tier(self, offer: ModelOffer, tiers: Iterable[Tier], now: PriceNow) -> dict[TierName, Prices]:
+        """What a token of ``offer`` costs in each tier that it is sold in, while demand is as in ``now``."""
+        listed = await self.listed(offer, tiers)
+        return {
+            name: price_now(price, now.utilisation, now.multiplier_bps, self._terms).prices
+            for name, price in listed.items()
+        }
+
 
 async def _listed(connection: AsyncConnection, offer: ModelOffer, tier: Tier) -> ListPrice | None:
     """The price in a tier: of the database, or else of the settings, or else a multiple of the standard price."""

@@ -98,6 +98,7 @@ def test_everything_at_once(open_house: OpenHouse, database_url: str) -> None:
         {"first_block": 3, "end_block": 8, "replicas": 1},
     ]
     assert model["thin"] == [{"first_block": 3, "end_block": 8, "replicas": 1}]
+    assert (model["queue"]["waiting"], model["queue"]["in_use"]) == (0, 0)
     assert {node["node_id"]: (node["blocks"], node["wallet_address"]) for node in found["nodes"]} == {
         node.peer_id: (list(node.blocks), node.wallet) for node in mesh.serving
     }

@@ -400,10 +400,22 @@ def test_models_are_listed_without_inventing_numbers(open_house: OpenHouse) -> N
     entry = httpx.get(house.url + "/api/inference/models").json()["models"][0]
     assert (entry["id"], entry["active_nodes"], entry["avg_latency_ms"], entry["min_vram_gb"]) == (MODEL, 3, None, None)
     assert entry["price_per_token_far"] == COMPLETION_PRICE / 10**9
+    assert (entry["available"], entry["reason"]) == (True, None)
+    assert entry["coverage"] == [{"first_block": 0, "end_block": 8, "replicas": 1}]
+    assert entry["prices"].keys() == {"standard", "premium"}
+    assert entry["prices"]["standard"]["completion_price_units"] == entry["completion_price_units"]
+    assert entry["prices"]["premium"]["completion_price_units"] == 10 * COMPLETION_PRICE
     user = house.user()
     user.generate()
     measured = httpx.get(house.url + "/api/inference/models").json()["models"][0]["avg_latency_ms"]
     assert isinstance(measured, int)
+
+
+def test_a_model_that_cannot_be_had_now_says_why(open_house: OpenHouse) -> None:
+    house = open_house(MeshDouble(serving=NODES[:2]))
+    entry = httpx.get(house.url + "/api/inference/models").json()["models"][0]
+    assert (entry["available"], entry["reason"]) == (False, f"no node serves blocks 6:8 of {MODEL}")
+    assert entry["coverage"][-1] == {"first_block": 6, "end_block": 8, "replicas": 0}
 
 
 def test_a_request_is_nobody_elses_business(open_house: OpenHouse) -> None:

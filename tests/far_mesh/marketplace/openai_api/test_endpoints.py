@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from discovery.protocol.errors import PeerUnavailable
 from tests.far_mesh.marketplace.conftest import OpenHouse
-from tests.far_mesh.marketplace.doubles import MODEL, STORY, MeshDouble
+from tests.far_mesh.marketplace.doubles import CONTEXT, MODEL, STORY, MeshDouble
 from tests.far_mesh.marketplace.house import House, User
 
 MESSAGES: list[ChatCompletionMessageParam] = [
@@ -87,7 +87,12 @@ def test_the_wire_is_what_other_clients_expect(user: User) -> None:
 
 
 def test_models_are_listed(client: openai.OpenAI) -> None:
-    assert [model.id for model in client.models.list()] == [MODEL]
+    [model] = client.models.list()
+    assert model.id == MODEL
+    assert model.model_extra is not None
+    assert model.model_extra["context_length"] == CONTEXT
+    assert (model.model_extra["far"]["available"], model.model_extra["far"]["active_nodes"]) == (True, 3)
+    assert client.models.retrieve(MODEL).model_extra == model.model_extra
 
 
 def test_parameters_reach_the_mesh(open_house: OpenHouse) -> None:
