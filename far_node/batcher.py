@@ -103,7 +103,8 @@ class _Departure:
 
 
 class Batcher:
-    """Priorities first, round robin between clients inside each.
+    """Round robin between clients, and inside each its priorities: what a client says of its steps is its own word, so
+    high gains nothing against others. Low gives way to all others.
 
     A prefill is computed in chunks: in the same pass as the decode steps that wait where the model packs, else in turn
     with them. While others decode, a chunk is as long as makes their passes a little more than twice as long.
@@ -236,16 +237,19 @@ class Batcher:
 
     def _in_order(self, steps: Sequence[Waiting], now: float) -> list[Waiting]:
         def urgency(step: Waiting) -> int:
-            return Priority.HIGH - 1 if now - step.since > AGING_SECONDS else step.priority
+            if now - step.since > AGING_SECONDS:
+                return Priority.HIGH
+            return max(Priority.NORMAL, step.priority)
 
-        ranked = sorted(steps, key=lambda step: (urgency(step), step.key))
+        ranked = sorted(steps, key=lambda step: (urgency(step), step.priority, step.key))
         return [step for _, equals in groupby(ranked, urgency) for step in self._round_robin(equals)]
 
     def _round_robin(self, steps: Iterable[Waiting]) -> list[Waiting]:
         queues: dict[str, deque[Waiting]] = {}
         for step in steps:
             queues.setdefault(step.client, deque()).append(step)
-        clients = deque(sorted(queues, key=lambda client: self._served.get(client, 0)))
+        first = {client: min(step.key for step in queue) for client, queue in queues.items()}
+        clients = deque(sorted(queues, key=lambda client: (self._served.get(client, 0), first[client])))
         ordered: list[Waiting] = []
         while clients:
             client = clients.popleft()

@@ -309,13 +309,29 @@ def _ends_of_decodes(queue: Queue) -> list[float]:
 
 
 class TestPriorities:
-    """High, normal, low."""
+    """High, normal, low: among the steps of one client, and low against everybody."""
 
-    def test_who_is_higher_goes_first(self) -> None:
+    def test_of_one_client_who_is_higher_goes_first(self) -> None:
         queue = Queue(Limits(max_batch_size=1))
-        low, normal, high = (step(priority.name, priority=priority) for priority in sorted(Priority, reverse=True))
+        low, normal, high = (step("ann", priority=priority) for priority in sorted(Priority, reverse=True))
         queue.add(low, normal, high)
         assert [keys_of(queue.turn()) for _ in range(3)] == [[high.key], [normal.key], [low.key]]
+
+    def test_who_says_high_gains_nothing_against_others(self) -> None:
+        queue = Queue(Limits(max_batch_size=1))
+        ann, bob = step("ann"), step("bob")
+        queue.add(ann, bob, step("stranger", priority=Priority.HIGH))
+        assert keys_of(queue.turn()) == [ann.key]
+        queue = Queue(Limits(max_batch_size=1))
+        boastful = [step("stranger", priority=Priority.HIGH) for _ in range(3)]
+        given = queue.decode([*boastful, ann, bob], 300)
+        assert given == {"stranger": 100, "ann": 100, "bob": 100}
+
+    def test_low_gives_way_to_all_others(self) -> None:
+        queue = Queue(Limits(max_batch_size=1))
+        low, normal = step("ann", priority=Priority.LOW), step("bob")
+        queue.add(low, normal)
+        assert [keys_of(queue.turn()) for _ in range(2)] == [[normal.key], [low.key]]
 
     def test_chunks_of_a_higher_prefill_go_first(self) -> None:
         queue = Queue()

@@ -250,7 +250,7 @@ class TestBatches:
                     await asyncio.sleep(0)
                 await asyncio.gather(*steps)
 
-    async def test_who_is_higher_is_answered_first(self, blocks: Blocks, slab: Slab) -> None:
+    async def test_of_one_client_who_is_higher_is_answered_first(self, blocks: Blocks, slab: Slab) -> None:
         order = list[str]()
 
         async def ask(client: Client) -> None:
@@ -259,7 +259,9 @@ class TestBatches:
 
         async with an_executor(max_batch_size=1) as executor:
             classes = [Priority.LOW, Priority.NORMAL, Priority.HIGH]
-            clients = [Client(executor, blocks, slab, row, priority=one) for row, one in enumerate(classes)]
+            clients = [
+                Client(executor, blocks, slab, row, priority=one, client="ann") for row, one in enumerate(classes)
+            ]
             async with held(executor):
                 steps = [asyncio.create_task(ask(client)) for client in clients]
                 await asyncio.sleep(0)
