@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request
 
 from discovery.protocol.announcement import RENEW_SECONDS, Announcement
 from far_mesh.marketplace.http import errors
+from far_mesh.marketplace.limits.door import PerAddress
 from far_mesh.marketplace.nodes.schemas import (
     ActiveNode,
     ActiveNodes,
@@ -27,7 +28,7 @@ from far_mesh.marketplace.nodes.service import NodeService, Sighting, Standing
 MAX_PAGE, MAX_OFFSET = 1000, 1_000_000
 MAX_KM = 20_100  # half way round the Earth
 
-router = APIRouter(tags=["nodes"])
+router = APIRouter(tags=["nodes"], dependencies=[PerAddress])
 
 
 def node_service(request: Request) -> NodeService:

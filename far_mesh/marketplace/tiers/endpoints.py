@@ -10,6 +10,7 @@ from discovery.protocol.ids import check_wallet
 from far_mesh.marketplace.auth.door import AccountReader, Operator
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.inference.endpoints import Service as Inference
+from far_mesh.marketplace.limits.door import PerAddress
 from far_mesh.marketplace.tiers.answers import (
     AccountTier,
     AccountTiers,
@@ -36,7 +37,7 @@ def tier_service(request: Request) -> TierService:
 Service = Annotated[TierService, Depends(tier_service)]
 
 
-@router.get("/api/tiers")
+@router.get("/api/tiers", dependencies=[PerAddress])
 async def tiers(service: Service, inference: Inference) -> TierList:
     """How each tier is served and what it costs. Needs no token."""
     listed = await inference.price_list(tuple(service.table.all()))
