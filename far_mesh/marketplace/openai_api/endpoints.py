@@ -15,7 +15,6 @@ from far_mesh.marketplace.inference.endpoints import GENERATE_ERRORS, RequestNam
 from far_mesh.marketplace.inference.payment import Wanted, wanted
 from far_mesh.marketplace.inference.run import Run
 from far_mesh.marketplace.inference.service import ModelState
-from far_mesh.marketplace.inference.service import ModelState
 from far_mesh.marketplace.inference.streams import EventStream, all_of, answer_headers, events_of, started
 from far_mesh.marketplace.limits.door import PerAddress
 from far_mesh.marketplace.openai_api import chat, completions, embeddings
