@@ -11,10 +11,12 @@ fails keeps the code of the error and not its words.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
+from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import structlog
 
@@ -139,6 +141,35 @@ def span(name: str, values: Values = {}) -> Within:  # noqa: B006  # never chang
 def here() -> Span:
     """The present span."""
     return _here.get()
+
+
+@contextmanager
+def inside(span: Span) -> Iterator[None]:
+    """Work, and tasks that begin here, are done inside a span that somebody else ends."""
+    token = _here.set(span)
+    try:
+        yield
+    finally:
+        _here.reset(token)
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Act = Callable[P, Coroutine[Any, Any, T]]
+
+
+def traced(name: str, values: Values = {}) -> Callable[[Act[P, T]], Act[P, T]]:  # noqa: B006  # never changed
+    """What is decorated with this is done inside a span under the present one."""
+
+    def around(work: Act[P, T]) -> Act[P, T]:
+        @wraps(work)
+        async def within(*args: P.args, **kwargs: P.kwargs) -> T:
+            with span(name, values):
+                return await work(*args, **kwargs)
+
+        return within
+
+    return around
 
 
 class Tracing:

@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 from fastapi import Depends, FastAPI
+from fastapi.telemetry import TelemetryConfig
 from sqlalchemy.engine import make_url
 
 from discovery.protocol.ids import check_wallet
@@ -75,6 +76,11 @@ from far_mesh.marketplace.settings import Settings
 from far_mesh.marketplace.settlement.reconciler import Reconciler
 from far_mesh.marketplace.settlement.service import Caretaker, Settler
 from far_mesh.marketplace.tiers import endpoints as tiers_endpoints
+from far_mesh.marketplace.telemetry import endpoints as telemetry_endpoints
+from far_mesh.marketplace.telemetry.edge import Telemetry, Watch
+from far_mesh.marketplace.telemetry.exposition import Exposition, looking_at
+from far_mesh.marketplace.telemetry.metrics import Metrics
+from far_mesh.marketplace.telemetry.requests import RequestWatch
 from far_mesh.marketplace.tiers.service import TierService
 from far_mesh.marketplace.usage import endpoints as usage_endpoints
 from far_mesh.marketplace.usage.service import UsageService
@@ -113,8 +119,13 @@ class Rooms:
     health: HealthService
     reconciler: Reconciler | None
     mcp: McpDoor
+    telemetry: Telemetry
+    exposition: Exposition
     opened_at: datetime
 
+
+# The framework would tell a collector of paths, queries and the words of exceptions. What we tell is in telemetry/.
+_UNTOLD: TelemetryConfig = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 
 # Python's own. A library that the wallets need lifts it a hundredfold when it is imported, and then a stranger's JSON
 # of many brackets overflows the stack and ends the process.
@@ -135,17 +146,21 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
     settings.job_keys()
     sys.setrecursionlimit(_RECURSION_LIMIT)
 
+    telemetry = Telemetry.of(settings)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_rooms(settings, open_meshes) as rooms:
+        async with open_rooms(settings, open_meshes, telemetry) as rooms:
             app.state.rooms = rooms
             if rooms.terms is not None:
                 app.state.accepts = rooms.terms.accepts
             yield
 
-    app = Documented(title="Far Mesh", version="0.1.0", lifespan=lifespan, redirect_slashes=False)
+    app = Documented(title="Far Mesh", version="0.1.0", lifespan=lifespan, redirect_slashes=False, telemetry=_UNTOLD)
     http.install(app, settings.max_body_bytes, settings.body_seconds)
+    app.add_middleware(Watch, telemetry=telemetry)
     app.state.trusted_proxies = settings.trusted_proxies
+    app.state.metrics_token = settings.metrics_key()
     app.state.patience = Patience(
         settings.max_connections, settings.header_seconds, settings.keep_alive_seconds, settings.reader_seconds
     )
@@ -157,18 +172,23 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
     for room in rooms:
         app.include_router(room.router, dependencies=[Depends(http.whole_characters)])
     app.include_router(mcp_door.router)
+    app.include_router(telemetry_endpoints.router)
     return app
 
 
 @asynccontextmanager
-async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterator[Rooms]:
+async def open_rooms(
+    settings: Settings, open_meshes: OpenMeshes, telemetry: Telemetry | None = None
+) -> AsyncIterator[Rooms]:
     """Open everything in order, and close it in the other.
 
     Raises:
         FarError: what is missing, in words.
     """
     gateway = Gateway(settings.gateway, str(uuid.uuid4()))
+    telemetry = telemetry or Telemetry.of(settings)
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(asyncio.to_thread, telemetry.tracing.close)
         database = await _open_database(settings, stack)
         money = await open_money(settings, database, gateway, stack)
         meshes = await stack.enter_async_context(open_meshes(settings))
@@ -177,7 +197,7 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
         nodes = NodeService(database, meshes, auth, settings.uri)
         tiers = TierService(database, settings.tiers, settings.auth_cache_seconds)
         limits = await stack.enter_async_context(_rate_limits(settings, tiers, keys))
-        inference = _inference(settings, database, money, gateway, meshes, tiers, limits)
+        inference = _inference(settings, database, money, gateway, meshes, tiers, limits, telemetry.metrics)
         caretaker = Caretaker(database, gateway, money.settlement, inference.under_way)
         await caretaker.tend()
         stack.push_async_callback(caretaker.leave)
@@ -224,6 +244,8 @@ async def open_rooms(settings: Settings, open_meshes: OpenMeshes) -> AsyncIterat
             health=health,
             reconciler=None if escrow is None else escrow.reconciler,
             mcp=mcp,
+            telemetry=telemetry,
+            exposition=Exposition(telemetry.metrics, database, gateway.name, looking_at(meshes)),
             opened_at=now(),
         )
 
@@ -279,6 +301,7 @@ def _inference(
     meshes: Mapping[str, MeshLike],
     tiers: TierService,
     rates: RateLimits,
+    metrics: Metrics,
 ) -> InferenceService:
     limits = Limits(settings.lock_seconds, settings.generation_seconds, settings.reader_seconds)
     rules = Rules(settings.queue_size, settings.queue_size_per_account, settings.queue_seconds, settings.model_sessions)
@@ -297,6 +320,7 @@ def _inference(
         Pricing(database, terms),
         Quotes(settings.jwt_key(), settings.quote_seconds),
         money.till,
+        RequestWatch(metrics),
     )
 
 

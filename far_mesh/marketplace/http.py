@@ -38,6 +38,7 @@ from far_mesh.marketplace.errors import (
     UnsupportedParameter,
 )
 from far_mesh.marketplace.logs import broke
+from far_mesh.marketplace.telemetry.refusals import note
 
 X402_VERSION = 2
 _PLACES = ("body", "query", "path", "header")
@@ -75,7 +76,8 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def error_body(error: FarError) -> ErrorBody:
-    """``error`` for the wire."""
+    """``error`` for the wire. Whoever counts what callers are given is told."""
+    note(error)
     kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
     param = error.facts.get("param")
     return ErrorBody(
@@ -198,7 +200,7 @@ def _followed(place: Sequence[str | int], sent: Any, *, is_missing: bool) -> Ite
 
 
 class Edge:
-    """The outermost room: names each request, limits its body, logs its end, and lets no exception out."""
+    """The outermost room: names each request, limits its body, and lets no exception out."""
 
     def __init__(self, app: ASGIApp, max_body_bytes: int, body_seconds: float) -> None:
         self._app = app
@@ -238,14 +240,6 @@ class _Exchange:
             await self._fail(error)
         except Exception as error:  # the one edge: whatever it was, nobody outside learns details
             await self._fail(broke("request_broke", error))
-        finally:
-            log.info(
-                "request",
-                method=self._scope["method"],
-                path=self._scope["path"],
-                status=self._status,
-                ms=self._milliseconds(),
-            )
 
     def _milliseconds(self) -> int:
         return round((time.monotonic() - self._started) * 1000)

@@ -17,6 +17,8 @@ import structlog
 
 from discovery.protocol.errors import FarError
 
+LEVELS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
+
 CREDENTIAL = re.compile(r"sk-far-[0-9A-Za-z]{20,}|eyJ[\w-]{10,}\.[\w-]+\.[\w-]*|0x[0-9a-fA-F]{130,}")
 """API keys, bearer tokens and signatures of wallets, or the most of one."""
 

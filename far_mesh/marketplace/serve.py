@@ -41,7 +41,7 @@ async def serve(
     settings: Settings, open_meshes: OpenMeshes = swarm_meshes, *, on_ready: OnReady = lambda: None
 ) -> None:
     """:func:`run` inside an event loop."""
-    logs.configure()
+    logs.configure(level=logs.LEVELS[settings.log_level])
     allow_files(settings.max_connections)
     app = create_app(settings, open_meshes)
     if settings.grpc_port:

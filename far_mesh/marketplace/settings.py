@@ -22,6 +22,7 @@ from far_mesh.marketplace.tiers.schemas import TierTable
 PREFIX = "FAR_"
 EVM = "evm"
 MIN_JWT_SECRET_BYTES = 32
+MIN_METRICS_TOKEN = 16
 KEY_BYTES = 32
 
 Units = Annotated[int, Field(ge=0, lt=2**53)]
@@ -150,6 +151,9 @@ class Settings(BaseSettings):
     solana_rpc_url: str = ""
     solana_mint: str = ""
     solana_private_key: SecretStr | None = None
+
+    metrics_token: SecretStr | None = None
+    log_level: Annotated[str, Field(pattern=r"^(debug|info|warning|error)$")] = "info"
 
     jwt_secret: SecretStr | None = None
     jwt_other_secrets: tuple[SecretStr, ...] = ()
@@ -305,6 +309,21 @@ class Settings(BaseSettings):
         self.require("jwt_secret")
         assert self.jwt_secret is not None
         return _long_enough(self.jwt_secret, "FAR_JWT_SECRET")
+
+    def metrics_key(self) -> str | None:
+        """The token with which metrics are read, if there is one.
+
+        Raises:
+            InvalidSetting: it could be guessed.
+        """
+        if self.metrics_token is None:
+            return None
+        text = self.metrics_token.get_secret_value()
+        if len(text) < MIN_METRICS_TOKEN:
+            raise InvalidSetting(
+                f"FAR_METRICS_TOKEN must have at least {MIN_METRICS_TOKEN} characters", setting="FAR_METRICS_TOKEN"
+            )
+        return text
 
     def jwt_other_keys(self) -> tuple[str, ...]:
         """Further secrets whose bearer tokens count, while one takes the place of another.

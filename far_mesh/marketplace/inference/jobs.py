@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from discovery.tracing import traced
 from far_mesh.config import GenerationOptions, Pool, Treatment
 from far_mesh.marketplace.inference.meshes import GenerationLike, MeshLike, ProvenWork, TokenLike, work_of
 from far_mesh.marketplace.sessions.schemas import Work
@@ -279,6 +280,7 @@ class Embed:
         """Sessions that are open at once."""
         return min(VECTORS_AT_ONCE, len(self.texts))
 
+    @traced("inference")
     async def begin(self, mesh: MeshLike, terms: Terms) -> Vectors:
         """Make them.
 

@@ -27,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from discovery.protocol.errors import FarError
 from discovery.protocol.messages import MAX_SCOPE_BYTES
+from discovery.tracing import here, traced
 from far_mesh.config import Pool, Treatment, parse_priority
 from far_mesh.marketplace.channels.meter import Meter, VoucherNotice
 from far_mesh.marketplace.database import Database
@@ -177,6 +178,16 @@ class Run:
         return self._order.session.request_id
 
     @property
+    def model_id(self) -> str:
+        """What answers."""
+        return self._order.session.model_id
+
+    @property
+    def tier(self) -> str:
+        """How it is served."""
+        return self._order.session.tier
+
+    @property
     def task(self) -> asyncio.Task[Answer]:
         """The task that does it all."""
         return self._task
@@ -297,6 +308,7 @@ class Run:
         finally:
             telling.cancel()
 
+    @traced("payment", {"far.act": "hold"})
     async def _hold(self) -> None:
         order = self._order
         async with self._database.writing() as connection:
@@ -337,6 +349,7 @@ class Run:
         self._ticket.leave()  # the nodes are free: what is still to be written does not concern the next one
         return await self._capture(done)
 
+    @traced("payment", {"far.act": "lock"})
     async def _lock(self) -> None:
         escrow = await self._settlement.locked(self._order.session.user_wallet, self.request_id)
         async with self._database.writing() as connection:
@@ -346,12 +359,14 @@ class Run:
         order, prices = self._order, self._order.session.prices
         # Receipts name what is offered for a thousand token-layers, net of the platform's fee.
         offered = prices.completion * 1000 * (BPS - prices.fee_bps) // (BPS * order.mesh.block_count)
-        treatment = Treatment(parse_priority(order.tier.priority), _scope_of(order.session.user_wallet))
+        scope = _scope_of(order.session.user_wallet)
+        treatment = Treatment(parse_priority(order.tier.priority), scope, trace_parent=here().parent)
         # Who reads an answer in one piece has got nothing of it when we crash, so there is nothing to settle by.
         keep = self._keep_checkpoint if order.streamed else None
         terms = Terms(offered, treatment, keep, in_turn=order.meter is not None, pool=order.pool)
         return await order.job.begin(order.mesh, terms)
 
+    @traced("inference")
     async def _pass_on(self, labour: Labour) -> None:
         try:
             async with asyncio.timeout(self._limits.generation_seconds):
@@ -413,6 +428,7 @@ class Run:
         except FarError as error:
             log.info("generation_not_closed", request_id=self.request_id, code=error.code)
 
+    @traced("payment", {"far.act": "capture"})
     async def _capture(self, done: Done) -> Answer:
         work = self._payable(done.work, self._delivered if self._reader_is_gone else self._handed_over)
         if self._order.meter is not None and self._cut is None:
@@ -481,6 +497,7 @@ class Run:
         shares = tuple(share for share in work.shares if share.wallet not in self._settlement.unpayable)
         return replace(work, shares=shares, completion_tokens=min(tokens, work.completion_tokens))
 
+    @traced("payment", {"far.act": "refund"})
     async def _refund(self, error: FarError) -> None:
         async def refund() -> bool:
             async with self._database.writing() as connection:

@@ -42,6 +42,7 @@ from far_mesh.marketplace.settlement.owed import batch_row
 from far_mesh.marketplace.settlement.requests import check_before_waiting
 from far_mesh.marketplace.settlement.schemas import Kind, Row
 from far_mesh.marketplace.settlement.service import Settlement
+from far_mesh.marketplace.telemetry.requests import RequestWatch
 from far_mesh.marketplace.tiers.names import TierName
 from far_mesh.marketplace.tiers.schemas import Tier
 from far_mesh.marketplace.tiers.service import TierService
@@ -183,6 +184,7 @@ class InferenceService:
         pricing: Pricing,
         quotes: Quotes,
         till: Cashier,
+        watch: RequestWatch,
     ) -> None:
         self._database = database
         self._settlement = settlement
@@ -195,6 +197,7 @@ class InferenceService:
         self._pricing = pricing
         self._quotes = quotes
         self._till = till
+        self._watch = watch
         self._admission = Admission(
             rules, {model_id: partial(_survey, on_sale) for model_id, on_sale in self._on_sale.items()}
         )
@@ -217,6 +220,10 @@ class InferenceService:
             ShuttingDown: no more.
             SettlementDelayed, FarError: after it was given back.
         """
+        with self._watch.starting(request_id, wish.model_id, wish.tier) as started:
+            return started(await self._start(wallet, request_id, wish))
+
+    async def _start(self, wallet: Wallet, request_id: str, wish: Wish | EmbeddingWish) -> Run:
         self._refuse_when_closing()
         grant = await self._rates.begin(wallet, wish.api_key_id)
         try:
