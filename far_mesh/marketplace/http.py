@@ -172,22 +172,25 @@ def _is_no_json(request: Request, error: RequestValidationError) -> bool:
 
 def from_validation(errors: Sequence[Any], sent: Any = None) -> FarError:
     """The first of pydantic's ``errors`` about what somebody sent, as a member of our family."""
-    first = errors[0]
-    if first["type"] == "json_invalid":
+    if errors[0]["type"] == "json_invalid":
         return InvalidArgument("the body is not JSON")
-    param = _param(first, sent)
+    named = [(_place(error, sent), error) for error in errors]
+    top = named[0][0]
+    # Of several shapes that it could have, the one that it has the most of.
+    place, first = max((one for one in named if one[0][: len(top)] == top), key=lambda one: len(one[0]))
+    param = ".".join(place) or None
     if first["type"] == "extra_forbidden":
         return UnsupportedParameter(f"the parameter {param!r} is not supported", param=param)
     return InvalidArgument(f"{param or 'the body'}: {first['msg']}", param=param)
 
 
-def _param(error: Mapping[str, Any], sent: Any) -> str | None:
+def _place(error: Mapping[str, Any], sent: Any) -> list[str]:
     """Where in a body it is, such as ``messages.0.role``. Where there are several shapes to choose from pydantic puts
     their names in between: they are no part of what was sent."""
     where, *place = error["loc"] if error["loc"] and error["loc"][0] in _PLACES else ("body", *error["loc"])
     if where == "body" and sent is not None:
         place = list(_followed(place, sent, is_missing=error["type"] == "missing"))
-    return ".".join(map(str, place)) or None
+    return list(map(str, place))
 
 
 def _followed(place: Sequence[str | int], sent: Any, *, is_missing: bool) -> Iterator[str | int]:

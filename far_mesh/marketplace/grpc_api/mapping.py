@@ -6,6 +6,7 @@ doors accept, refuse and say the same.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -17,11 +18,15 @@ from discovery.protocol.errors import InvalidArgument
 from far_mesh.marketplace.grpc_api import far_pb2
 from far_mesh.marketplace.health.schemas import Readiness
 from far_mesh.marketplace.http import from_validation
-from far_mesh.marketplace.inference.endpoints import bill
-from far_mesh.marketplace.inference.run import Answer
-from far_mesh.marketplace.inference.schemas import DoneEvent, GenerateRequest, QuoteRequest
+from far_mesh.marketplace.inference.schemas import GenerateAnswer, GenerateRequest, QuoteRequest, TokenEvent
 
 MAX_KEY = 255
+
+_JSON: dict[type[Message], tuple[str, ...]] = {far_pb2.Function: ("parameters",), far_pb2.JsonSchema: ("schema",)}
+_ALWAYS: dict[type[Message], dict[str, Any]] = {
+    far_pb2.Tool: {"type": "function"},
+    far_pb2.ToolCall: {"type": "function"},
+}
 
 ShapeT = TypeVar("ShapeT", bound=BaseModel)
 MessageT = TypeVar("MessageT", bound=Message)
@@ -35,6 +40,9 @@ def generate_request(request: far_pb2.InferRequest, *, stream: bool) -> Generate
     """
     fields = _given(request)
     fields.pop("idempotency_key", None)
+    choice = fields.get("tool_choice")
+    if choice is not None and choice not in ("none", "auto", "required"):
+        fields["tool_choice"] = {"type": "function", "function": {"name": choice}}
     return _checked(GenerateRequest, fields | {"stream": stream})
 
 
@@ -60,9 +68,18 @@ def quote_request(request: far_pb2.QuoteRequest) -> QuoteRequest:
     return _checked(QuoteRequest, _given(request))
 
 
-def bill_of(answer: Answer) -> far_pb2.Bill:
-    """How a request ended and what it cost."""
-    return filled(far_pb2.Bill(), DoneEvent(**bill(answer)))
+def response_of(answer: GenerateAnswer) -> far_pb2.InferResponse:
+    """A whole answer."""
+    bill = filled(far_pb2.Bill(), answer)
+    bill.finish_reasons.extend(choice.finish_reason for choice in answer.choices or ())
+    return filled(far_pb2.InferResponse(bill=bill), answer)
+
+
+def event_of(told: TokenEvent) -> far_pb2.InferEvent:
+    """What a token tells: its text alone, if that is all."""
+    if told.index is None and told.logprob is None and told.tool_calls is None:
+        return far_pb2.InferEvent(text=told.token)
+    return far_pb2.InferEvent(token=filled(far_pb2.TokenEvent(), told))
 
 
 def status_of(found: Readiness) -> far_pb2.NodeStatusResponse:
@@ -86,14 +103,31 @@ def filled(message: MessageT, shape: BaseModel) -> MessageT:
 
 
 def _given(message: Message) -> dict[str, Any]:
-    """The fields that somebody has set."""
-    return {field.name: _plain(value, is_repeated=field.is_repeated) for field, value in message.ListFields()}
+    """The fields that somebody has set, and what is the same for all messages of a kind.
+
+    Raises:
+        InvalidArgument: text that should be JSON is none.
+    """
+    given = {field.name: _plain(value, is_repeated=field.is_repeated) for field, value in message.ListFields()}
+    for name in _JSON.get(type(message), ()):
+        if name in given:
+            given[name] = _from_json(name, given[name])
+    return _ALWAYS.get(type(message), {}) | given
 
 
 def _plain(value: Any, *, is_repeated: bool) -> Any:
     if isinstance(value, Mapping):
         return {str(key): one for key, one in value.items()}
-    return list(value) if is_repeated else value
+    if is_repeated:
+        return [_plain(one, is_repeated=False) for one in value]
+    return _given(value) if isinstance(value, Message) else value
+
+
+def _from_json(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidArgument(f"{name} is the text of a JSON object", param=name) from None
 
 
 def _checked(shape: type[ShapeT], fields: dict[str, Any]) -> ShapeT:

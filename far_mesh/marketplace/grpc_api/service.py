@@ -25,18 +25,29 @@ from far_mesh.marketplace.channels.meter import VoucherNotice
 from far_mesh.marketplace.errors import Unauthorized
 from far_mesh.marketplace.grpc_api import far_pb2
 from far_mesh.marketplace.grpc_api.mapping import (
-    bill_of,
+    event_of,
     filled,
     generate_request,
     idempotency_key,
     quote_request,
+    response_of,
     status_of,
 )
 from far_mesh.marketplace.grpc_api.refusals import code_of, trailers_of
 from far_mesh.marketplace.health.service import HealthService
 from far_mesh.marketplace.http import id_of_call, new_request_id
-from far_mesh.marketplace.inference.endpoints import model_entry, question_of, quote_answer, voucher_event, wish_of
+from far_mesh.marketplace.inference.endpoints import (
+    Telling,
+    model_entry,
+    question_of,
+    quote_answer,
+    voucher_event,
+    whole_answer,
+    wish_of,
+)
+from far_mesh.marketplace.inference.jobs import Said
 from far_mesh.marketplace.inference.run import Run
+from far_mesh.marketplace.inference.schemas import GenerateRequest
 from far_mesh.marketplace.inference.service import InferenceService
 from far_mesh.marketplace.limits.service import RateLimits
 from far_mesh.marketplace.logs import broke
@@ -127,25 +138,29 @@ class FarMesh:
 
     async def infer(self, request: far_pb2.InferRequest, call: Call) -> far_pb2.InferResponse:
         """A whole answer at once. Who goes away stops it."""
-        run = await self._start(request, call, stream=False)
+        asked, run = await self._start(request, call, stream=False)
         try:
-            text = "".join([token.text async for token in run])
-            return far_pb2.InferResponse(text=text, bill=bill_of(await run.answer()))
+            items = [item async for item in run]
+            return response_of(whole_answer(asked, items, await run.answer(), run.tool_format))
         finally:
             run.reader_left()
 
     async def infer_stream(self, request: far_pb2.InferRequest, call: Call) -> None:
         """The answer token by token, and last the bill. Who goes away stops it, and pays for what was delivered."""
-        run = await self._start(request, call, stream=True)
-        write = call.context.write
+        asked, run = await self._start(request, call, stream=True)
+        told, write = Telling(asked, run), call.context.write
         try:
             async for one in run:
                 if isinstance(one, VoucherNotice):
                     needed = filled(far_pb2.VoucherNeeded(), voucher_event(one))
                     await write(far_pb2.InferEvent(voucher_needed=needed))
-                elif one.text or run.is_metered:  # who pays token by token has to know of each
-                    await write(far_pb2.InferEvent(text=one.text))
-            await write(far_pb2.InferEvent(bill=bill_of(await run.answer())))
+                elif isinstance(one, Said):
+                    for token in told.tokens(one):
+                        await write(event_of(token))
+            answer = await run.answer()
+            for token in told.rest():
+                await write(event_of(token))
+            await write(far_pb2.InferEvent(bill=filled(far_pb2.Bill(), told.end(answer))))
         finally:
             run.reader_left()
 
@@ -170,15 +185,16 @@ class FarMesh:
         address = call.address(self._trusted_proxies)
         return await Needs(Scope.INFERENCE).principal(self._auth, self._limits, call.bearer(), address)
 
-    async def _start(self, request: far_pb2.InferRequest, call: Call, *, stream: bool) -> Run:
+    async def _start(self, request: far_pb2.InferRequest, call: Call, *, stream: bool) -> tuple[GenerateRequest, Run]:
         principal = await self._caller(call)
         key = idempotency_key(request)
         if key is not None:
             call.name(id_of_call(principal.wallet, key))
-        wish = replace(wish_of(generate_request(request, stream=stream)), api_key_id=limited_key(principal))
+        asked = generate_request(request, stream=stream)
+        wish = replace(wish_of(asked), api_key_id=limited_key(principal))
         run = await self._inference.start(principal.wallet, call.request_id, wish)
         call.trailers = tuple(run.grant.headers.items())
-        return run
+        return asked, run
 
 
 def peer_address(peer: str) -> str | None:

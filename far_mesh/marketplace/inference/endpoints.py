@@ -246,8 +246,9 @@ class Telling:
         self._voices = [Voice(run.tool_format, parallel=body.parallel_tool_calls is not False) for _ in range(texts)]
 
     def tokens(self, said: Said) -> list[TokenEvent]:
-        """What a token tells, if it tells anything."""
-        return self._told(said.index, self._voices[said.index].say(said.text), token_logprob(said))
+        """What a token tells, if it tells anything. Who pays token by token has to know of each."""
+        spoken = self._voices[said.index].say(said.text)
+        return self._told(said.index, spoken, token_logprob(said), always=self._run.is_metered)
 
     def rest(self) -> list[TokenEvent]:
         """What was held back until the end."""
@@ -260,9 +261,8 @@ class Telling:
         return DoneEvent(**(bill(answer) | several))
 
     def said(self, said: Said) -> list[str]:
-        """:meth:`tokens` on the wire. Who pays token by token has to know of each."""
-        due = self._told(said.index, Spoken(), None, always=True) if self._run.is_metered else []
-        return [event(told.model_dump_json(exclude_none=True)) for told in self.tokens(said) or due]
+        """:meth:`tokens` on the wire."""
+        return [event(told.model_dump_json(exclude_none=True)) for told in self.tokens(said)]
 
     def last(self, answer: Answer) -> list[str]:
         """The events that end a stream."""

@@ -27,16 +27,16 @@ def _is_a_number(value: Any) -> Any:
     return value
 
 
+# Behind the range, or the document would not have the range.
 _A_NUMBER = BeforeValidator(_is_a_number)
-Count = Annotated[int, _A_NUMBER, Field(ge=1)]
-Number = Annotated[int, _A_NUMBER]
-Share = Annotated[float, _A_NUMBER, Field(ge=0, le=1)]
-Penalty = Annotated[float, _A_NUMBER, Field(ge=-2, le=2)]
-Logprobs = Annotated[int, _A_NUMBER, Field(ge=0, le=MAX_LOGPROBS)]
+Count = Annotated[int, Field(ge=1), _A_NUMBER]
+Share = Annotated[float, Field(ge=0, le=1), _A_NUMBER]
+Penalty = Annotated[float, Field(ge=-2, le=2), _A_NUMBER]
+Logprobs = Annotated[int, Field(ge=0, le=MAX_LOGPROBS), _A_NUMBER]
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]
 StopStrings = Annotated[list[StopString], Field(max_length=MAX_STOPS)]
 Biases = Annotated[
-    dict[str, Annotated[float, _A_NUMBER, Field(ge=-FORBIDDEN, le=FORBIDDEN)]],
+    dict[str, Annotated[float, Field(ge=-FORBIDDEN, le=FORBIDDEN), _A_NUMBER]],
     Field(max_length=MAX_BIASES, json_schema_extra={"propertyNames": {"pattern": "^[0-9]{1,9}$"}}),
 ]
 
@@ -80,17 +80,17 @@ class Choosing(BaseModel):
     model_config = ConfigDict(allow_inf_nan=False)
 
     max_tokens: Count | None = None
-    n: Annotated[int, _A_NUMBER, Field(ge=1, le=MAX_CHOICES)] | None = None
-    temperature: Annotated[float, _A_NUMBER, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, _A_NUMBER, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, _A_NUMBER, Field(ge=0, lt=2**31)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), _A_NUMBER] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2), _A_NUMBER] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1), _A_NUMBER] | None = None
+    top_k: Annotated[int, Field(ge=0, lt=2**31), _A_NUMBER] | None = None
     min_p: Share | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    repetition_penalty: Annotated[float, _A_NUMBER, Field(gt=0, le=2)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=2), _A_NUMBER] | None = None
     logit_bias: Biases | None = None
-    min_tokens: Annotated[int, _A_NUMBER, Field(ge=0)] | None = None
-    seed: Annotated[int, _A_NUMBER, Field(ge=-(2**63), lt=2**63)] | None = None
+    min_tokens: Annotated[int, Field(ge=0), _A_NUMBER] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63), _A_NUMBER] | None = None
     stop: StopString | StopStrings | None = None
 
     def manner(self, *, temperature: float, logprobs: int | None = None, grammar: Grammar | None = None) -> Manner:

@@ -38,7 +38,7 @@ def document(operator: User) -> dict[str, Any]:
 
 
 def test_the_gateway_does_what_its_document_says(operator: User, document: dict[str, Any]) -> None:
-    found = fuzz(document, operator.house.url, operator.token, share=16)
+    found = fuzz(document, operator.house.url, operator.token, share=32)
     assert not found.failures, str(found)
     operations = sum(len(one) for one in document["paths"].values())
     assert len(found.requests) > operations // 2

@@ -273,7 +273,7 @@ def test_an_api_key_counts_as_far_as_its_scopes_go(open_house: OpenHouse, dial: 
         ({"max_tokens": 0}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "max_tokens")),
         ({"max_tokens": -1}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "max_tokens")),
         ({"temperature": float("nan")}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "temperature")),
-        ({"stop": ["x"] * 17}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "stop.str")),
+        ({"stop": ["x"] * 17}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "stop")),
         ({"top_k": -1}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "top_k")),
         ({"logit_bias": {-1: 1.0}}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "logit_bias")),
         ({"regex": "a", "lark": "b"}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "lark")),
