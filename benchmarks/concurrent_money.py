@@ -33,6 +33,8 @@ LENT = {
     "settle_seconds": 3_600.0,
     "settle_threshold_units": 10**15,
     "requests_per_node": 0,
+    "tiers": {"standard": dict.fromkeys(("requests_per_minute", "tokens_per_minute", "concurrent_requests"))},
+    "queue_size_per_account": 1000,
 }
 
 Act = Callable[[House, str, asyncio.Event], Any]

@@ -58,6 +58,7 @@ class Node:
             quantization=self.quantization,
             region=self.region,
             wallet=self.wallet,
+            sessions=10_000,
         )
 
     def proof(self, positions: int, cached: int = 0, *, session: int = 0) -> Contribution:

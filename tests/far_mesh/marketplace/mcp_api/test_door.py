@@ -316,18 +316,26 @@ async def test_who_hangs_up_before_the_answer_begins_is_not_served(open_house: O
     await asyncio.to_thread(user.wait_for, lambda: nothing_moved(user))
 
 
-def test_a_visitor_who_has_left_leaves_what_is_begun_later() -> None:
+async def test_a_visitor_who_has_left_leaves_what_is_begun_later() -> None:
     class Begun:
         left = 0
 
         def reader_left(self) -> None:
             self.left += 1
 
+    async def after(pause: float, run: Begun) -> Any:
+        await asyncio.sleep(pause)
+        return run
+
     visit, early, late = Visit(None, "req_1"), Begun(), Begun()  # type: ignore[arg-type]
-    visit.begin(early)  # type: ignore[arg-type]
+    assert await visit.begin(after(0, early)) is early
+    starting = asyncio.create_task(visit.begin(after(60, late)))
+    await asyncio.sleep(0)
     assert early.left == 0
     visit.leave()
-    visit.begin(late)  # type: ignore[arg-type]
+    with pytest.raises(GenerationFailed):
+        await starting
+    await visit.begin(after(0, late))
     assert (early.left, late.left) == (1, 1)
 
 
