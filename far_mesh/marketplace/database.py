@@ -28,7 +28,9 @@ from far_mesh.marketplace.tables import UtcDateTime
 BUSY_TIMEOUT_MS = 15_000
 POSTGRESQL_CONNECTIONS = 16
 REST_SECONDS = 5.0
+POOL_SECONDS = 10.0
 _WRITING = "far_writing"
+_AWAY = ("08", "53", "57P")  # https://www.postgresql.org/docs/current/errcodes-appendix.html
 
 
 def _prepare_sqlite(raw: Any, _record: Any) -> None:
@@ -68,7 +70,9 @@ def _ping_after_a_rest(engine: Engine) -> None:
 def create_engine(url: str) -> AsyncEngine:
     """An engine for SQLite (aiosqlite) or PostgreSQL (asyncpg). Errors never show the values of a statement."""
     if make_url(url).get_backend_name() != "sqlite":
-        engine = create_async_engine(url, hide_parameters=True, pool_size=POSTGRESQL_CONNECTIONS, max_overflow=0)
+        engine = create_async_engine(
+            url, hide_parameters=True, pool_size=POSTGRESQL_CONNECTIONS, max_overflow=0, pool_timeout=POOL_SECONDS
+        )
         _ping_after_a_rest(engine.sync_engine)
         return engine
     direct = {"async_creator_fn": direct_connection}
@@ -86,9 +90,18 @@ def _translated() -> Iterator[None]:
     except (OperationalError, PoolTimeout, OSError) as error:
         raise DatabaseUnavailable("the database does not answer; try again in a moment", retry_after=1.0) from error
     except DBAPIError as error:
-        if not error.connection_invalidated:
+        if not error.connection_invalidated and not _is_away(error.orig):
             raise
         raise DatabaseUnavailable("the connection to the database was lost; try again", retry_after=1.0) from error
+    except Exception as error:  # what the driver of PostgreSQL says while it connects is wrapped by nobody
+        if not _is_away(error):
+            raise
+        raise DatabaseUnavailable("the database takes nobody now; try again", retry_after=1.0) from error
+
+
+def _is_away(error: BaseException | None) -> bool:
+    """Whether PostgreSQL says that it cannot be reached, is full, starts or stops."""
+    return str(getattr(error, "sqlstate", None) or "").startswith(_AWAY)
 
 
 def insert_if_absent(connection: AsyncConnection, table: Table) -> postgresql.Insert | sqlite.Insert:

@@ -97,5 +97,42 @@ async def test_a_database_that_is_not_there_is_a_clear_error() -> None:
     await asyncio.sleep(0.05)  # the driver's thread tells the loop once more that it could not open the file
 
 
+@pytest.mark.parametrize("sqlstate", ["57P03", "53300", "08004"])
+async def test_a_server_that_takes_nobody_is_a_clear_error(sqlstate: str) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        said = f"SFATAL\0VFATAL\0C{sqlstate}\0Mnot now\0\0".encode()
+        writer.write(b"E" + (len(said) + 4).to_bytes(4, "big") + said)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        database = Database(f"postgresql+asyncpg://far@127.0.0.1:{port}/far?ssl=disable")
+        with pytest.raises(DatabaseUnavailable):
+            await database.check()
+        await database.close()
+
+
+async def test_a_connection_that_is_cut_in_the_middle_of_a_statement_is_a_clear_error(postgresql_url: str) -> None:
+    database = Database(postgresql_url)
+
+    async def wait() -> None:
+        async with database.reading() as connection:
+            await connection.execute(text("SELECT pg_sleep(60)"))
+
+    waiting = asyncio.create_task(wait())
+    cut = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep(60)%'")
+    async with asyncio.timeout(30):
+        while not waiting.done():
+            async with database.reading() as connection:
+                await connection.execute(cut)
+            await asyncio.sleep(0.05)
+    with pytest.raises(DatabaseUnavailable):
+        await waiting
+    await database.check()
+    await database.close()
+
+
 def test_the_books_are_what_is_append_only() -> None:
     assert APPEND_ONLY == ("accounts", "postings", "entries")
