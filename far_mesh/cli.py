@@ -11,12 +11,13 @@ import typer
 from discovery.console import Console, fail, quiet_libraries, run, settle_memory
 from far_mesh import embed_cli, geoip_cli, route_cli
 from far_mesh.bench import cli as bench_cli
+from far_mesh.marketplace.cluster import cli as cluster_cli
 from far_mesh.marketplace.configuration import cli as config_cli
 from far_mesh.marketplace.ledger import cli as ledger_cli
 from far_mesh.marketplace.pricing import cli as prices_cli
-from far_mesh.marketplace.tiers import cli as tiers_cli
 from far_mesh.marketplace.settlement import cli as settlement_cli
 from far_mesh.marketplace.settlement import reconcile_cli
+from far_mesh.marketplace.tiers import cli as tiers_cli
 from far_mesh.options import (
     FrequencyPenaltyOption,
     GeoipOption,
@@ -63,6 +64,7 @@ app = typer.Typer(
 
 app.command()(route_cli.route)
 app.add_typer(bench_cli.app, name="bench")
+app.add_typer(cluster_cli.app, name="cluster")
 app.add_typer(config_cli.app, name="config")
 app.command()(embed_cli.embed)
 app.add_typer(geoip_cli.app, name="geoip")
