@@ -17,10 +17,11 @@ from urllib.parse import urlsplit
 import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, AuthorizationContext
 from mcp.server.auth.provider import AccessToken
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
+from mcp.server.streamable_http import StreamableHTTPServerTransport
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.shared.exceptions import MCPError
@@ -35,13 +36,14 @@ from sse_starlette.sse import AppStatus
 from starlette.types import Receive, Scope, Send
 
 from far_mesh.marketplace.auth.door import MayInfer
-from far_mesh.marketplace.errors import ShuttingDown
+from far_mesh.marketplace.errors import RateLimited, ShuttingDown
 from far_mesh.marketplace.http import request_id_of
 from far_mesh.marketplace.limits.door import Service as Limits
 from far_mesh.marketplace.mcp_api.tools import TOOLS, Tools, Visit
 from far_mesh.marketplace.settings import Settings
 
 MAX_SESSIONS = 10_000
+MAX_SESSIONS_OF_ONE = 100
 IDLE_SECONDS = 600.0
 FINISH_SECONDS = 5.0
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -70,7 +72,7 @@ class McpDoor:
 
     def __init__(self, tools: Tools, settings: Settings) -> None:
         self._tools = tools
-        self._manager = StreamableHTTPSessionManager(
+        self._manager = _Sessions(
             Server(
                 "far-mesh",
                 version="0.1.0",
@@ -142,6 +144,18 @@ class McpDoor:
                 )
             except KeyError:
                 raise MCPError(INVALID_PARAMS, "there is no such tool") from None
+
+
+class _Sessions(StreamableHTTPSessionManager):
+    """The library's, in which no wallet takes the room of all others. It asks under its lock, one after the other."""
+
+    def _admit_session(self, requestor: AuthorizationContext | None) -> StreamableHTTPServerTransport | None:
+        if sum(owner == requestor for owner in self._session_owners.values()) >= MAX_SESSIONS_OF_ONE:
+            raise RateLimited(
+                f"you have {MAX_SESSIONS_OF_ONE} sessions open: end one with DELETE, or wait until one has been idle "
+                f"for {round(IDLE_SECONDS / 60)} minutes"
+            )
+        return super()._admit_session(requestor)
 
 
 async def _list_tools(_: _Context, _params: PaginatedRequestParams | None) -> ListToolsResult:

@@ -27,7 +27,7 @@ from tests.far_mesh.marketplace.conftest import OpenHouse
 from tests.far_mesh.marketplace.doubles import MODEL, MeshDouble, Turnstile
 from tests.far_mesh.marketplace.house import House, User, sign_in, signed
 from tests.far_mesh.marketplace.inference.test_endpoints import PROMPT_TOKENS
-from tests.far_mesh.marketplace.mcp_api.test_door import agent, error_of
+from tests.far_mesh.marketplace.mcp_api.test_door import HELLO, agent, error_of, send, session_of
 from tests.far_mesh.marketplace.test_http import error
 from tests.far_mesh.marketplace.test_secrecy import log as log
 from tests.far_mesh.marketplace.test_settings import WHOLE
@@ -206,13 +206,25 @@ def test_over_grpc_and_mcp_the_same_limits_hold(open_house: OpenHouse) -> None:
     assert said["message"].endswith("ask again in 250ms")
 
 
+def test_no_wallet_has_all_the_sessions_of_mcp(open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("far_mesh.marketplace.mcp_api.door.MAX_SESSIONS_OF_ONE", 2)
+    house = open_house()
+    user, other = house.user(deposit=0), house.user(deposit=0)
+    first, _ = session_of(user), session_of(user)
+    assert "end one with DELETE" in error(send(user, HELLO), 429, "rate_limit_exceeded")["message"]
+    session_of(other)
+    assert send(user, b"", method="DELETE", mcp_session_id=first).status_code == 200
+    session_of(user)
+
+
 def retry_of(refusal: Any) -> int:
     """Microseconds, as ``RetryInfo`` says."""
     details = Status.FromString(dict(refusal.trailing_metadata())["grpc-status-details-bin"]).details
     info = RetryInfo()
     (packed,) = (one for one in details if one.Is(RetryInfo.DESCRIPTOR))
     packed.Unpack(info)
-    return info.retry_delay.ToMicroseconds()
+    microseconds: int = info.retry_delay.ToMicroseconds()
+    return microseconds
 
 
 def test_an_account_asks_for_other_things_so_many_times_a_minute(open_house: OpenHouse) -> None:
