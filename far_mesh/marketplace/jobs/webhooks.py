@@ -45,7 +45,7 @@ from far_mesh.marketplace.settlement.bell import Bell, either
 SECRET_PREFIX = "whsec_"  # noqa: S105  # how the standard marks one
 SECRET_BYTES = 32
 PREVIOUS_COUNTS = timedelta(days=1)
-LEASE_LIFETIME = timedelta(seconds=60)
+LEASE_LIFETIME = timedelta(seconds=30)
 AT_ONCE = 8
 LOOK_SECONDS = 1.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 5.0, 6 * 3600.0
