@@ -64,8 +64,8 @@ class ModelCoverage(BaseModel):
 
 
 class ClusterNode(BaseModel):
-    """A node and the blocks ``[first, end)`` of a model that it announces. ``reliability_score`` and ``latency_ms`` are
-    what this gateway has measured."""
+    """A node and the blocks ``[first, end)`` of a model that it announces. ``reliability_score`` is what the
+    gateways have seen of it, ``latency_ms`` the round trip that this one has measured."""
 
     node_id: str
     wallet_address: str

@@ -144,7 +144,7 @@ def active_node(one: Sighting) -> ActiveNode:
         queue_ms=about.queue_ms,
         announced_at=_time(about.issued_at),
         expires_at=_time(about.expires_at),
-        **_measured([one]),
+        **_measured(one.reliability, [one]),
     )
 
 
@@ -165,7 +165,7 @@ def node_answer(known: Standing) -> NodeAnswer:
         first_seen=row.registered_at if row else None,
         last_seen=row.last_seen if row else None,
         claims=row.claims if row else None,
-        **_measured(known.sightings),
+        **_measured(row.reliability if row else None, known.sightings),
     )
 
 
@@ -194,9 +194,8 @@ def _served(about: Announcement) -> ServedModel:
     )
 
 
-def _measured(sightings: Sequence[Sighting]) -> dict[str, Any]:
+def _measured(reliability: float | None, sightings: Sequence[Sighting]) -> dict[str, Any]:
     """Rounded to what means something: a share in thousandths, a round trip in tenths of a millisecond."""
-    reliability = next((one.reliability for one in sightings if one.reliability is not None), None)
     round_trip = next((one.round_trip_ms for one in sightings if one.round_trip_ms is not None), None)
     return {
         "reliability_score": None if reliability is None else round(reliability, 3),

@@ -132,9 +132,10 @@ class HeartbeatAnswer(BaseModel):
 class ActiveNode(BaseModel):
     """A node that announces a model now. ``layers_served`` are the blocks it serves.
 
-    ``reliability_score`` (0 to 1) and ``avg_latency_ms`` (the round trip) are what this gateway has measured itself,
-    null where it has not. ``wallet_address`` and all that follows ``state`` are from the node's signed announcement;
-    ``gpu_model`` and ``vram_gb`` from its registration; ``location`` is the region that it names in one or the other.
+    ``reliability_score`` (0 to 1) is what the gateways have seen of it, ``avg_latency_ms`` the round trip that this one
+    has measured; null where nothing was. ``wallet_address`` and all that follows ``state`` are from the node's signed
+    announcement; ``gpu_model`` and ``vram_gb`` from its registration; ``location`` is the region that it names in one
+    or the other.
     """
 
     node_id: str
@@ -217,6 +218,7 @@ class NodeRow:
         proven_at: the time that node and wallet have signed; None: they have not.
         heard_at: the time of the last heartbeat, by the node's clock; ``claims`` is what it said.
         endpoint_url: where a node that sleeps can be woken.
+        reliability: from 0 to 1, by what all gateways have seen of it; None: nothing.
     """
 
     node_id: str
@@ -230,6 +232,7 @@ class NodeRow:
     heard_at: datetime | None
     claims: dict[str, Any] | None
     endpoint_url: str | None
+    reliability: float | None
 
     @property
     def is_registered(self) -> bool:

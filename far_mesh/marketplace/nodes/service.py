@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -60,7 +61,6 @@ class Sighting:
     """
 
     announcement: Announcement
-    reliability: float | None
     round_trip_ms: float | None
     point: Point | None
     row: NodeRow | None = None
@@ -71,6 +71,11 @@ class Sighting:
         """The region that it names, in its announcement or else in its registration."""
         said = None if self.row is None else self.row.hardware.location
         return self.announcement.region or said
+
+    @property
+    def reliability(self) -> float | None:
+        """From 0 to 1, by what gateways have seen of it; None: nothing."""
+        return None if self.row is None else self.row.reliability
 
 
 @dataclass(frozen=True)
@@ -145,11 +150,15 @@ class NodeService:
             row = await repository.find(connection, peer_id)
         if not sightings and row is None:
             raise NodeUnknown(f"nobody has heard of {peer_id}")
-        return Standing(peer_id, tuple(sightings), row)
+        return Standing(peer_id, tuple(replace(one, row=row) for one in sightings), row)
 
     async def everybody(self) -> dict[str, list[Sighting]]:
-        """All nodes that are announced, those that are leaving too, by the model."""
-        return {model_id: await _sightings(mesh) for model_id, mesh in self._meshes.items()}
+        """All nodes that are announced, those that are leaving too, by the model. While the database does not answer
+        their rows are missing."""
+        found = {model_id: await _sightings(mesh) for model_id, mesh in self._meshes.items()}
+        with suppress(DatabaseUnavailable):
+            found = {model_id: await self._with_rows(sightings) for model_id, sightings in found.items()}
+        return found
 
     async def advice(self, model_id: str, wanted: int) -> Advice:
         """How a model is covered, and which nodes would do more good elsewhere, true to some seconds.
@@ -292,10 +301,7 @@ async def _sightings(mesh: MeshLike, node_id: str | None = None) -> list[Sightin
     nodes = [signed.announcement for signed in await mesh.nodes()]
     nodes = [node for node in nodes if node_id is None or node.peer_id == node_id]
     known: Known = mesh.known(nodes)
-    return [
-        Sighting(node, known.reliability.get(node.peer_id), known.round_trips.get(node.peer_id), known.where(node))
-        for node in nodes
-    ]
+    return [Sighting(node, known.round_trips.get(node.peer_id), known.where(node)) for node in nodes]
 
 
 def _near(sightings: Sequence[Sighting], where: Point, most_km: float) -> list[Sighting]:

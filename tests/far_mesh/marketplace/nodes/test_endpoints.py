@@ -9,12 +9,14 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import update
 
 from discovery.placement import advise
 from discovery.protocol.registration import HEADER
 from far_mesh.costs import Known
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.nodes import service
+from far_mesh.marketplace.tables import node_registry
 from tests.far_mesh.marketplace.doubles import MODEL, NODES, MeshDouble, Node
 from tests.far_mesh.marketplace.house import House
 from tests.far_mesh.marketplace.nodes.owners import heartbeat, owner_of, registration, send
@@ -33,13 +35,18 @@ def swarm() -> MeshDouble:
 
 
 @pytest.fixture(scope="module")
-def http(
+def house(
     request: pytest.FixtureRequest, swarm: MeshDouble, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[httpx.Client]:
+) -> Iterator[House]:
     live, loop = request.getfixturevalue("live_chain"), request.getfixturevalue("loop_thread")
     url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('nodes') / 'm.db'}"
-    house = House(loop, live, live.settings(database_url=url), swarm)
-    with house, httpx.Client(base_url=house.url, timeout=20) as client:
+    with House(loop, live, live.settings(database_url=url), swarm) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def http(house: House) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=house.url, timeout=20) as client:
         yield client
 
 
@@ -70,18 +77,33 @@ def ids(found: Any) -> list[str]:
 
 
 def test_the_nodes_that_announce_a_model(http: httpx.Client, mesh: MeshDouble) -> None:
-    mesh.knows = Known(round_trips={ANN.peer_id: 12.34}, reliability={ANN.peer_id: 0.98765})
+    mesh.knows = Known(round_trips={ANN.peer_id: 12.34})
     found = asked(http, ACTIVE)
     assert (found["model_id"], found["total_nodes"], found["count"]) == (MODEL, 3, 3)
     assert ids(found) == sorted(node.peer_id for node in NODES)
     by_id = {node["node_id"]: node for node in found["nodes"]}
     ann, bob = by_id[ANN.peer_id], by_id[BOB.peer_id]
     assert (ann["wallet_address"], ann["layers_served"], ann["state"]) == (ANN.wallet, [0, 1, 2], "announced")
-    assert (ann["reliability_score"], ann["avg_latency_ms"]) == (0.988, 12.3)
-    assert (bob["reliability_score"], bob["avg_latency_ms"], bob["quantization"]) == (None, None, "int8")
+    assert (ann["reliability_score"], ann["avg_latency_ms"]) == (None, 12.3)
+    assert (bob["avg_latency_ms"], bob["quantization"]) == (None, "int8")
     assert (ann["gpu_model"], ann["vram_gb"], ann["location"], ann["registered"]) == (None, None, None, False)
     for alias in (f"/api/nodes/active/{MODEL}", f"/nodes/active/{MODEL}"):
         assert ids(asked(http, alias)) == ids(found)
+
+
+def test_how_reliable_a_node_is_says_what_gateways_have_seen(house: House, mesh: MeshDouble, dan: str) -> None:
+    mesh.serving = (Node(dan, (0, 8), owner=owner_of(dan)),)
+
+    async def seen() -> None:
+        await house.rooms.nodes.census()
+        async with house.rooms.database.writing() as connection:
+            this = node_registry.c.node_id == peer_of(dan)
+            await connection.execute(update(node_registry).where(this).values(hops_completed=97, hops_failed=1))
+
+    house.loop.do(seen())
+    with httpx.Client(base_url=house.url, timeout=20) as http:
+        assert [node["reliability_score"] for node in asked(http, ACTIVE)["nodes"]] == [0.98]
+        assert asked(http, f"/api/nodes/{peer_of(dan)}")["reliability_score"] == 0.98
 
 
 def test_page_by_page(http: httpx.Client, mesh: MeshDouble) -> None:
