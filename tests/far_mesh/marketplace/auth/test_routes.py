@@ -27,7 +27,7 @@ from far_mesh.marketplace.payments.tables import payment_channels
 from far_mesh.marketplace.settings import Settings
 from far_mesh.marketplace.tables import inference_sessions, node_contributions, settlement_batches
 from tests.far_mesh.marketplace.doubles import MODEL, MeshDouble
-from tests.far_mesh.marketplace.house import House, User
+from tests.far_mesh.marketplace.house import House, User, sign_in
 from tests.far_mesh.marketplace.test_http import error
 from tests.far_mesh.marketplace.test_settings import WHOLE
 
@@ -58,6 +58,8 @@ PUBLIC = {
     "GET /api/nodes/{node_id}",
 }
 """What anybody may ask. Whatever is added here says something about everybody, or about what the whole chain knows."""
+
+ALL_BUT_OPERATOR = frozenset(Scope) - {Scope.OPERATOR}
 
 
 @dataclass(frozen=True)
@@ -291,10 +293,45 @@ def test_without_a_credential_nobody_gets_further(protected: list[tuple[Route, N
         error(answer, 401, "unauthorized")
 
 
+def test_a_credential_in_the_url_opens_nothing(
+    protected: list[tuple[Route, Needs]], user: User, nobody: httpx.Client
+) -> None:
+    key = user.http.post("/api/account/keys", json={"name": "in the url", "scopes": sorted(ALL_BUT_OPERATOR)}).json()
+    by_header = {"authorization": f"Bearer {user.token}"}
+    nothing: dict[str, str] = {}
+    for route, _ in protected:
+        for name, credential, headers in (("api_key", key["key"], nothing), ("q", user.token, by_header)):
+            answer = nobody.request(route.method, route.filled, params={name: credential}, headers=headers)
+            assert answer.status_code == 401, f"{route.name} answers {answer.status_code} to a credential in its URL"
+            error(answer, 401, "unauthorized")
+            assert credential not in answer.text
+
+
+def test_a_credential_that_was_taken_back_opens_nothing(
+    protected: list[tuple[Route, Needs]], user: User, nobody: httpx.Client
+) -> None:
+    made = user.http.post("/api/account/keys", json={"name": "lost", "scopes": sorted(ALL_BUT_OPERATOR)}).json()
+    assert user.http.delete(f"/api/account/keys/{made['id']}").status_code == 204
+    token = sign_in(user.http, user.key)["token"]
+    assert nobody.post("/api/auth/logout", headers={"authorization": f"Bearer {token}"}).status_code == 204
+    for (route, _), credential in itertools.product(protected, (made["key"], token)):
+        answer = nobody.request(route.method, route.filled, headers={"authorization": f"Bearer {credential}"})
+        assert answer.status_code == 401, f"{route.name} answers {answer.status_code} to what was taken back"
+        error(answer, 401, "unauthorized")
+
+
+def test_the_document_says_of_each_route_whether_it_asks_who_it_is(app: FastAPI, routes: list[Route]) -> None:
+    paths = app.openapi()["paths"]
+    for route in routes:
+        operation = paths.get(route.path.replace(":path", ""), {}).get(route.method.lower())
+        if operation is not None:
+            assert ("security" in operation) == (route.needs is not None), route.name
+
+
 def test_a_key_without_the_scope_gets_no_further(
     protected: list[tuple[Route, Needs]], user: User, nobody: httpx.Client
 ) -> None:
-    usual = set(Scope) - {Scope.OPERATOR}
+    usual = ALL_BUT_OPERATOR
     keys: dict[Scope | None, str] = {}
     for missing in (None, *Scope):
         wanted: dict[str, Any] = {"name": "all but one", "scopes": sorted(usual - {missing})}

@@ -11,6 +11,10 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from far_mesh.marketplace.auth.tokens import Tokens, kid_of
 from far_mesh.marketplace.clock import now
@@ -21,6 +25,7 @@ SECRET = "a secret that is long enough for HS256"
 NEXT_SECRET = "the secret that takes its place, as long"
 WALLET = wallet_of("user")
 TOKENS = Tokens(SECRET, "https://far.test", 3600)
+RSA_KEY = rsa.generate_private_key(65537, 2048)
 NO_HEADERS: Mapping[str, Any] = {}
 
 
@@ -51,6 +56,21 @@ def with_header(header: object, token: str | None = None) -> str:
     return ".".join([segment, *(token or forged()).split(".")[1:]])
 
 
+def signed_by_a_key_of_its_own(algorithm: str) -> str:
+    """RS256 with a key pair that the header brings along; or HS256 with the public half as its secret, as where a
+    server takes the algorithm from the token (RFC 8725 §2.1)."""
+    public = RSA_KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    jwk = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(RSA_KEY.public_key()))
+    header = {"alg": algorithm, "kid": kid_of(SECRET), "jwk": jwk}
+    payload = forged().split(".")[1]
+    text = base64.urlsafe_b64encode(json.dumps(header).encode()).decode().rstrip("=") + "." + payload
+    if algorithm == "RS256":
+        signature = RSA_KEY.sign(text.encode(), PKCS1v15(), SHA256())
+    else:
+        signature = hmac.digest(public, text.encode(), "sha256")
+    return text + "." + base64.urlsafe_b64encode(signature).decode().rstrip("=")
+
+
 def test_a_token_names_its_wallet() -> None:
     token = TOKENS.issue(WALLET, 7)
     claims = TOKENS.read(token.text)
@@ -60,41 +80,46 @@ def test_a_token_names_its_wallet() -> None:
     assert TOKENS.read(TOKENS.issue(WALLET, 7).text).token_id != claims.token_id
 
 
-@pytest.mark.parametrize(
-    "token",
-    [
-        "",
-        WALLET,
-        "a.b.c",
-        "\u00e9.b.c",
-        forged(secret="another secret that is long enough too"),
-        forged(algorithm="HS512"),
-        forged(algorithm="HS384"),
-        forged(iss="else"),
-        forged(aud="https://elsewhere.test"),
-        forged(aud=["https://far.test.evil.test"]),
-        forged(sub="0x12"),
-        forged(sub=7),
-        forged(exp=now() - timedelta(seconds=1)),
-        forged(iat=now() + timedelta(hours=1)),
-        forged(nbf=now() + timedelta(hours=1)),
-        forged(gen="x"),
-        *(without(name) for name in ("iss", "aud", "sub", "iat", "exp", "jti", "gen")),
-        jwt.encode(jwt.decode(forged(), options={"verify_signature": False}), None, "none"),  # type: ignore[arg-type]
-        with_header({"alg": "none", "kid": kid_of(SECRET), "typ": "JWT"}),
-        with_header({"alg": "none", "kid": kid_of(SECRET), "typ": "JWT"}, forged().rpartition(".")[0] + "."),
-        with_header({"alg": "HS256", "typ": "JWT"}),
-        with_header({"alg": "HS256", "kid": "", "typ": "JWT"}),
-        with_header({"alg": "HS256", "kid": kid_of(NEXT_SECRET), "typ": "JWT"}),
-        with_header({"alg": "HS256", "kid": "../../dev/null", "typ": "JWT"}),
-        with_header("[" * 50_000),
-        forged(headers={"kid": kid_of(SECRET), "crit": ["b64"], "b64": False}),
-        forged(headers={"jwk": {"kty": "oct", "k": "AAAA"}}),
-        forged() + ".",
-        forged()[:-1],
-        " " + forged(),
-    ],
+REFUSED = (
+    "",
+    WALLET,
+    "a.b.c",
+    "\u00e9.b.c",
+    forged(secret="another secret that is long enough too"),
+    forged(algorithm="HS512"),
+    forged(algorithm="HS384"),
+    forged(iss="else"),
+    forged(aud="https://elsewhere.test"),
+    forged(aud=["https://far.test.evil.test"]),
+    forged(sub="0x12"),
+    forged(sub=7),
+    forged(exp=now() - timedelta(seconds=1)),
+    forged(iat=now() + timedelta(hours=1)),
+    forged(nbf=now() + timedelta(hours=1)),
+    forged(gen="x"),
+    *(without(name) for name in ("iss", "aud", "sub", "iat", "exp", "jti", "gen")),
+    jwt.encode(jwt.decode(forged(), options={"verify_signature": False}), None, "none"),  # type: ignore[arg-type]
+    with_header({"alg": "none", "kid": kid_of(SECRET), "typ": "JWT"}),
+    with_header({"alg": "none", "kid": kid_of(SECRET), "typ": "JWT"}, forged().rpartition(".")[0] + "."),
+    with_header({"alg": "RS256", "kid": kid_of(SECRET), "typ": "JWT"}),
+    with_header({"alg": "ES256", "kid": kid_of(SECRET), "typ": "JWT"}),
+    with_header({"alg": "hs256", "kid": kid_of(SECRET), "typ": "JWT"}),
+    signed_by_a_key_of_its_own("RS256"),
+    signed_by_a_key_of_its_own("HS256"),
+    with_header({"alg": "HS256", "typ": "JWT"}),
+    with_header({"alg": "HS256", "kid": "", "typ": "JWT"}),
+    with_header({"alg": "HS256", "kid": kid_of(NEXT_SECRET), "typ": "JWT"}),
+    with_header({"alg": "HS256", "kid": "../../dev/null", "typ": "JWT"}),
+    with_header("[" * 50_000),
+    forged(headers={"kid": kid_of(SECRET), "crit": ["b64"], "b64": False}),
+    forged(headers={"jwk": {"kty": "oct", "k": "AAAA"}}),
+    forged() + ".",
+    forged()[:-1],
+    " " + forged(),
 )
+
+
+@pytest.mark.parametrize("token", REFUSED, ids=map(str, range(len(REFUSED))))  # by number: they are new each time
 def test_anything_else_is_nobodys(token: str) -> None:
     with pytest.raises(Unauthorized):
         TOKENS.read(token)
