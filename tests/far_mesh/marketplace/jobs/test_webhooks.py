@@ -132,8 +132,10 @@ async def test_it_is_given_up(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch, statuses: list[int], attempts: int
 ) -> None:
     monkeypatch.setattr(webhooks, "FIRST_PAUSE_SECONDS", 0.01)
-    changes = {"webhook_attempts": 3}
-    async with receiver(*statuses) as hooks, office(sqlite_url, outbound_ports=[hooks.port], **changes) as here:
+    async with (
+        receiver(*statuses) as hooks,
+        office(sqlite_url, outbound_ports=[hooks.port], webhook_attempts=3) as here,
+    ):
         user = await here.user()
         await secret_of(user)
         job_id = await user.submitted(webhook={"url": hooks.url})
@@ -183,7 +185,7 @@ async def test_a_secret_whose_key_is_gone_is_made_anew(sqlite_url: str) -> None:
         assert (await user.http.post("/api/account/webhook-secret")).json()["previous_until"] is None
 
 
-async def _ended(user: User, job_id: str) -> list[dict[str, object]]:
+async def _ended(user: User, job_id: str) -> list[dict[str, Any]]:
     async with asyncio.timeout(15):
         while True:
             found = json.loads((await user.http.get(f"/jobs/{job_id}/deliveries")).text)["deliveries"]
