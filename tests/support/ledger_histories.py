@@ -21,7 +21,7 @@ from far_mesh.marketplace.ledger.schemas import PLATFORM, Account, Book, Told
 from far_mesh.marketplace.ledger.split import Prices, Settlement, Tokens, settle
 from far_mesh.marketplace.tables import entries
 
-FEE = Account(Book.PLATFORM_FEE, PLATFORM)
+FEE, CREDITS = Account(Book.PLATFORM_FEE, PLATFORM), Account(Book.CREDITS, PLATFORM)
 ACTS_OF_A_HISTORY = 10
 
 _TOLD = (
@@ -81,7 +81,7 @@ class History:
         """All of it."""
         choices = [
             self._deposit, self._deposit, self._hold, self._hold, self._hold, self._capture, self._capture,
-            self._release, self._refund, self._send, self._send, self._confirm, self._confirm, self._return,
+            self._release, self._refund, self._credit, self._credit, self._spend, self._send, self._send, self._confirm, self._confirm, self._return,
             self._give_up, self._slash, self._told, self._told, self._vanish, self._adjust,
         ]  # fmt: skip
         await self._try(self._deposit())
@@ -233,6 +233,52 @@ class History:
             f"refund {request}", lambda c: service.refund(c, user, request, amounts, "a bad answer"), lines, *amounts
         )
 
+    def _credit(self) -> Act | None:
+        """A promise was missed: a part of the fee comes back, or is noted for later."""
+        if (request := self._charged()) is None:
+            return None
+        source, fee = self._held[request][0], self._left_of(request, "spend")
+        if not fee:
+            return None
+        units, later = self._dice.randint(1, fee), self._dice.random() < 0.5
+        given = {FEE: -units, source: units}
+        noted = {CREDITS: -units, Account(Book.USER_CREDIT, source.owner): units}
+        return self._act(
+            f"credit {request}",
+            lambda c: service.service_credit(c, source.owner, request, units, later=later),
+            noted if later else given,
+        )
+
+    def _spend(self) -> Act | None:
+        """What was noted lowers the fee on another request, once, as far as both go."""
+        if (request := self._charged()) is None or f"{self._name}/spend {request}" in self._done:
+            return None
+        source = self._held[request][0]
+        credit = Account(Book.USER_CREDIT, source.owner)
+        if not (units := min(self._balances[credit], self._left_of(request, "credit"))):
+            return None
+
+        async def spend(connection: AsyncConnection) -> bool:
+            if (await repository.posted(connection, f"credit_spent:{request}")) is not None:
+                return False
+            return await service.credit_spent(connection, source.owner, request, units) == units
+
+        return self._act(f"spend {request}", spend, {FEE: -units, source: units, credit: -units, CREDITS: units})
+
+    def _left_of(self, request: str, beside: str) -> int:
+        """The fee on it after what another act gave back of it."""
+        before = self._done.get(f"{self._name}/{beside} {request}")
+        return self._captured[request].fee + (0 if before is None else before.lines.get(FEE, 0))
+
+    def _charged(self) -> str | None:
+        """A captured request of which the platform has got something."""
+        captured = [
+            request
+            for request, divided in self._captured.items()
+            if divided.fee and f"{self._name}/close {request}" in self._done
+        ]
+        return self._dice.choice(captured) if captured else None
+
     def _send(self) -> Act:
         payout = self._new("pay")
         amounts = {
@@ -331,7 +377,7 @@ class History:
 
     async def _check_the_end(self) -> None:
         for account, units in self._balances.items():
-            may = account.kind in (Book.CHAIN, Book.ROUNDING) or account in self._overdrawn
+            may = account.kind in (Book.CHAIN, Book.ROUNDING, Book.CREDITS) or account in self._overdrawn
             assert units >= 0 or may, f"{self._name}: {account} has {units}"
         await self._compare()
         before = await self._count()

@@ -242,7 +242,7 @@ async def service_credit(
     Raises:
         Conflict: it is more than the platform got of this request, or another credit was given.
     """
-    source = await _charged(connection, wallet, request_id, units)
+    source = await _charged(connection, wallet, request_id, units, f"credit_spent:{request_id}")
     lines = {FEE: -units, source: units}
     if later:
         lines = {CREDITS: -units, Account(Book.USER_CREDIT, wallet): units}
@@ -260,7 +260,7 @@ async def credit_spent(connection: AsyncConnection, wallet: str, request_id: str
     credit = Account(Book.USER_CREDIT, wallet)
     have = await repository.balance(connection, credit)
     while (units := min(have, most)) > 0:
-        source = await _charged(connection, wallet, request_id, units)
+        source = await _charged(connection, wallet, request_id, units, f"service_credit:{request_id}")
         lines = {FEE: -units, source: units, credit: -units, CREDITS: units}
         posting = Posting(f"credit_spent:{request_id}", "credit_spent", "was slower before", lines, request_id)
         try:
@@ -272,10 +272,11 @@ async def credit_spent(connection: AsyncConnection, wallet: str, request_id: str
     return 0
 
 
-async def _charged(connection: AsyncConnection, wallet: str, request_id: str, units: int) -> Account:
-    """Where a request was paid from, of which the platform got ``units`` or more."""
+async def _charged(connection: AsyncConnection, wallet: str, request_id: str, units: int, beside: str) -> Account:
+    """Where a request was paid from, of which the platform has ``units`` or more after what it gave back ``beside``."""
     captured = await repository.lines_of(connection, f"close:{request_id}")
-    if Account(Book.USER_HOLD, wallet) not in captured or not 0 < units <= captured.get(FEE, 0):
+    left = captured.get(FEE, 0) + (await repository.lines_of(connection, beside)).get(FEE, 0)
+    if Account(Book.USER_HOLD, wallet) not in captured or not 0 < units <= left:
         raise Conflict(f"the platform did not get {units} units of {request_id}", request_id=request_id)
     return (await _held(connection, wallet, request_id))[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 from sqlalchemy import text
@@ -58,13 +59,12 @@ async def test_a_credit_comes_back_from_the_fee_to_where_it_was_paid_from(books:
     assert await are(books, CHANNEL, DEPOSIT, FEE) == (210, 520, 30)
 
 
-@pytest.mark.parametrize("units", [21, 0, -1])
-@pytest.mark.parametrize("later", [False, True])
-async def test_nobody_is_credited_more_than_the_platform_got(books: Database, units: int, later: bool) -> None:
+async def test_nobody_is_credited_more_than_the_platform_got(books: Database) -> None:
+    for units, later in itertools.product((21, 0, -1), (False, True)):
+        with pytest.raises(Conflict):
+            await credit(books, "r1", units, later=later)
     with pytest.raises(Conflict):
-        await credit(books, "r1", units, later=later)
-    with pytest.raises(Conflict):
-        await credit(books, "never asked", 1, later=later)
+        await credit(books, "never asked", 1)
     assert await are(books, CHANNEL, DEPOSIT, FEE, CREDIT) == (200, 500, 60, 0)
 
 
@@ -84,6 +84,8 @@ async def test_what_is_promised_for_later_lowers_the_fees_of_later_requests(book
     assert await are(books, FEE, DEPOSIT, CREDIT, CREDITS) == (50, 510, 5, -5)
     with pytest.raises(Conflict):
         await spend(books, "r2", 5)
+    with pytest.raises(Conflict):  # ten of its twenty are left
+        await credit(books, "r2", 11)
     assert await spend(books, "r3", 20) == 5
     assert await are(books, FEE, DEPOSIT, CREDIT, CREDITS) == (45, 515, 0, 0)
     assert await spend(books, "r1", 20) == 0

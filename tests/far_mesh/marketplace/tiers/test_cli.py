@@ -64,19 +64,19 @@ def test_nodes_are_added_to_a_pool_and_taken_out_of_it() -> None:
     assert "are refused" in said("pool", ANN, "--remove", peer_of("x"))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (("set", "0x12", "premium"), "EVM address"),
-        (("set", ANN, "premium", "--until", "tomorrow"), "no date such as 2027-01-31"),
-        (("set", ANN, "premium", "--until", "2020-01-01"), "until must be in the future"),
-        (("set", ANN, "standard", "--until", "2100-01-01"), "standard has no end"),
-        (("pool", ANN, "--add", "me"), "neither a peer id nor a wallet"),
-        (("pool", ANN, "--remove", BOB), "is not in the pool"),
-    ],
-)
-def test_what_means_nothing_is_refused_in_a_sentence(arguments: tuple[str, ...], sentence: str) -> None:
-    result = CliRunner().invoke(app, ["tiers", *arguments])
-    assert result.exit_code == 1
-    assert sentence in " ".join(result.output.split()), result.output
+REFUSED = [
+    (("set", "0x12", "premium"), "EVM address"),
+    (("set", ANN, "premium", "--until", "tomorrow"), "no date such as 2027-01-31"),
+    (("set", ANN, "premium", "--until", "2020-01-01"), "until must be in the future"),
+    (("set", ANN, "standard", "--until", "2100-01-01"), "standard has no end"),
+    (("pool", ANN, "--add", "me"), "neither a peer id nor a wallet"),
+    (("pool", ANN, "--remove", BOB), "is not in the pool"),
+]
+
+
+def test_what_means_nothing_is_refused_in_a_sentence() -> None:
+    for arguments, sentence in REFUSED:
+        result = CliRunner().invoke(app, ["tiers", *arguments])
+        assert result.exit_code == 1
+        assert sentence in " ".join(result.output.split()), result.output
     assert far_mesh("list") == []

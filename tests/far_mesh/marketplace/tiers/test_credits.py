@@ -26,11 +26,13 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def town(database: Database, street: Street) -> AsyncIterator[Town]:
+async def town(sqlite_url: str, street: Street) -> AsyncIterator[Town]:
+    database = Database(sqlite_url)
     opened = Town(database, street.url, street.deployment)
     await opened.watch()
     yield opened
     await opened.chain.close()
+    await database.close()
 
 
 async def ask(town: Town, user: str, payment: Payment, p95_token_ms: int | None, channel: str | None = None) -> Outcome:

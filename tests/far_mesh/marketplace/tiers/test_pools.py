@@ -104,9 +104,9 @@ async def test_a_private_pool_is_what_the_operator_has_named(tiers: TierService)
     assert await tiers.pools.members(wallet_of("other")) == []
 
 
-@pytest.mark.parametrize("member", ["", "ann", "0x12", "0x" + "aB" * 20, "12D3KooW"])
-async def test_what_names_no_node_is_refused_and_nothing_changes(tiers: TierService, member: str) -> None:
+async def test_what_names_no_node_is_refused_and_nothing_changes(tiers: TierService) -> None:
     await tiers.pools.put(USER, [ANN])
-    with pytest.raises(InvalidArgument, match="neither a peer id nor a wallet"):
-        await tiers.pools.put(USER, [BOB, member])
+    for member in ("", "ann", "0x12", "0x" + "aB" * 20, "12D3KooW"):
+        with pytest.raises(InvalidArgument, match="neither a peer id nor a wallet"):
+            await tiers.pools.put(USER, [BOB, member])
     assert await tiers.pools.members(USER) == [ANN]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -19,8 +20,10 @@ USER = wallet_of("user")
 
 
 @pytest.fixture
-def tiers(database: Database) -> TierService:
-    return TierService(database, TierTable(), 60.0)
+async def tiers(sqlite_url: str) -> AsyncIterator[TierService]:
+    database = Database(sqlite_url)
+    yield TierService(database, TierTable(), 60.0)
+    await database.close()
 
 
 async def test_everybody_is_in_standard_until_somebody_says_otherwise(tiers: TierService) -> None:
