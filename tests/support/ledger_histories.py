@@ -81,8 +81,9 @@ class History:
         """All of it."""
         choices = [
             self._deposit, self._deposit, self._hold, self._hold, self._hold, self._capture, self._capture,
-            self._release, self._refund, self._credit, self._credit, self._spend, self._send, self._send, self._confirm, self._confirm, self._return,
-            self._give_up, self._slash, self._told, self._told, self._vanish, self._adjust,
+            self._release, self._refund, self._credit, self._credit, self._spend, self._send, self._send,
+            self._confirm, self._confirm, self._return, self._give_up, self._slash, self._told, self._told,
+            self._vanish, self._adjust,
         ]  # fmt: skip
         await self._try(self._deposit())
         for _ in range(ACTS_OF_A_HISTORY - 1):

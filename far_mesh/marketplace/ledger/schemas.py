@@ -13,8 +13,9 @@ class Book(StrEnum):
     ``CHAIN`` is the other side of what a wallet pays in and takes out, so its sum is minus what was paid in, net.
     ``USER_CHANNEL`` is what a user has put into payment channels and has not spent over them.
     ``IN_FLIGHT`` is what the chain has been asked to pay and has not confirmed, by who gets it. ``ROUNDING`` takes up
-    the units by which the chain rounds otherwise than we do. ``USER_CREDIT`` is by how much the platform's fees on later
-    requests of a user will be lower; ``CREDITS`` is its other side. Both are promises of ours: the chain knows of none.
+    the units by which the chain rounds otherwise than we do. ``USER_CREDIT`` is by how much the platform's fees on
+    later requests of a user will be lower; ``CREDITS`` is its other side. Both are promises of ours: the chain knows of
+    none.
     """
 
     CHAIN = "chain"

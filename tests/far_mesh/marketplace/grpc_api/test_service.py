@@ -277,6 +277,7 @@ def test_an_api_key_counts_as_far_as_its_scopes_go(open_house: OpenHouse, dial: 
         ({"top_k": -1}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "top_k")),
         ({"logit_bias": {-1: 1.0}}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "logit_bias")),
         ({"regex": "a", "lark": "b"}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "lark")),
+        ({"tier": "premium"}, grpc.StatusCode.PERMISSION_DENIED, ("tier_forbidden", "tier")),
         ({"tier": "imperial"}, grpc.StatusCode.INVALID_ARGUMENT, ("unsupported_parameter", "tier")),
         ({"payment": "shells"}, grpc.StatusCode.INVALID_ARGUMENT, ("invalid_argument", "payment")),
         ({"quote_id": "mine"}, grpc.StatusCode.INVALID_ARGUMENT, ("quote_invalid", "quote_id")),
