@@ -75,12 +75,12 @@ from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settings import Settings
 from far_mesh.marketplace.settlement.reconciler import Reconciler
 from far_mesh.marketplace.settlement.service import Caretaker, Settler
-from far_mesh.marketplace.tiers import endpoints as tiers_endpoints
 from far_mesh.marketplace.telemetry import endpoints as telemetry_endpoints
 from far_mesh.marketplace.telemetry.edge import Telemetry, Watch
 from far_mesh.marketplace.telemetry.exposition import Exposition, looking_at
-from far_mesh.marketplace.telemetry.metrics import Metrics
+from far_mesh.marketplace.telemetry.metrics import Metrics, watch_gates
 from far_mesh.marketplace.telemetry.requests import RequestWatch
+from far_mesh.marketplace.tiers import endpoints as tiers_endpoints
 from far_mesh.marketplace.tiers.service import TierService
 from far_mesh.marketplace.usage import endpoints as usage_endpoints
 from far_mesh.marketplace.usage.service import UsageService
@@ -198,6 +198,7 @@ async def open_rooms(
         tiers = TierService(database, settings.tiers, settings.auth_cache_seconds)
         limits = await stack.enter_async_context(_rate_limits(settings, tiers, keys))
         inference = _inference(settings, database, money, gateway, meshes, tiers, limits, telemetry.metrics)
+        watch_gates(telemetry.metrics, inference.gates)
         caretaker = Caretaker(database, gateway, money.settlement, inference.under_way)
         await caretaker.tend()
         stack.push_async_callback(caretaker.leave)

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.telemetry.exposition import Exposition, Presence
-from far_mesh.marketplace.telemetry.metrics import Metrics
+from far_mesh.marketplace.telemetry.metrics import Metrics, watch_gates
 from tests.docs.pages import ROOT, bare, table
 
 PAGE = ROOT / "docs" / "metrics.md"
@@ -30,7 +30,9 @@ async def exported(tmp_path: Path) -> dict[str, str]:
     async def nobody() -> Mapping[str, Presence]:
         return {}
 
-    text = (await Exposition(Metrics(["m"]), database, "here", nobody).text()).decode()
+    metrics = Metrics(["m"])
+    watch_gates(metrics, {})
+    text = (await Exposition(metrics, database, "here", nobody).text()).decode()
     await database.close()
     return {
         family.name + ("_total" if family.type == "counter" else ""): family.type

@@ -79,7 +79,9 @@ async def open_door(settings: Settings, rooms: Rooms, port: int) -> AsyncIterato
     """
     options = [*LIMITS.items(), ("grpc.max_receive_message_length", settings.max_body_bytes)]
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CALLS)
-    services = FarMesh(rooms.auth, rooms.inference, rooms.health, rooms.limits, settings.trusted_proxies)
+    services = FarMesh(
+        rooms.auth, rooms.inference, rooms.health, rooms.limits, settings.trusted_proxies, rooms.telemetry
+    )
     server.add_generic_rpc_handlers((services.handler(),))
 
     async def is_ready() -> bool:

@@ -17,6 +17,7 @@ from grpc.aio import AbortError, ServicerContext
 from starlette.datastructures import Headers
 
 from discovery.protocol.errors import FarError
+from discovery.protocol.trace import read_trace_parent
 from far_mesh.marketplace.address import Address, Networks, find_caller
 from far_mesh.marketplace.auth.door import Needs, limited_key
 from far_mesh.marketplace.auth.principal import Principal, Scope
@@ -51,6 +52,9 @@ from far_mesh.marketplace.inference.schemas import GenerateRequest
 from far_mesh.marketplace.inference.service import InferenceService
 from far_mesh.marketplace.limits.service import RateLimits
 from far_mesh.marketplace.logs import broke
+from far_mesh.marketplace.telemetry.edge import Telemetry, bound_to
+from far_mesh.marketplace.telemetry.metrics import Metrics
+from far_mesh.marketplace.telemetry.refusals import counted_by, note
 
 SERVICE = far_pb2.DESCRIPTOR.services_by_name["FarMesh"].full_name
 REQUEST_ID = "x-request-id"
@@ -105,12 +109,14 @@ class FarMesh:
         health: HealthService,
         limits: RateLimits,
         trusted_proxies: Networks,
+        telemetry: Telemetry,
     ) -> None:
         self._auth = auth
         self._inference = inference
         self._health = health
         self._limits = limits
         self._trusted_proxies = trusted_proxies
+        self._telemetry = telemetry
 
     def handler(self) -> GenericRpcHandler:
         """What a server of gRPC takes."""
@@ -130,7 +136,7 @@ class FarMesh:
         }
         handlers = {
             name: (unary_stream_handler if name == "InferStream" else unary_unary_rpc_method_handler)(
-                _behaviour(name, act), request[name].FromString, _bytes
+                _behaviour(name, act, self._telemetry), request[name].FromString, _bytes
             )
             for name, act in acts.items()
         }
@@ -207,17 +213,24 @@ def _bytes(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def _behaviour(method: str, act: Act) -> Any:
+def _behaviour(method: str, act: Act, telemetry: Telemetry) -> Any:
     async def behave(request: Message, context: Context) -> Message | None:
-        async with _exchange(method, context) as call:
-            return await act(request, call)
+        metadata = dict(context.invocation_metadata() or ())
+        parent = read_trace_parent(str(metadata.get("traceparent", "")))
+        with (
+            telemetry.tracing.begin("request", parent, {"rpc.method": method}) as span,
+            bound_to(span),
+            counted_by(telemetry.metrics.answered_with),
+        ):
+            async with _exchange(method, context, telemetry.metrics) as call:
+                return await act(request, call)
 
     return behave
 
 
 @asynccontextmanager
-async def _exchange(method: str, context: Context) -> AsyncIterator[Call]:
-    """Names a call, logs its end, and lets no exception out."""
+async def _exchange(method: str, context: Context, metrics: Metrics) -> AsyncIterator[Call]:
+    """Names a call, logs and counts its end, and lets no exception out."""
     call, started, status = Call(context, new_request_id()), time.monotonic(), StatusCode.CANCELLED
     with structlog.contextvars.bound_contextvars(request_id=call.request_id):
         try:
@@ -228,8 +241,10 @@ async def _exchange(method: str, context: Context) -> AsyncIterator[Call]:
             raise
         except Exception as error:  # the edge: whatever it was, nobody outside learns details
             refusal = error if isinstance(error, FarError) else broke("request_broke", error)
+            note(refusal)
             status = code_of(refusal)
             await context.abort(status, refusal.message, (*trailers_of(refusal), (REQUEST_ID, call.request_id)))
         finally:
             milliseconds = round((time.monotonic() - started) * 1000)
             log.info("call", method=method, status=status.name, ms=milliseconds)
+            metrics.called(method, status.name)

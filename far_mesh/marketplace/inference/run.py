@@ -152,6 +152,7 @@ class Run:
     ) -> None:
         self._order = order
         self._ticket = ticket
+        self._queued_seconds: float | None = None
         self._database = database
         self._settlement = settlement
         self._gateway = gateway
@@ -186,6 +187,11 @@ class Run:
     def tier(self) -> str:
         """How it is served."""
         return self._order.session.tier
+
+    @property
+    def queued_seconds(self) -> float | None:
+        """How long it was in the queue; None: its turn has not come."""
+        return self._queued_seconds
 
     @property
     def task(self) -> asyncio.Task[Answer]:
@@ -274,6 +280,7 @@ class Run:
 
     async def _from_hold_to_capture(self) -> Answer:
         await self._turn()
+        self._queued_seconds = time.monotonic() - self._started
         await self._hold()
         try:
             return await self._serve()
@@ -298,6 +305,7 @@ class Run:
         self._opened.set()
         await self._hand_over(None)
 
+    @traced("queue")
     async def _turn(self) -> None:
         if not self._order.streamed:
             await self._ticket.turn()

@@ -35,12 +35,14 @@ from mcp_types import (
 from sse_starlette.sse import AppStatus
 from starlette.types import Receive, Scope, Send
 
+from discovery.tracing import inside
 from far_mesh.marketplace.auth.door import MayInfer
 from far_mesh.marketplace.errors import RateLimited, ShuttingDown
 from far_mesh.marketplace.http import request_id_of
 from far_mesh.marketplace.limits.door import Service as Limits
 from far_mesh.marketplace.mcp_api.tools import TOOLS, Tools, Visit
 from far_mesh.marketplace.settings import Settings
+from far_mesh.marketplace.telemetry.edge import bound_to
 
 MAX_SESSIONS = 10_000
 MAX_SESSIONS_OF_ONE = 100
@@ -137,7 +139,8 @@ class McpDoor:
         async def progress(tokens: int, text: str) -> None:
             await context.session.report_progress(tokens, total, text)
 
-        with structlog.contextvars.bound_contextvars(request_id=visit.request_id):
+        named = structlog.contextvars.bound_contextvars(request_id=visit.request_id)
+        with named, inside(visit.span), bound_to(visit.span):
             try:
                 return await self._tools.call(
                     params.name, params.arguments or {}, visit, progress if wants_progress else None

@@ -17,6 +17,7 @@ from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from discovery.protocol.errors import FarError
+from discovery.tracing import here
 from far_mesh.marketplace.auth.door import limited_key
 from far_mesh.marketplace.auth.principal import Principal
 from far_mesh.marketplace.channels.meter import VoucherNotice
@@ -67,6 +68,7 @@ class Visit:
     def __init__(self, principal: Principal, request_id: str) -> None:
         self.principal = principal
         self.request_id = request_id
+        self.span = here()
         self._runs: list[Run] = []
         self._starting: set[asyncio.Task[Run]] = set()
         self._has_left = False

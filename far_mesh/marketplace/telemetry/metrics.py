@@ -20,6 +20,7 @@ from discovery.protocol.errors import FarError
 from far_mesh.marketplace.tiers.names import TierName
 
 if TYPE_CHECKING:
+    from far_mesh.marketplace.inference.admission import Gate
     from far_mesh.marketplace.inference.run import Answer
 
 OTHER: Final = "other"
@@ -180,6 +181,17 @@ class Metrics:
 
     def _labels(self, model_id: str, tier: str) -> tuple[str, str]:
         return self.known_model(model_id), self.known_tier(tier)
+
+
+def watch_gates(metrics: Metrics, gates: Mapping[str, Gate]) -> None:
+    """The queue in front of each model, as it is when somebody looks."""
+
+    def watch(name: str, words: str, of: Callable[[Gate], int]) -> None:
+        metrics.watch(name, words, "model_id", lambda: {model: of(gate) for model, gate in gates.items()})
+
+    watch("far_mesh_queue_depth", "Requests that wait for their turn.", lambda gate: gate.waiting)
+    watch("far_mesh_sessions_open", "Sessions of nodes that this gateway uses.", lambda gate: gate.in_use)
+    watch("far_mesh_sessions_capacity", "How many of them it may use.", lambda gate: gate.capacity)
 
 
 class _Watched(Collector):

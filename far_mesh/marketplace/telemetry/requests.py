@@ -42,6 +42,8 @@ class RequestWatch:
         return run
 
     def _ended(self, span: Span, run: Run, task: asyncio.Task[Answer]) -> None:
+        if run.queued_seconds is not None:
+            self._metrics.waited(run.model_id, run.tier, run.queued_seconds)
         error: BaseException | None = asyncio.CancelledError() if task.cancelled() else task.exception()
         if error is None:
             answer = task.result()
