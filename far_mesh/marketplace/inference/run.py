@@ -481,10 +481,19 @@ class Run:
             if session is None or session.id != self._order.session.id or session.status is not Status.COMPLETED:
                 raise GenerationFailed("this gateway was taken for dead meanwhile, and all was refunded")
             shares = await sessions.contributions(connection, session.id)
-        cost, fee, refund = session.total_cost_units or 0, session.fee_units or 0, session.refund_units or 0
+        outcome = Outcome(
+            session.held_units,
+            session.total_cost_units or 0,
+            session.fee_units or 0,
+            session.refund_units or 0,
+            shares,
+            session.service_level_met,
+            session.credit_units,
+            session.spent_credit_units,
+        )
         work = Work(session.prompt_tokens, session.token_count, (), 0, session.cached_tokens)
         measured = Measured(reasons[0], self._since_start(time.monotonic()), self._time_to_first_token())
-        return self._answer(reasons, work, measured, Outcome(session.held_units, cost, fee, refund, shares))
+        return self._answer(reasons, work, measured, outcome)
 
     def _answer(self, reasons: tuple[str, ...], work: Work, measured: Measured, outcome: Outcome) -> Answer:
         return Answer(
