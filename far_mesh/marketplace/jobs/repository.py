@@ -34,7 +34,7 @@ async def add(connection: AsyncConnection, values: dict[str, Any]) -> bool:
 
 
 async def one_at_a_time(connection: AsyncConnection, wallet: str) -> None:
-    """Until this transaction ends, nobody else counts the jobs of ``wallet``. SQLite has one writer anyway."""
+    """Until this transaction ends, nobody else is here for ``wallet``. SQLite has one writer anyway."""
     if connection.dialect.name == "postgresql":
         lock = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
         await connection.execute(lock, {"name": f"jobs/{wallet}"})
@@ -159,10 +159,10 @@ def _job(row: Any) -> Job:
 # ---- webhooks
 
 
-async def secret_of(connection: AsyncConnection, wallet: str, *, lock: bool = False) -> bytes | None:
+async def secret_of(connection: AsyncConnection, wallet: str) -> bytes | None:
     """The secrets with which messages to ``wallet`` are signed, encrypted."""
     query = select(webhook_secrets.c.sealed).where(webhook_secrets.c.wallet_address == wallet)
-    found: bytes | None = (await connection.execute(query.with_for_update() if lock else query)).scalar_one_or_none()
+    found: bytes | None = (await connection.execute(query)).scalar_one_or_none()
     return found
 
 

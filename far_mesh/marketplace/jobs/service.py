@@ -7,9 +7,10 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 import secrets
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from discovery.protocol.errors import InvalidArgument
 from discovery.protocol.ids import Wallet
@@ -28,6 +29,7 @@ from far_mesh.marketplace.outbound import Outbound
 from far_mesh.marketplace.settlement.bell import either
 from far_mesh.marketplace.tiers.service import TierService
 
+JOB_ID = re.compile(r"job_[0-9a-f]{24}\Z")
 HEAD_START = timedelta(minutes=1)
 """A job stands so far ahead for each part that its tier has of the queue beyond the first."""
 SPACING = timedelta(seconds=10)
@@ -207,11 +209,14 @@ class JobService:
         return await self._secrets.renew(wallet)
 
     async def _find(self, wallet: Wallet, job_id: str) -> Job:
-        async with self._database.reading() as connection:
-            job = await repository.find(connection, job_id)
+        job = await self._read(job_id) if JOB_ID.match(job_id) else None
         if job is None or job.wallet_address != wallet:
             raise JobUnknown("you have no such job, or its time to be read is over", param="job_id")
         return job
+
+    async def _read(self, job_id: str) -> Job | None:
+        async with self._database.reading() as connection:
+            return await repository.find(connection, job_id)
 
     def _seen(self, job: Job) -> Seen:
         webhook = None if job.sealed_webhook is None else self._postman.webhook_of(job)
@@ -235,9 +240,9 @@ def _cursor(job: Job) -> str:
 def _from_cursor(text: str) -> tuple[datetime, str]:
     try:
         at, job_id = json.loads(base64.b64decode(text, altchars=b"-_", validate=True))
-        before = datetime.fromisoformat(at)
-        if before.tzinfo is None or not isinstance(job_id, str) or "\0" in job_id:
+        before = datetime.fromisoformat(at).astimezone(UTC)
+        if not JOB_ID.match(job_id):
             raise ValueError
-    except (binascii.Error, ValueError, TypeError):
+    except (binascii.Error, ValueError, TypeError, OverflowError):
         raise InvalidArgument("the cursor is not one of ours", param="cursor") from None
     return before, job_id

@@ -111,7 +111,8 @@ class SecretRoom:
         """A new secret. The one before it counts for a day more."""
         new = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
         async with self._database.writing() as connection:
-            sealed = await repository.secret_of(connection, wallet, lock=True)
+            await repository.one_at_a_time(connection, wallet)
+            sealed = await repository.secret_of(connection, wallet)
             old = None if sealed is None else self._opened(wallet, sealed)
             made = Secrets(new) if old is None else Secrets(new, old.present, now() + PREVIOUS_COUNTS)
             await repository.put_secret(connection, wallet, self._seals.seal(made.to_bytes(), _about_secret(wallet)))

@@ -141,12 +141,13 @@ class Kept:
         self._items.append(item)
 
     async def held(self, connection: AsyncConnection) -> None:
-        """Only while the job is ours.
+        """Only while the job is ours, and wanted.
 
         Raises:
             LeaseLost: it is not.
         """
-        await repository.hold(connection, self._job)
+        if (await repository.hold(connection, self._job)).cancel_asked_at is not None:
+            raise _nobody_waits(self._job)
 
     async def captured(self, connection: AsyncConnection, run: Run, answer: Answer) -> None:
         """Write the result.
@@ -161,7 +162,7 @@ class Kept:
         status = JobStatus.CANCELLED if is_cut else JobStatus.COMPLETED
         outcome = JobOutcome(result=whole_answer(self._body, self._items, answer, run.tool_format))
         if not await self._ends.write(connection, self._job, status, outcome, tokens=answer.completion_tokens):
-            raise LeaseLost(f"the job {self._job.id} is somebody else's by now", job_id=self._job.id)
+            raise _nobody_waits(self._job)
 
 
 class Worker:
@@ -277,8 +278,8 @@ class Worker:
         body = GenerateRequest.model_validate_json(self._seals.open(job.sealed_request, about_request(job.id)))
         watch.kept = kept = Kept(job, body, self._ends)
         wish = replace(wish_of(body), api_key_id=job.api_key_id, keeper=kept)
-        run = await self._inference.start(Wallet(job.wallet_address), job.request_id, wish)
-        watch.begun(run)
+        starting = asyncio.create_task(self._inference.start(Wallet(job.wallet_address), job.request_id, wish))
+        run = await watch.begun(job, starting)
         await asyncio.shield(run.task)  # until it is written, which takes longer than the answer where no database is
 
     async def _beat(self, job: Job, watch: _Watch) -> None:
@@ -338,25 +339,46 @@ class _Watch:
     def __init__(self) -> None:
         self.kept: Kept | None = None
         self.run: Run | None = None
+        self._starting: asyncio.Task[Run] | None = None
         self._is_to_stop = False
-        self.is_cancelled = False
 
     @property
     def tokens(self) -> int:
+        """So many came."""
         return 0 if self.kept is None else self.kept.tokens
 
-    def begun(self, run: Run) -> None:
-        self.run = run
+    async def begun(self, job: Job, starting: asyncio.Task[Run]) -> Run:
+        """The run, once it has begun.
+
+        Raises:
+            LeaseLost: it was not to begin any more.
+            FarError: whatever stood in its way.
+        """
+        self._starting = starting
+        try:
+            self.run = await starting
+        except asyncio.CancelledError:
+            starting.cancel()
+            if not self._is_to_stop:
+                raise
+            raise _nobody_waits(job) from None
         if self._is_to_stop:
-            run.stop()
+            self.run.stop()
+        return self.run
 
     def stop(self, *, is_cancelled: bool) -> None:
+        """End it after its present token, or before it begins."""
         self._is_to_stop = True
-        self.is_cancelled = self.is_cancelled or is_cancelled
         if self.kept is not None:
-            self.kept.is_cancelled = self.is_cancelled
+            self.kept.is_cancelled = self.kept.is_cancelled or is_cancelled
         if self.run is not None:
             self.run.stop()
+        elif self._starting is not None:
+            self._starting.cancel()
+
+
+def _nobody_waits(job: Job) -> LeaseLost:
+    return LeaseLost(f"the job {job.id} is somebody else's by now, or nobody's", job_id=job.id)
 
 
 async def _refund(connection: AsyncConnection, request_id: str, code: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import logging
 from collections.abc import Iterator
@@ -66,6 +67,7 @@ async def test_every_way_to_ask_is_one_of_a_job(sqlite_url: str) -> None:
         assert {options.max_tokens for _, options in here.mesh.asked} == {3}
 
 
+OUT_OF_TIME = base64.b64encode(f'["0001-01-01T00:00:00+23:59", "{some_id()}"]'.encode()).decode()
 REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"max_tokens": 10_000}, 400, "invalid_argument"),
     ({"prompt": "w " * 100}, 400, "context_length_exceeded"),
@@ -90,7 +92,7 @@ async def test_what_would_never_be_served_is_refused_at_once(sqlite_url: str) ->
         user = await here.user(deposit=0)
         for more, status, code in REFUSED:
             error(await user.submit(**more), status, code)
-        for cursor in ("x", "e30=", "WzEsMl0=", "WyIyMDI2LTAxLTAxIiwgImEiXQ==", "é"):
+        for cursor in ("x", "e30=", "WzEsMl0=", "WyIyMDI2LTAxLTAxIiwgImEiXQ==", "é", OUT_OF_TIME):
             error(await user.http.get("/jobs", params={"cursor": cursor}), 400, "invalid_argument")
         assert (await user.http.get("/jobs")).json()["jobs"] == []
 
@@ -179,6 +181,22 @@ async def test_a_job_that_waits_is_cancelled_for_nothing(sqlite_url: str) -> Non
             "captures": 0,
             "requests": 0,
         }
+
+
+async def test_a_job_that_waits_for_room_on_the_nodes_is_cancelled_for_nothing(sqlite_url: str) -> None:
+    gate = Turnstile()
+    async with office(sqlite_url, MeshDouble(gate=gate), model_sessions=1) as here:
+        user = await here.user()
+        first = await user.submitted()
+        await asyncio.wait_for(_until(lambda: here.mesh.generations), 10)
+        second = await user.submitted("Another story")
+        await user.until(second, lambda state: state["status"] == "running")
+        await user.http.delete(f"/results/{second}")
+        ended = await user.result(second)
+        assert (ended["status"], ended["result"]) == ("cancelled", None)
+        gate.let_through(asyncio.get_running_loop(), 12)
+        assert (await user.result(first))["status"] == "completed"
+        assert (await money(here.rooms.database, user.wallet))["requests"] == 1
 
 
 async def test_a_job_that_runs_ends_after_its_present_token(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
