@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from discovery.console import Console, fail, quiet_libraries, run
-from far_node import models_cli, rewards_cli
+from far_node import models_cli, register_cli, rewards_cli
 
 if TYPE_CHECKING:
     from far_node.config import ModelOptions, NodeConfig
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.add_typer(models_cli.app, name="models")
 app.add_typer(rewards_cli.app, name="rewards")
+app.command()(register_cli.register)
 
 _MODEL, _DEVICE, _CROWD, _NETWORK, _ROUTE, _LIFE = (
     "Model",

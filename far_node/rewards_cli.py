@@ -85,7 +85,7 @@ def balance(
     json: JsonOption = False,
 ) -> None:
     """Show what was earned and where it is. With --wallet, --rpc and --escrow alone: what the chain says."""
-    with _command(json) as console:
+    with command(json) as console:
         from far_node.rewards.display import show_balance
 
         if gateway is None:
@@ -118,7 +118,7 @@ def history(
     json: JsonOption = False,
 ) -> None:
     """List what your nodes did and what became of the money, newest first."""
-    with _command(json) as console:
+    with command(json) as console:
         from discovery.protocol.errors import InvalidArgument
         from far_node.rewards.check import Check, not_in_history
         from far_node.rewards.display import tell_history, tell_missing
@@ -154,10 +154,10 @@ def claim(
     json: JsonOption = False,
 ) -> None:
     """Turn what payout roots promise into credit. One transaction takes all that can be claimed."""
-    with _command(json) as console:
+    with command(json) as console:
         from far_node.rewards.claims import Nothing, best_claim
 
-        key = _key(keystore, password_file, wallet)
+        key = open_wallet(keystore, password_file, wallet)
         with _signed_in(gateway, domain, key) as market:
             place, claims = market.claims()
         with _escrow(rpc, escrow, place) as contract:
@@ -184,11 +184,11 @@ def withdraw(
     json: JsonOption = False,
 ) -> None:
     """Take out of the escrow all that you are credited with. With --escrow no marketplace is asked."""
-    with _command(json) as console:
+    with command(json) as console:
         from discovery.protocol.ids import check_wallet
         from far_node.rewards.amounts import WEI_PER_UNIT
 
-        key = _key(keystore, password_file, wallet)
+        key = open_wallet(keystore, password_file, wallet)
         target = key.wallet if to is None else check_wallet(to)
         place = None
         if gateway is not None:
@@ -214,7 +214,7 @@ def show_address(
     json: JsonOption = False,
 ) -> None:
     """Show where a marketplace without an escrow pays you, and what stands in the way."""
-    with _command(json) as console:
+    with command(json) as console:
         with _looking(gateway, domain, keystore, password_file, wallet) as (market, _):
             found = market.payout_address()
         _tell_address(console, found)
@@ -231,8 +231,8 @@ def set_address(
     json: JsonOption = False,
 ) -> None:
     """Say where you want to be paid. It counts after a day or so; saying the old one again takes it back."""
-    with _command(json) as console:
-        with _signed_in(gateway, domain, _key(keystore, password_file, wallet)) as market:
+    with command(json) as console:
+        with _signed_in(gateway, domain, open_wallet(keystore, password_file, wallet)) as market:
             found = market.change_payout_address(to)
         _tell_address(console, found)
 
@@ -284,7 +284,7 @@ def _chain_balance(console: Console, wallet: str | None, rpc: str | None, escrow
 
 
 @contextmanager
-def _command(json: bool) -> Iterator[Console]:
+def command(json: bool) -> Iterator[Console]:
     """What every command begins with, and how it fails."""
     from discovery.protocol.errors import FarError
 
@@ -298,7 +298,12 @@ def _command(json: bool) -> Iterator[Console]:
         raise typer.Exit(130) from None
 
 
-def _key(keystore: Path | None, password_file: Path | None, wallet: str | None) -> WalletKey:
+def open_wallet(keystore: Path | None, password_file: Path | None, wallet: str | None) -> WalletKey:
+    """The key of the wallet that is paid: from the keystore, or from the environment.
+
+    Raises:
+        WalletKeyUnusable: neither is there, it cannot be opened, or it is that of another ``wallet``.
+    """
     from discovery.protocol.ids import check_wallet
     from far_node.rewards.errors import WalletKeyUnusable
     from far_node.rewards.wallet import open_key
@@ -327,7 +332,7 @@ def _looking(
     from far_node.rewards.wallet import api_key
 
     if not _looks_only(keystore):
-        key = _key(keystore, password_file, wallet)
+        key = open_wallet(keystore, password_file, wallet)
         with _signed_in(gateway, domain, key) as market:
             yield market, key.wallet
         return

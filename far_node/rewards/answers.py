@@ -28,6 +28,12 @@ class SignInOffer(Answer):
     message: Annotated[str, Field(max_length=4096)]
 
 
+class Registered(Answer):
+    """What a marketplace says of a registration. ``announced``: whether the swarm hears of the node."""
+
+    announced: bool
+
+
 class SignedIn(Answer):
     """A bearer token."""
 

@@ -12,6 +12,7 @@ import httpx
 from pydantic import ValidationError
 
 from discovery.protocol.errors import FarError, InvalidArgument, error_from_wire
+from discovery.protocol.registration import HEADER
 from far_node.rewards.answers import (
     Answer,
     BatchLine,
@@ -20,6 +21,7 @@ from far_node.rewards.answers import (
     ClaimsPage,
     HistoryPage,
     Line,
+    Registered,
     Rewards,
     SignedIn,
     SignInOffer,
@@ -113,6 +115,17 @@ class Gateway:
         """Say where the wallet is to be paid. Raises as :meth:`sign_in`."""
         return self._ask("PUT", "/api/provider/payout-address", TransferTo, json={"address": address})
 
+    def uri(self, wallet: str) -> str:
+        """What it calls itself, which signatures for it have to name: nothing else than the address it was asked at, or
+        that of --domain. Raises as :meth:`sign_in`."""
+        offer = self._get("/api/auth/nonce", SignInOffer, wallet_address=wallet)
+        return check_message(offer.message, self._domain, wallet)
+
+    def register(self, body: bytes, signature: str) -> Registered:
+        """Say what a node runs on, signed by the node. Raises as :meth:`sign_in`."""
+        headers = {"content-type": "application/json", HEADER: signature}
+        return self._ask("POST", "/api/nodes/register-distributed", Registered, content=body, headers=headers)
+
     def _get(self, path: str, kind: type[AnswerT], **query: Any) -> AnswerT:
         return self._ask("GET", path, kind, params=query)
 
@@ -141,8 +154,8 @@ class Gateway:
             raise GatewayUnavailable(f"the gateway at {self.url} does not answer: {why}", retry_after=5.0) from None
 
 
-def check_message(message: str, domain: str, wallet: str) -> None:
-    """Whether this is a sign-in message (EIP-4361) for ``wallet`` at ``domain`` and nothing else.
+def check_message(message: str, domain: str, wallet: str) -> str:
+    """See that this is a sign-in message (EIP-4361) for ``wallet`` at ``domain`` and nothing else. The URI in it.
 
     A gateway that hands out the message of another place could sign in there as us.
 
@@ -152,7 +165,7 @@ def check_message(message: str, domain: str, wallet: str) -> None:
     found = re.fullmatch(
         r"(?P<domain>[^\s]{1,255}) wants you to sign in with your Ethereum account:\n"
         rf"{wallet}\n\n(?:[\x20-\x7e]{{1,1024}}\n)?\n"
-        r"URI: [a-z]+://(?P<host>[^\s/?#]{1,255})[^\s]{0,1800}\n"
+        r"URI: (?P<uri>[a-z]+://(?P<host>[^\s/?#]{1,255})[^\s]{0,1800})\n"
         r"Version: 1\nChain ID: [1-9]\d{0,17}\nNonce: [A-Za-z0-9]{8,64}\n"
         rf"Issued At: {_TIME}\nExpiration Time: {_TIME}",
         message,
@@ -164,6 +177,7 @@ def check_message(message: str, domain: str, wallet: str) -> None:
             f"the gateway signs in for {found['domain']}, and was asked as {domain}: pass --domain "
             f"{found['domain']} if that is where it belongs"
         )
+    return found["uri"]
 
 
 def _refusal(url: str, status: int, body: bytes) -> FarError:
