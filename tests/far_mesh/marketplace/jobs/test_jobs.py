@@ -370,6 +370,22 @@ async def test_a_job_is_in_one_hand_until_its_lease_is_over(database_url: str) -
         assert taken.lease_token == first.lease_token + 2
 
 
+async def test_two_gateways_work_on_each_job_once(database_url: str) -> None:
+    async with office(database_url, gateway_name="ann") as ann, office(database_url, gateway_name="bob") as bob:
+        user = await ann.user()
+        made = [await user.submitted(f"number {number}") for number in range(12)]
+        ended = [await user.result(job_id) for job_id in made]
+        assert {job["status"] for job in ended} == {"completed"}
+        assert {job["attempts"] for job in ended} == {1}
+        assert len(ann.mesh.generations) + len(bob.mesh.generations) == 12
+        assert await money(ann.rooms.database, user.wallet) == {
+            "available": DEPOSIT - sum(job["result"]["cost_units"] for job in ended),
+            "held": 0,
+            "captures": 12,
+            "requests": 12,
+        }
+
+
 async def test_a_gateway_that_was_frozen_charges_nothing(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It wakes up when another one has taken its job over and ended it."""
     monkeypatch.setattr(worker, "BEAT_SECONDS", 3600)
