@@ -320,20 +320,27 @@ class Mesh:
         Raises:
             InvalidArgument: no texts, an empty one, or an unknown way of pooling.
             ContextLengthExceeded: a text does not fit the context.
-            FarError: what went wrong in the swarm; the other texts are given up.
+            FarError: what went wrong in the swarm with the first text that failed; ``facts["texts"]`` has the error of
+                each that did, by its place.
         """
         check_pooling(pooling)
         if not texts:
             raise InvalidArgument("there is no text", param="texts")
-        ids = [self._model.tokens.encode(text, raw=True) for text in texts]
-        longest = max(len(one) for one in ids)
-        if longest > self.context_length:
-            raise ContextLengthExceeded(
-                f"a text has {longest} tokens; the context of {self.model_id} holds {self.context_length}",
-                param="texts",
-            )
+        ids = [self._ids_of(text, place) for place, text in enumerate(texts)]
         open_session = partial(self._opener.open, price_units=price_units, treatment=treatment, pool=pool)
         return await embed_texts(ids, open_session, self._model.ends_for, pooling, normalize=normalize)
+
+    def _ids_of(self, text: str | Sequence[int], place: int) -> list[int]:
+        try:
+            ids = self._model.tokens.encode(text, raw=True)
+        except InvalidArgument as error:
+            raise InvalidArgument(f"text {place}: {error.message}", param=f"texts.{place}") from None
+        if len(ids) > self.context_length:
+            raise ContextLengthExceeded(
+                f"text {place} has {len(ids)} tokens; the context of {self.model_id} holds {self.context_length}",
+                param=f"texts.{place}",
+            )
+        return ids
 
     def watch(self, on_failed: OnFailed) -> None:
         """Tell from now on which nodes could not be reached or broke off, whichever session it was of this swarm."""

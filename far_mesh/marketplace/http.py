@@ -12,9 +12,11 @@ import math
 import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
+from itertools import zip_longest
 from typing import Any
 
 import structlog
@@ -174,10 +176,11 @@ def from_validation(errors: Sequence[Any], sent: Any = None) -> FarError:
     """The first of pydantic's ``errors`` about what somebody sent, as a member of our family."""
     if errors[0]["type"] == "json_invalid":
         return InvalidArgument("the body is not JSON")
-    named = [(_place(error, sent), error) for error in errors]
-    top = named[0][0]
-    # Of several shapes that it could have, the one that it has the most of.
-    place, first = max((one for one in named if one[0][: len(top)] == top), key=lambda one: len(one[0]))
+    named = [(_place(error, sent), _shape(error, sent), error) for error in errors]
+    top, wrong = named[0][0], Counter(shape for _, shape, _ in named)
+    # Of several shapes that it could have, the one that it has the most of: right the farthest, wrong the least often.
+    about = [one for one in named if one[0][: len(top)] == top]
+    place, _, first = max(about, key=lambda one: (len(one[0]), -wrong[one[1]]))
     param = ".".join(place) or None
     if first["type"] == "extra_forbidden":
         return UnsupportedParameter(f"the parameter {param!r} is not supported", param=param)
@@ -191,6 +194,15 @@ def _place(error: Mapping[str, Any], sent: Any) -> list[str]:
     if where == "body" and sent is not None:
         place = list(_followed(place, sent, is_missing=error["type"] == "missing"))
     return list(map(str, place))
+
+
+def _shape(error: Mapping[str, Any], sent: Any) -> tuple[Any, ...]:
+    """Which of several shapes an error is about: its place as far as the first name that is no part of it."""
+    loc = [part for part in error["loc"] if part not in _PLACES]
+    for depth, (part, named) in enumerate(zip_longest(loc, _place(error, sent)), 1):
+        if str(part) != named:
+            return tuple(loc[:depth])
+    return tuple(loc)
 
 
 def _followed(place: Sequence[str | int], sent: Any, *, is_missing: bool) -> Iterator[str | int]:

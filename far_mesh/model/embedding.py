@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -91,7 +92,8 @@ async def embed_texts(
         normalize: make the vectors one long.
 
     Raises:
-        FarError: what went wrong with the first text that failed; the others are given up.
+        FarError: what went wrong with the first of the texts that failed, which is named; ``facts["texts"]`` has the
+            error of each of them by its place. The others have been made for nothing.
     """
     gate = asyncio.Semaphore(_TEXTS_AT_ONCE)
 
@@ -99,14 +101,7 @@ async def embed_texts(
         async with gate:
             return await _embed(await open_session(len(ids)), ends_for(len(ids)), ids, pooling)
 
-    tasks = [asyncio.create_task(embed(ids)) for ids in texts]
-    try:
-        done = await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
+    done = await _all_or_errors([asyncio.create_task(embed(ids)) for ids in texts])
     vectors = torch.stack([one.vector for one in done])
     return Embeddings(
         vectors=torch.nn.functional.normalize(vectors, dim=-1) if normalize else vectors,
@@ -115,6 +110,27 @@ async def embed_texts(
         rejected=tuple(error for one in done for error in one.verified.rejected),
         expected_token_layers=sum(one.expected_token_layers for one in done),
     )
+
+
+async def _all_or_errors(tasks: Sequence[asyncio.Task[_Embedded]]) -> list[_Embedded]:
+    """What all of them have made. Whatever is no failure of ours ends all of them at once."""
+    try:
+        await asyncio.gather(*map(_failing_quietly, tasks))
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+    failed = {place: error for place, task in enumerate(tasks) if isinstance(error := task.exception(), FarError)}
+    if failed:
+        place, error = next(iter(failed.items()))
+        raise type(error)(f"text {place}: {error.message}", **(error.facts | {"texts": failed})) from error
+    return [task.result() for task in tasks]
+
+
+async def _failing_quietly(task: asyncio.Task[_Embedded]) -> None:
+    with suppress(FarError):
+        await task
 
 
 async def _embed(session: MeshSession, ends: Ends, ids: Sequence[int], pooling: Pooling) -> _Embedded:

@@ -528,15 +528,24 @@ def _tool_format(on_sale: OnSale, wish: Wish | EmbeddingWish) -> ToolFormat | No
 
 
 def _vectors(on_sale: OnSale, wish: EmbeddingWish) -> Embed:
+    where = ["input"] if len(wish.texts) == 1 else [f"input.{place}" for place in range(len(wish.texts))]
+    texts = zip(wish.texts, where, strict=True)
+    return Embed(tuple(_ids_of(on_sale, text, param) for text, param in texts), wish.pooling)
+
+
+def _ids_of(on_sale: OnSale, text: str | tuple[int, ...], param: str) -> tuple[int, ...]:
     mesh = on_sale.mesh
-    texts = tuple(tuple(mesh.encode(text, raw=True)) for text in wish.texts)
-    longest = max(map(len, texts))
-    if longest > mesh.context_length:
+    try:
+        ids = tuple(mesh.encode(text, raw=True))
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{param}: {error.message}", param=param) from None
+    if len(ids) > mesh.context_length:
         raise ContextLengthExceeded(
-            f"a text has {longest} tokens; the maximum context length of {wish.model_id} is {mesh.context_length}",
-            param="input",
+            f"{param} has {len(ids)} tokens; the maximum context length of {on_sale.offer.model_id} is "
+            f"{mesh.context_length}",
+            param=param,
         )
-    return Embed(texts, wish.pooling)
+    return ids
 
 
 def _about_to_stop() -> ShuttingDown:

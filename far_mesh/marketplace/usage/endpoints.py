@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
@@ -9,6 +10,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
 
 from far_mesh.marketplace.auth.door import AccountReader
 from far_mesh.marketplace.usage.schemas import Filter, Line, Sums, UsageAnswer, UsageLine, UsageSums
@@ -17,6 +20,17 @@ from far_mesh.marketplace.usage.service import UsageService, far_text, period
 MAX_PAGE = 1000
 NO_KEY = "none"
 _NO_NUL = r"^[^\x00]*$"  # which PostgreSQL cannot even be asked about
+
+
+def _written_as_a_day(value: Any) -> Any:
+    """A number would be seconds since 1970 to pydantic."""
+    if isinstance(value, str) and not _DAY.fullmatch(value):
+        raise PydanticCustomError("date", "Input should be a day, such as 2026-11-21")
+    return value
+
+
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+Day = Annotated[date, BeforeValidator(_written_as_a_day)]
 
 router = APIRouter(tags=["account"])
 
@@ -46,9 +60,9 @@ async def usage(
     service: Service,
     wallet: AccountReader,
     first: Annotated[
-        date | None, Query(alias="from", description="The first day (UTC); without it 30 days before `to`.")
+        Day | None, Query(alias="from", description="The first day (UTC); without it 30 days before `to`.")
     ] = None,
-    last: Annotated[date | None, Query(alias="to", description="The last day, which counts; without it today.")] = None,
+    last: Annotated[Day | None, Query(alias="to", description="The last day, which counts; without it today.")] = None,
     model_id: Annotated[str | None, Query(max_length=255, pattern=_NO_NUL, description="Of this model alone.")] = None,
     api_key_id: Annotated[
         str | None, Query(max_length=64, pattern=_NO_NUL, description="With this API key alone; `none`: without any.")

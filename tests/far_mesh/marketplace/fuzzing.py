@@ -32,8 +32,6 @@ from schemathesis.engine import events, from_schema
 from schemathesis.filters import FilterSet
 
 MEANS_MORE = {
-    "GET /api/nodes/active/{model_id}": "a distance goes with a place",
-    "GET /nodes/active/{model_id}": "a distance goes with a place",
     "POST /api/account/deposit": "a transaction is written as its chain does",
     "POST /api/account/keys": "a key ends in the future",
     "POST /api/auth/login": "a wallet has a checksum, a message the form of EIP-4361",
@@ -57,8 +55,8 @@ MEANS_MORE = {
 """Operations that refuse more with 400 than a schema can say, and what that is. Elsewhere what keeps to the schema is
 taken; a new operation that does so too is to be named here."""
 
-WRITTEN_BY_US = frozenset({"cursor", "node_id", "wallet_address"})
-"""Parameters of which a schema cannot say how they are written: with a checksum, or by us."""
+WRITTEN_OTHERWISE = frozenset({"cursor", "location", "node_id", "wallet_address", "worker_id"})
+"""Parameters of which a schema does not say how they are written: by us, with a checksum, in one of several ways."""
 
 SIGNS_OUT = "^/api/auth/logout"
 """Where the credential would end that everything else needs."""
@@ -102,7 +100,8 @@ def fuzz(
         for path, operations in document["paths"].items()
         if (re.search(only, path) if only is not None else not re.search(SIGNS_OUT, path))
     }
-    config = _config(url, token, seed, examples, sorted(MEANS_MORE.keys() | _written_by_us(paths)), stateful=stateful)
+    mean_more = sorted(MEANS_MORE.keys() | _written_otherwise(paths))
+    config = _config(url, token, seed, examples, mean_more, stateful=stateful)
     schema: Any = schemathesis.openapi.from_dict({**document, "paths": paths}, config=config)
 
     @schema.hook  # type: ignore[untyped-decorator]
@@ -121,12 +120,12 @@ def fuzz(
     return found
 
 
-def _written_by_us(paths: Mapping[str, Any]) -> set[str]:
+def _written_otherwise(paths: Mapping[str, Any]) -> set[str]:
     return {
         f"{method.upper()} {path}"
         for path, operations in paths.items()
         for method, operation in operations.items()
-        if WRITTEN_BY_US & {one["name"] for one in operation.get("parameters", ())}
+        if WRITTEN_OTHERWISE & {one["name"] for one in operation.get("parameters", ())}
     }
 
 

@@ -46,8 +46,14 @@ def test_the_gateway_does_what_its_document_says(operator: User, document: dict[
 
 
 def test_it_does_so_for_anybody(operator: User, document: dict[str, Any]) -> None:
-    found = fuzz(document, operator.house.url, None, share=60)
+    public = {
+        path: operations
+        for path, operations in document["paths"].items()
+        if not any("security" in operation for operation in operations.values())
+    }
+    found = fuzz({**document, "paths": public}, operator.house.url, None, share=8)
     assert not found.failures, str(found)
+    assert len(found.requests) > 5
 
 
 def test_it_does_so_where_one_signs_out(operator: User, document: dict[str, Any]) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from discovery.protocol.errors import FarError, InvalidArgument
+from discovery.protocol.errors import InvalidArgument
 from far_mesh.client import Mesh
-from far_mesh.errors import ContextLengthExceeded
+from far_mesh.errors import ContextLengthExceeded, NoRoute
 from far_mesh.model.embedding import Pooling, pool
 from tests.support.models import make_model, whole_model, with_bundled_tokenizer
 from tests.support.ring import Ring, a_ring
@@ -81,19 +82,37 @@ async def test_ids_are_taken_as_they_are(mesh: Mesh) -> None:
 async def test_what_cannot_be_embedded_is_refused_before_a_session_is_opened(mesh: Mesh, ring: Ring) -> None:
     with pytest.raises(InvalidArgument, match="no text"):
         await mesh.embed([])
-    with pytest.raises(InvalidArgument, match="empty"):
+    with pytest.raises(InvalidArgument, match=r"text 1: .*empty") as refused:
         await mesh.embed(["fine", ""])
+    assert refused.value.facts["param"] == "texts.1"
     with pytest.raises(InvalidArgument, match="'max' is not one of mean, last, cls"):
         await mesh.embed(TEXTS, pooling="max")  # type: ignore[arg-type]
-    with pytest.raises(ContextLengthExceeded, match="257 tokens"):
-        await mesh.embed([[5] * 257])
+    with pytest.raises(ContextLengthExceeded, match="text 2 has 257 tokens"):
+        await mesh.embed(["fine", [5], [5] * 257])
     assert all(node.handler.open_sessions == 0 for node in ring.nodes)
 
 
-async def test_a_text_that_fails_gives_up_the_others_and_leaves_nothing_open(mesh: Mesh, ring: Ring) -> None:
+async def test_texts_that_fail_are_named_and_leave_nothing_open(mesh: Mesh, ring: Ring) -> None:
     ring.board.signed.popitem()
-    with pytest.raises(FarError) as failure:
+    with pytest.raises(NoRoute, match="text 0: ") as failure:
         await mesh.embed(TEXTS * 4)
-    assert failure.value.code == "no_route"
+    assert list(failure.value.facts["texts"]) == list(range(4 * len(TEXTS)))
+    assert failure.value.facts["uncovered"]
+    for node in ring.nodes:
+        await node.until_free()
+
+
+async def test_one_text_that_fails_among_others_is_named(mesh: Mesh, ring: Ring) -> None:
+    opened = mesh._opener.open
+
+    async def open_for(positions: int, **options: Any) -> Any:
+        if positions == 7:
+            raise NoRoute("nobody serves it", uncovered=[(0, 1)])
+        return await opened(positions, **options)
+
+    mesh._opener.open = open_for  # type: ignore[assignment]
+    with pytest.raises(NoRoute, match="text 2: nobody serves it") as failure:
+        await mesh.embed([[5], [6], [7] * 7, [8]])
+    assert {place: error.message for place, error in failure.value.facts["texts"].items()} == {2: "nobody serves it"}
     for node in ring.nodes:
         await node.until_free()

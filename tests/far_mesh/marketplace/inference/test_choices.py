@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 
 from far_mesh.marketplace.grpc_api.far_pb2 import InferRequest
@@ -46,6 +47,11 @@ def mesh(user: User) -> Iterator[MeshDouble]:
 def stub(user: User) -> Iterator[FarMeshStub]:
     with grpc.insecure_channel(f"127.0.0.1:{user.house.open_grpc()}") as channel:
         yield FarMeshStub(channel)
+
+
+def generate(user: User, **changes: Any) -> httpx.Response:
+    body = {"model_id": MODEL, "prompt": "Tell me a story", "stream": False} | changes
+    return user.http.post("/api/inference/distributed/generate", json=body)
 
 
 def by(user: User) -> Any:
@@ -88,7 +94,7 @@ def test_a_quote_knows_of_several_answers(user: User) -> None:
 
 
 def test_a_chat_goes_on(user: User, mesh: MeshDouble) -> None:
-    assert user.generate(prompt=None, messages=CHAT).json()["text"] == TEXT
+    assert generate(user, prompt=None, messages=CHAT).json()["text"] == TEXT
     assert mesh.prompts[-1] == CHAT
 
 
@@ -136,7 +142,7 @@ def test_calls_of_tools_are_read_back(user: User, mesh: MeshDouble, stream: bool
     ],
 )
 def test_what_means_nothing_is_named(user: User, changes: dict[str, Any], code: str, param: str) -> None:
-    assert error(user.generate(**changes), 400, code)["param"] == param
+    assert error(generate(user, **changes), 400, code)["param"] == param
 
 
 # ---- over gRPC

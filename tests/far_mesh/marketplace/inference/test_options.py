@@ -106,12 +106,13 @@ def test_the_document_has_the_ranges_that_are_kept(name: str) -> None:
         else:
             assert (name, low) == ("min_tokens", "maximum")
     for inside, outside in edges:
-        GenerationOptions(8, **{name: inside})
-        assert Choosing.model_validate({name: inside}).manner(temperature=0)(8) is not None
+        within: dict[str, Any] = {name: inside}
+        beyond: dict[str, Any] = {name: outside}
+        assert Choosing.model_validate(within).manner(temperature=0)(8) == GenerationOptions(8, **within)
         with pytest.raises(InvalidArgument):
-            GenerationOptions(8, **{name: outside})
+            GenerationOptions(8, **beyond)
         with pytest.raises(ValidationError):
-            Choosing.model_validate({name: outside})
+            Choosing.model_validate(beyond)
 
 
 def test_what_is_sent_may_be_null() -> None:
