@@ -96,6 +96,7 @@ def test_what_a_tier_is_worth_is_what_the_request_gets(open_house: OpenHouse) ->
     assert own["cost_units"] // 10 == pytest.approx(lower["cost_units"], rel=1e-4)
     assert [treatment.priority for treatment in mesh.treatments] == [Priority.HIGH, Priority.NORMAL]
     assert mesh.pools == [None, None]
+    assert error(user.generate(priority="high"), 400, "unsupported_parameter")["param"] == "priority"
     told = user.request(own["request_id"])
     assert (told["tier"], told["promised_p95_ms"], told["service_level_met"]) == ("premium", 200, True)
     assert (user.request(lower["request_id"])["tier"], lower["service_level_met"]) == ("standard", None)
