@@ -16,9 +16,13 @@ from discovery.tracing import traced
 from far_mesh.config import GenerationOptions, Pool, Treatment
 from far_mesh.marketplace.inference.meshes import GenerationLike, MeshLike, ProvenWork, TokenLike, work_of
 from far_mesh.marketplace.sessions.schemas import Work
+from far_node.errors import Busy, OutOfCache
 
 TEXTS_AT_ONCE = 4
 VECTORS_AT_ONCE = 8  # as many as the mesh works on at a time
+NO_ROOM = (Busy, OutOfCache)
+"""What nodes say that may have room in a moment."""
+PAUSE_SECONDS = 1.0
 _SEEDS = 2**64
 
 
@@ -203,8 +207,17 @@ class Texts:
 
     async def _next(self, index: int) -> TokenLike | None:
         if index not in self._streams:
-            self._streams[index] = aiter(await self._open(index))
+            self._streams[index] = aiter(await self._open_beside_others(index))
         return await anext(self._streams[index], None)
+
+    async def _open_beside_others(self, index: int) -> GenerationLike:
+        """Nodes without room for one more text of an answer do not end the others: it is asked again, as long as the
+        answer may take."""
+        while True:
+            try:
+                return await self._open(index)
+            except NO_ROOM as error:
+                await asyncio.sleep(error.retry_after or PAUSE_SECONDS)
 
     async def _open(self, index: int) -> GenerationLike:
         if index not in self._generations:

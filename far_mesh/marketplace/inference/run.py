@@ -33,7 +33,7 @@ from far_mesh.marketplace.channels.meter import Meter, VoucherNotice
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import Conflict, DatabaseUnavailable, GenerationFailed, ShuttingDown
 from far_mesh.marketplace.inference.admission import Place, Ticket
-from far_mesh.marketplace.inference.jobs import Done, Embedded, Job, Labour, Said, Terms
+from far_mesh.marketplace.inference.jobs import NO_ROOM, Done, Embedded, Job, Labour, Said, Terms
 from far_mesh.marketplace.inference.meshes import MeshLike
 from far_mesh.marketplace.ledger.split import BPS
 from far_mesh.marketplace.limits.schemas import Grant
@@ -54,7 +54,6 @@ from far_mesh.marketplace.settlement.requests import (
 from far_mesh.marketplace.settlement.service import Settlement
 from far_mesh.marketplace.tiers.promise import TokenTimes
 from far_mesh.marketplace.tiers.schemas import Tier
-from far_node.errors import Busy, OutOfCache
 
 if TYPE_CHECKING:
     from far_mesh.model.tools import ToolFormat
@@ -62,8 +61,6 @@ if TYPE_CHECKING:
 TOKENS_AHEAD = 8
 SILENT_SECONDS = 1.0
 """After waiting so long for its turn a stream begins, and tells where it stands."""
-NO_ROOM = (Busy, OutOfCache)
-"""What nodes say that may have room in a moment."""
 CHECKPOINT_SECONDS = 2.0
 _SCOPE_KEY = secrets.token_bytes(32)
 
