@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -25,12 +26,13 @@ from far_mesh.marketplace.settings import Settings
 from tests.far_mesh.marketplace.auth.test_routes import routes_of
 from tests.far_mesh.marketplace.conftest import OpenHouse
 from tests.far_mesh.marketplace.doubles import MODEL, MeshDouble, Turnstile
-from tests.far_mesh.marketplace.house import House, User, sign_in, signed
+from tests.far_mesh.marketplace.house import House, sign_in, signed
 from tests.far_mesh.marketplace.inference.test_endpoints import PROMPT_TOKENS
 from tests.far_mesh.marketplace.mcp_api.test_door import HELLO, agent, error_of, send, session_of
 from tests.far_mesh.marketplace.test_http import error
 from tests.far_mesh.marketplace.test_secrecy import log as log
 from tests.far_mesh.marketplace.test_settings import WHOLE
+from tests.support.at_once import ask, client, tally
 from tests.support.redis_server import RedisServer
 
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Tell me a story"}], "max_tokens": 12}
@@ -373,26 +375,13 @@ def test_credentials_that_are_none_are_counted_and_those_of_neighbours_still_pas
 # ---- several gateways
 
 
-def statuses_of(users: list[User], asked: int) -> list[int]:
-    """What so many chats at once come to, each at the next gateway."""
-
-    async def ask() -> list[int]:
-        async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=None)) as client:
-            chats = []
-            for number in range(asked):
-                user = users[number % len(users)]
-                headers = {"authorization": f"Bearer {user.token}"}
-                chats.append(client.post(f"{user.house.url}/v1/chat/completions", json=CHAT, headers=headers))
-            return [answer.status_code for answer in await asyncio.gather(*chats)]
-
-    return asyncio.run(ask())
-
-
-def elsewhere(user: User, house: House) -> User:
-    """The same user at another gateway."""
-    twin = User.__new__(User)
-    twin.house, twin.key, twin.wallet, twin.token = house, user.key, user.wallet, user.token
-    return twin
+async def asked_at_once(houses: list[House], token: str, count: int) -> Counter[str]:
+    """So many requests in one moment, each at the next gateway, by how they ended."""
+    callers, body = [client(house.app, token) for house in houses], GENERATE | {"stream": False}
+    answers = await asyncio.gather(*(ask(callers[number % len(callers)], body) for number in range(count)))
+    for caller in callers:
+        await caller.aclose()
+    return tally(answers)
 
 
 @pytest.mark.parametrize("where", ["memory", "redis"])
@@ -405,9 +394,8 @@ def test_of_200_requests_at_once_as_many_are_served_as_are_allowed(
     houses = [open_house(gateway_name="first", **shared)]
     if where == "redis":
         houses.append(open_house(gateway_name="second", **shared))
-    user = houses[0].user()
-    statuses = statuses_of([elsewhere(user, house) for house in houses], 200)
-    assert (statuses.count(200), statuses.count(429)) == (3, 197)
+    token, loop = houses[0].user().token, houses[0].loop
+    assert loop.do(asked_at_once(houses, token, 200)) == {"served": 3, "rate_limit_exceeded": 197}
 
 
 def test_redis_may_go_and_come_back(open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch, log: Any) -> None:
