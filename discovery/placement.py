@@ -114,15 +114,16 @@ def advise(
         by_span.setdefault(about.blocks, []).append(about)
     while len(moves) < most_moves and min(covered) < wanted:
         found = max((_best(span, covered) for span in sorted(by_span)), default=None)
-        if found is None or found.score <= _score(covered):
+        if found is None or found[0] <= _score(covered):
             break
-        movers = by_span[found.span]
-        moves.append(Move(PeerId(movers.pop().peer_id), found.span, found.to))
+        _, _, span, to = found
+        movers = by_span[span]
+        moves.append(Move(PeerId(movers.pop().peer_id), span, to))
         if not movers:
-            del by_span[found.span]
-        for block in range(*found.span):
+            del by_span[span]
+        for block in range(*span):
             covered[block] -= 1
-        for block in range(*found.to):
+        for block in range(*to):
             covered[block] += 1
     return Advice(now, wanted, tuple(moves), tuple(covered))
 
@@ -131,12 +132,8 @@ _Score = tuple[int, int]
 """How many nodes the rarest block has, and how many blocks are as rare, negative."""
 
 
-@dataclass(frozen=True, order=True)
-class _Option:
-    score: _Score
-    nearness: int
-    span: Span
-    to: Span
+_Option = tuple[_Score, int, Span, Span]
+"""What a move would lead to, how near it is (negative), from where and where to: the greatest is the best."""
 
 
 def _score(covered: Sequence[int]) -> _Score:
@@ -145,7 +142,7 @@ def _score(covered: Sequence[int]) -> _Score:
 
 
 def _best(span: Span, covered: Sequence[int]) -> _Option:
-    """Where one node of ``span`` would do the most good."""
+    """Where one node of ``span`` would do the most good: among the rarest blocks, somewhere."""
     rest = [replicas - (span[0] <= block < span[1]) for block, replicas in enumerate(covered)]
     rarest, length = min(rest), span[1] - span[0]
     rare = [0, *accumulate(replicas == rarest for replicas in rest)]
@@ -156,6 +153,7 @@ def _best(span: Span, covered: Sequence[int]) -> _Option:
         inside, left = rare[end] - rare[first], rare[-1] - rare[end] + rare[first]
         outside = next_rare[-1] - next_rare[end] + next_rare[first]
         score = (rarest, -left) if left else (rarest + 1, -(inside + outside))
-        return _Option(score, -abs(first - span[0]), span, (first, end))
+        return score, -abs(first - span[0]), span, (first, end)
 
-    return max(option(first) for first in range(len(covered) - length + 1))
+    starts = range(len(covered) - length + 1)
+    return max(option(first) for first in starts if rare[first + length] > rare[first])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import pytest
 
@@ -82,6 +83,18 @@ def test_a_part_of_a_hole_is_better_than_none_of_it() -> None:
     assert found.lacking == [Stretch(6, 8, 0)]
 
 
+def _score(covered: list[int]) -> tuple[int, int]:
+    return min(covered), -covered.count(min(covered))
+
+
+def _all_single_moves(swarm: list[Announcement]) -> Iterator[list[int]]:
+    for place, about in enumerate(swarm):
+        length = about.end_block - about.first_block
+        for first in range(8 - length + 1):
+            moved = about.model_copy(update={"first_block": first, "end_block": first + length})
+            yield coverage([*swarm[:place], moved, *swarm[place + 1 :]], 8)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_every_move_makes_it_better_and_the_coverage_afterwards_is_what_is_said(seed: int) -> None:
     chance = random.Random(seed)
@@ -99,7 +112,9 @@ def test_every_move_makes_it_better_and_the_coverage_afterwards_is_what_is_said(
             assert there[place].blocks == move.blocks
             there[place] = there[place].model_copy(update={"first_block": move.to[0], "end_block": move.to[1]})
         covered = coverage(there, 8)
-        scores.append((min(covered), -covered.count(min(covered))))
+        scores.append(_score(covered))
     assert scores == sorted(set(scores))
+    if found.moves:
+        assert scores[1] == max(_score(moved) for moved in _all_single_moves(swarm))
     assert tuple(covered) == found.after
     assert advise(chance.sample(swarm, len(swarm)), 8) == found

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
 import pytest
 
 from far_mesh.marketplace.clock import now
+from far_mesh.marketplace.cluster.endpoints import cluster_status
+from far_mesh.marketplace.database import Database
+from far_mesh.marketplace.errors import DatabaseUnavailable
 from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, Status
 from far_mesh.marketplace.tables import leases
@@ -113,6 +116,22 @@ def test_a_model_with_a_hole_says_why_it_is_not_available(http: httpx.Client, me
     found = asked(http, "/api/cluster/status")
     assert (found["status"], found["models"][0]["available"]) == ("unready", False)
     assert "3:6" in found["models"][0]["reason"]
+
+
+def test_a_database_that_is_gone_is_one_of_the_things_to_be_seen(
+    house: House, mesh: MeshDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def gone(_: Database) -> AsyncIterator[None]:
+        raise DatabaseUnavailable("the database does not answer")
+        yield
+
+    for name in ("reading", "snapshot", "writing"):
+        monkeypatch.setattr(Database, name, gone)
+    found = cluster_status(house.loop.do(house.rooms.cluster.picture()))
+    assert (found.status, found.sessions, found.gateways) == ("unready", [], [])
+    assert {node.node_id for node in found.nodes} == {node.peer_id for node in NODES}
+    assert [(one.first_block, one.end_block, one.replicas) for one in found.models[0].coverage] == [(0, 8, 1)]
 
 
 # ---- advice
