@@ -14,7 +14,7 @@ PROTO := discovery/protocol/mesh.proto
 GRPC_PROTO := far_mesh/marketplace/grpc_api/far.proto
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I.
 
-.PHONY: demo test test-python test-contracts check format generate bench clean help
+.PHONY: demo test test-python test-contracts check format generate bench fuzz-api clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ format: $(VENV)/dev ## format the Python code
 
 bench: $(VENV)/dev ## ring against local, in one run
 	$(BIN)/python -m benchmarks.ring_vs_local
+
+fuzz-api: $(VENV)/dev ## the whole document of the HTTP interface against a gateway (ARGS="--examples 1000")
+	$(BIN)/python -m benchmarks.api_fuzz $(ARGS)
 
 clean: ## remove what make made, keep .far
 	rm -rf $(VENV) node_modules artifacts cache coverage .mypy_cache .ruff_cache .pytest_cache
