@@ -10,6 +10,7 @@ from functools import partial
 from types import FrameType
 
 import uvicorn
+import uvloop
 from fastapi import FastAPI
 
 from far_mesh.marketplace import logs
@@ -34,7 +35,7 @@ def run(settings: Settings, open_meshes: OpenMeshes = swarm_meshes, *, on_ready:
         AddressInUse: another process has the port.
         FarError: whatever else stands in the way, in words; nothing is left open.
     """
-    asyncio.run(serve(settings, open_meshes, on_ready=on_ready))
+    uvloop.run(serve(settings, open_meshes, on_ready=on_ready))
 
 
 async def serve(

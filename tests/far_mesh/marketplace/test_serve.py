@@ -34,7 +34,7 @@ run(Settings.read(), meshes_of(MeshDouble()), on_ready=lambda: print("ready", fl
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logging is the process's own; tests share one process."""
-    monkeypatch.setattr(logs, "configure", lambda: None)
+    monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
 
 
 def test_a_port_in_use_is_one_clear_sentence() -> None:
