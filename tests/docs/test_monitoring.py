@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import promql_parser
 import pytest
 import yaml
 
+from discovery.protocol.errors import FarError
 from tests.docs.pages import ROOT
 from tests.docs.test_metrics import documented
 
@@ -66,6 +68,18 @@ def test_a_rule_about_what_there_is_not_would_be_found() -> None:
     assert asked_for("sum(rate(nothing_total[5m])) / on (instance) max(up)") == {"nothing_total"}
     with pytest.raises(ValueError, match="parenthesis"):
         promql_parser.parse("sum(rate(far_mesh_tokens_total[5m])")
+
+
+def test_rules_about_errors_name_errors_that_there_are() -> None:
+    import_module("far_mesh.marketplace.app")  # and all errors with it
+    named = {
+        code
+        for rule in ALERTS.values()
+        for codes in re.findall(r'code=~?"([^"]+)"', rule["expr"])
+        for code in codes.split("|")
+    }
+    assert named
+    assert named <= FarError._by_code.keys()
 
 
 def test_names_are_used_once_and_panels_do_not_overlap() -> None:

@@ -9,11 +9,12 @@ from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
-from sqlalchemy import BigInteger, func, or_, select
+from sqlalchemy import BigInteger, Column, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.account.events import DEPOSITED, TRANSFERRED
 from far_mesh.marketplace.clock import now
+from far_mesh.marketplace.jobs.schemas import JobStatus
 from far_mesh.marketplace.ledger import repository as ledger
 from far_mesh.marketplace.ledger.schemas import Book
 from far_mesh.marketplace.settlement import repository as outbox
@@ -28,7 +29,9 @@ from far_mesh.marketplace.tables import (
     chain_events,
     chain_outbox,
     inference_sessions,
+    jobs,
     settlement_batches,
+    webhook_deliveries,
 )
 
 CURRENCY = "FAR"
@@ -54,6 +57,7 @@ class BookFacts:
         compared_seconds: since then.
         totals: the sum of every kind of account.
         held: providers who cannot be paid by transfer now.
+        jobs: by status; ``deliveries``: of their webhooks, by status.
     """
 
     rows: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -68,6 +72,8 @@ class BookFacts:
     deposits: int = 0
     totals: Mapping[Book, int] = field(default_factory=dict)
     held: int = 0
+    jobs: Mapping[str, int] = field(default_factory=dict)
+    deliveries: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def payments(self) -> int:
@@ -86,13 +92,15 @@ async def read(connection: AsyncConnection) -> BookFacts:
         at_fee_cap=await outbox.count_capped(connection),
         refused=len(await outbox.failures(connection)),
         owed=await _owed(connection),
-        batches=await _batches(connection),
+        batches=await _counted(connection, settlement_batches.c.kind),
         holders={name: gateway for name, gateway in holders.items() if gateway is not None},
         findings=None if compared is None else len(compared.findings),
         compared_seconds=None if compared is None else (now() - compared.at).total_seconds(),
         deposits=await _deposits(connection),
         totals=await ledger.noted_totals(connection),
         held=len(await transfers.held(connection)),
+        jobs=await _counted(connection, jobs.c.status),
+        deliveries=await _counted(connection, webhook_deliveries.c.status),
     )
 
 
@@ -115,9 +123,10 @@ async def _owed(connection: AsyncConnection) -> tuple[int, int, float | None]:
     return int(count), int(units), None if since is None else (now() - since).total_seconds()
 
 
-async def _batches(connection: AsyncConnection) -> dict[str, int]:
-    query = select(settlement_batches.c.kind, func.count()).group_by(settlement_batches.c.kind)
-    return {str(kind): int(count) for kind, count in await connection.execute(query)}
+async def _counted(connection: AsyncConnection, by: Column[str]) -> dict[str, int]:
+    """How many rows there are of each kind."""
+    found = await connection.execute(select(by, func.count()).group_by(by))
+    return {str(kind): int(count) for kind, count in found}
 
 
 async def _deposits(connection: AsyncConnection) -> int:
@@ -183,6 +192,18 @@ def families(facts: BookFacts | None, gateway: str) -> list[Metric]:
             "far_mesh_payouts_held",
             "Providers who cannot be paid by transfer now.",
             only(told.held),
+        ),
+        _gauge(
+            "far_mesh_jobs",
+            "Jobs by how they stand; those of before are gone some time after their end.",
+            known({(status.value,): told.jobs.get(status, 0) for status in JobStatus}),
+            ["status"],
+        ),
+        _gauge(
+            "far_mesh_webhook_deliveries",
+            "Messages to webhooks by how they stand.",
+            {(status,): count for status, count in told.deliveries.items()},
+            ["status"],
         ),
         _gauge(
             "far_mesh_lease_held",

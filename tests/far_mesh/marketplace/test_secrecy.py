@@ -9,18 +9,28 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import structlog
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from redis import Redis
 
+from discovery.tracing import Tracing
 from far_mesh.marketplace import logs
 from far_mesh.marketplace.errors import GenerationFailed
 from far_mesh.marketplace.keys.text import new_key
+from far_mesh.marketplace.tables import metadata
+from far_mesh.model.tools import FORMATS
 from tests.far_mesh.marketplace.conftest import OpenHouse
 from tests.far_mesh.marketplace.doubles import MODEL, MeshDouble
 from tests.far_mesh.marketplace.house import SETTLER, rpc, signed
+from tests.support.redis_server import RedisServer
 
 CANARY = "canary7f3a"
 SONG = "birdsong9c2e"
+RULE, TOOL = "wrenrule51d0", "owltool8b6f"
 
 
 @pytest.fixture
@@ -34,6 +44,15 @@ def log() -> Any:
     structlog.reset_defaults()
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """What a collector gets."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(Tracing, "from_environment", lambda _service: Tracing(provider))
+    return exporter
 
 
 class Quoting(MeshDouble):
@@ -133,3 +152,64 @@ def test_foreign_exceptions_lose_their_text_too(log: io.StringIO) -> None:
         structlog.get_logger().exception("ours broke")
     assert CANARY not in log.getvalue()
     assert log.getvalue().count("builtins.ValueError") == 2
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_what_is_said_to_tools_and_jobs_is_in_no_dump(
+    kind: str, open_house: OpenHouse, log: io.StringIO, request: pytest.FixtureRequest, spans: InMemorySpanExporter
+) -> None:
+    """Everything at once: both databases, Redis, numbers, spans and logs."""
+    url = str(request.getfixturevalue(f"{kind}_url"))
+    mesh = MeshDouble(story=[SONG, f" {SONG}", "."], tool_format=FORMATS[0])
+    with RedisServer() as redis:
+        house = open_house(
+            mesh, database_url=url, redis_url=redis.url, jobs_keys=["11" * 32], account_requests_per_minute=600
+        )
+        user = house.user()
+        key = user.http.post("/api/account/keys", json={"name": "mine"}).json()["key"]
+        webhook = user.http.post("/api/account/webhook-secret").json()["secret"]
+        tool = {"type": "function", "function": {"name": f"{TOOL}_name", "description": TOOL, "parameters": {}}}
+        messages = [{"role": "system", "content": RULE}, {"role": "user", "content": CANARY}]
+        chat = {"model": MODEL, "messages": messages, "max_tokens": 5, "tools": [tool], "user": CANARY}
+        headers = {"authorization": f"Bearer {key}", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
+        assert user.http.post("/v1/chat/completions", json=chat, headers=headers).status_code == 200
+        made = user.http.post("/submit", json={"model_id": MODEL, "prompt": CANARY, "max_tokens": 5})
+        assert made.status_code == 202, made.text
+        user.wait_for(lambda: SONG in user.http.get(f"/results/{made.json()['job_id']}").text)
+        user.wait_for(lambda: {"request", "distributed_inference"} <= {one.name for one in spans.get_finished_spans()})
+
+        places = {
+            "the log": log.getvalue(),
+            "numbers": httpx.get(f"{house.url}/metrics").text,
+            "spans": "".join(one.to_json() for one in spans.get_finished_spans()),
+            "Redis": dump_of(redis),
+            kind: dump_of_postgresql(request) if kind == "postgresql" else dump_of_sqlite(url),
+        }
+        assert user.wallet in places[kind]  # so these are the right ones
+        assert "far_mesh_tokens_total" in places["numbers"]
+        assert "aaaa" in places["spans"]
+        assert user.wallet in places["Redis"]
+    for name, text in places.items():
+        for secret in (CANARY, SONG, RULE, TOOL, key, webhook, user.token, house.settings.jwt_key()):
+            assert secret not in text, f"{secret} is in {name}"
+
+
+def dump_of(redis: RedisServer) -> str:
+    """All that a Redis keeps."""
+    with Redis.from_url(redis.url) as client:
+        keys: list[bytes] = client.keys("*")
+        return b"".join(key + (client.dump(key) or b"") for key in keys).decode(errors="replace")
+
+
+def dump_of_sqlite(url: str) -> str:
+    """The file, and what lies beside it."""
+    path = Path(url.partition("///")[2])
+    files = [one for one in path.parent.iterdir() if one.name.startswith(path.name)]
+    return b"".join(one.read_bytes() for one in files).decode(errors="replace")
+
+
+def dump_of_postgresql(request: pytest.FixtureRequest) -> str:
+    """All rows of all tables, as PostgreSQL copies them."""
+    server = request.getfixturevalue("postgresql")
+    copies = "".join(f"COPY {table} TO STDOUT;\n" for table in metadata.tables)
+    return str(server.psql(f"\\c far\n{copies}"))
