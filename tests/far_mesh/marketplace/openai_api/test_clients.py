@@ -87,6 +87,18 @@ def test_litellm_asks_and_streams(user: User) -> None:
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == TEXT
 
 
+async def test_litellm_with_asyncio_and_for_vectors(user: User) -> None:
+    import litellm
+
+    where: dict[str, Any] = {"api_base": user.house.url + "/v1", "api_key": user.token, "num_retries": 0}
+    stream: Any = await litellm.acompletion(
+        model=f"openai/{MODEL}", messages=MESSAGES, max_tokens=20, stream=True, **where
+    )
+    assert "".join([chunk.choices[0].delta.content or "" async for chunk in stream]) == TEXT
+    made = litellm.embedding(model=f"openai/{MODEL}", input=["a b", "c"], encoding_format="float", **where)
+    assert [one["embedding"] for one in made.data] == [[2.0, 0.0], [1.0, 0.0]]
+
+
 def test_litellm_calls_tools(user: User, mesh: MeshDouble) -> None:
     mesh.story, mesh.tool_format = CALLED, HERMES
     (call,) = ask_by_litellm(user, tools=[WEATHER]).choices[0].message.tool_calls
