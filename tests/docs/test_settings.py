@@ -11,6 +11,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from far_mesh.marketplace.app import create_app
+from far_mesh.marketplace.configuration.meanings import MEANINGS
 from far_mesh.marketplace.errors import MissingSetting
 from far_mesh.marketplace.inference.meshes import swarm_meshes
 from far_mesh.marketplace.settings import PREFIX, ModelOffer, Settings
@@ -53,6 +54,17 @@ def test_every_setting_is_in_the_table_with_its_default(header: str, kind: type[
     assert set(said) == set(fields)
     for name, field in fields.items():
         check_default(said[name], field, name)
+
+
+def test_an_example_of_a_file_explains_settings_in_the_same_words() -> None:
+    said = {bare(row[0]): _plain(row[2]) for row in table(OPERATORS, "| variable | default")}
+    explained = {PREFIX + name.upper(): meaning for name, meaning in MEANINGS.items()}
+    assert explained == said, "far_mesh/marketplace/configuration/meanings.py has to say what the table says"
+
+
+def _plain(cell: str) -> str:
+    """A cell without links and marks; what is JSON in a variable is not in a file."""
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", cell).replace("JSON ", "").replace("`", "")
 
 
 def test_what_is_needed_is_missed() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from far_mesh.marketplace.configuration.meanings import MEANINGS
 from far_mesh.marketplace.settings import Settings
 
 HEAD = """\
@@ -60,7 +61,7 @@ def _values() -> Iterator[str]:
     for name, field in Settings.model_fields.items():
         if name == "models" or isinstance(field.default, BaseModel):
             continue
-        yield from _meaning(field.description)
+        yield from _meaning(name)
         if name in begin:
             yield f"{name} = {begin[name]}"
         else:
@@ -72,7 +73,7 @@ def _tables() -> Iterator[str]:
     """Tables come last: in TOML all that follows a table belongs to it."""
     for name, field in Settings.model_fields.items():
         if isinstance(field.default, BaseModel):
-            yield from _meaning(field.description)
+            yield from _meaning(name)
             yield from _table(name, field.default.model_dump(mode="json"))
     yield TABLES
 
@@ -88,8 +89,8 @@ def _table(name: str, content: Mapping[str, Any]) -> Iterator[str]:
             yield from _table(f"{name}.{key}", value)
 
 
-def _meaning(text: str | None) -> list[str]:
-    return [f"# {line}" for line in textwrap.wrap(text or "", WIDTH - 2)]
+def _meaning(name: str) -> list[str]:
+    return [f"# {line}" for line in textwrap.wrap(MEANINGS.get(name, ""), WIDTH - 2)]
 
 
 def _toml(value: Any) -> str:
