@@ -37,6 +37,7 @@ class Node:
     quantization: str = "none"
     region: str | None = None
     owner: str | None = None
+    state: str = "ready"
 
     @property
     def wallet(self) -> str:
@@ -58,6 +59,7 @@ class Node:
             quantization=self.quantization,
             region=self.region,
             wallet=self.wallet,
+            state=self.state,
             sessions=10_000,
         )
 

@@ -164,6 +164,13 @@ def test_a_node_and_what_is_known_of_it(http: httpx.Client, mesh: MeshDouble) ->
     assert "earned" not in str(found)
 
 
+def test_who_is_leaving_serves_nobody_new(http: httpx.Client, mesh: MeshDouble) -> None:
+    mesh.serving = (ANN, replace(BOB, state="leaving"), CID)
+    assert BOB.peer_id not in ids(asked(http, ACTIVE))
+    found = asked(http, f"/api/nodes/{BOB.peer_id}")
+    assert (found["state"], [model["state"] for model in found["models"]]) == ("leaving", ["leaving"])
+
+
 @pytest.mark.parametrize("node_id", ["0", "a" * 64, "node_abc123", "%2e%2e", "' OR 1=1", "é", "12D3KooW"])
 def test_what_is_no_id_of_a_node_is_refused(http: httpx.Client, node_id: str) -> None:
     assert http.get(f"/api/nodes/{node_id}").status_code in (400, 404)
