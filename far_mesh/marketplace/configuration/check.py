@@ -69,6 +69,8 @@ async def check(said: Said) -> Report:
     acts = (
         settings.jwt_key,
         settings.jwt_other_keys,
+        settings.metrics_key,
+        settings.job_keys,
         lambda: check_settings(settings),
         lambda: _check_peers(settings),
         lambda: _check_grpc(settings),
@@ -203,12 +205,22 @@ def _dangers(settings: Settings, said: Said) -> Iterator[tuple[str, str]]:
             "FAR_GRPC_INSECURE",
             "gRPC is open to others in clear text: let nobody but a proxy with TLS reach the port",
         )
-    if settings.database.startswith("sqlite") and said.origin("gateway_name") != DEFAULT:
+    is_one_of_several = said.origin("gateway_name") != DEFAULT or settings.redis_url is not None
+    if settings.database.startswith("sqlite") and is_one_of_several:
         yield (
             "FAR_DATABASE_URL",
-            "a gateway with a name is one of several, and several cannot share a SQLite file over a network: use "
-            "PostgreSQL unless this is the only one",
+            "a gateway with a name or with Redis is one of several, and several cannot share a SQLite file over a "
+            "network: use PostgreSQL unless this is the only one",
         )
+    behind_a_proxy_here = is_loopback(settings.host) and _is_elsewhere(settings)
+    if behind_a_proxy_here and settings.metrics_token is None and not settings.trusted_proxies:
+        yield (
+            "FAR_METRICS_TOKEN",
+            "a proxy on this machine that does not say for whom it asks makes everybody look local, and who is local "
+            "may read the metrics: set it, or name the proxy in FAR_TRUSTED_PROXIES",
+        )
+    if public and settings.outbound_http:
+        yield ("FAR_OUTBOUND_HTTP", "messages to webhooks may travel in clear text: that is for tests")
     if settings.generation_seconds + settings.lock_timeout_seconds >= settings.lock_seconds:
         yield (
             "FAR_GENERATION_SECONDS",

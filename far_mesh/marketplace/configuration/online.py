@@ -31,6 +31,8 @@ async def check_online(report: Report) -> None:
     settings = report.settings
     if not wrong & {"FAR_DATABASE_URL", "FAR_DATA_DIR"}:
         await _database(report, settings)
+    if settings.redis_url is not None and "FAR_REDIS_URL" not in wrong:
+        await _redis(report, settings.redis_url.get_secret_value())
     if not wrong:  # whoever opens a chain needs all of its settings
         await _chain(report, settings)
     if "FAR_INITIAL_PEERS" not in wrong:
@@ -57,6 +59,22 @@ async def _database(report: Report, settings: Settings) -> None:
             "FAR_DATABASE_URL",
             f"{others} other gateways are alive in this SQLite file: several share a PostgreSQL database",
         )
+
+
+async def _redis(report: Report, url: str) -> None:
+    try:
+        from redis.asyncio import Redis
+        from redis.exceptions import RedisError
+    except ModuleNotFoundError:
+        report.wrong("FAR_REDIS_URL", "FAR_REDIS_URL needs redis: run `pip install 'far-mesh[redis]'`")
+        return
+    try:
+        async with Redis.from_url(url, socket_connect_timeout=CONNECT_SECONDS, socket_timeout=CONNECT_SECONDS) as redis:
+            await redis.ping()
+    except (RedisError, OSError, ValueError) as error:  # whose words may show the password
+        report.wrong("FAR_REDIS_URL", f"Redis does not answer ({type(error).__name__})")
+    else:
+        report.reached.append("Redis answers")
 
 
 async def _other_gateways(database: Database, settings: Settings) -> int:

@@ -119,6 +119,8 @@ def test_all_that_is_absent_is_said_at_once(here: Path) -> None:
         ("FAR_PAYMENT_PROVIDER", {"payment_provider": "beads"}),
         ("FAR_GRPC_TLS_CERT", {"host": "0.0.0.0", "grpc_port": 50051}),
         ("FAR_GEOIP_DB", {"geoip_db": "/nowhere/city.mmdb"}),
+        ("FAR_METRICS_TOKEN", {"metrics_token": "brief"}),
+        ("FAR_JOBS_KEYS", {"jobs_keys": ["brief"]}),
         ("FAR_CONFIG", {}),
     ],
 )
@@ -146,7 +148,10 @@ def test_a_public_gateway_can_be_without_danger(here: Path) -> None:
         ("FAR_JWT_SECRET", {"jwt_secret": "change-me-to-something-that-is-long"}),
         ("FAR_JWT_OTHER_SECRETS", {"jwt_other_secrets": ["ab" * 20]}),
         ("FAR_PUBLIC_URI", {"public_uri": "http://far.example"}),
-        ("FAR_PUBLIC_URI", {"host": "127.0.0.1", "public_uri": ""}),
+        ("FAR_PUBLIC_URI", {"host": "127.0.0.1", "public_uri": "", "trusted_proxies": ["127.0.0.1"]}),
+        ("FAR_METRICS_TOKEN", {"host": "127.0.0.1"}),
+        ("FAR_OUTBOUND_HTTP", {"outbound_http": True}),
+        ("FAR_DATABASE_URL", {"redis_url": "redis://127.0.0.1"}),
         ("FAR_GRPC_INSECURE", {"grpc_port": 50051, "grpc_insecure": True}),
         ("FAR_DATABASE_URL", {"gateway_name": "north"}),
         ("FAR_GENERATION_SECONDS", {"generation_seconds": 1800}),
@@ -238,6 +243,13 @@ def test_a_database_that_does_not_answer_is_named_without_its_password(here: Pat
     put(here, database_url="postgresql+asyncpg://far:hunter2@127.0.0.1:9/far")
     problems = found("problem", "--online")
     assert "far:***@127.0.0.1:9" in problems["FAR_DATABASE_URL"]
+
+
+def test_redis_is_tried_and_its_password_not_shown(here: Path) -> None:
+    put(here, redis_url="redis://:hunter2@127.0.0.1:9")
+    problems = found("problem", "--online")
+    assert problems["FAR_REDIS_URL"].startswith("Redis does not answer")
+    assert "hunter2" not in json.dumps(problems)
 
 
 def test_a_database_that_is_yet_to_be_made_is_not_made(here: Path, tmp_path: Path) -> None:
