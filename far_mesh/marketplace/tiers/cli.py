@@ -66,16 +66,15 @@ def show(
                 console.event("tier", f"{tier.name}: {told}", **facts)
             return
         owner, service = check_wallet(wallet), TierService(database, settings.tiers, 0.0)
-        found, own = await service.membership(owner), await service.tier_of(owner)
+        found = await service.membership(owner)
+        own = TierName.STANDARD if found is None else found.tier
         async with database.reading() as connection:
             members = sorted(await members_of(connection, owner))
         until = found.until.isoformat() if found is not None and found.until is not None else None
-        sentence = f"{owner} is in the tier {own.name}" + (
-            "" if until is None else f", which is written down until {until}"
-        )
+        sentence = f"{owner} is in the tier {own}" + ("" if until is None else f" until {until}")
         if members:
             sentence += f"; its private pool: {', '.join(members)}"
-        console.event("account", sentence, wallet=owner, tier=own.name.value, until=until, pool=members)
+        console.event("account", sentence, wallet=owner, tier=own.value, until=until, pool=members)
 
     _run(console, main)
 

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Depends, Request
 
 from discovery.protocol.ids import check_wallet
 from far_mesh.marketplace.auth.door import AccountReader, Operator
-from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.inference.endpoints import Service as Inference
 from far_mesh.marketplace.limits.door import PerAddress
 from far_mesh.marketplace.tiers.answers import (
@@ -61,9 +60,7 @@ async def own_tier(service: Service, wallet: AccountReader) -> AccountTier:
 @router.get("/api/operator/tiers")
 async def all_tiers(service: Service, _: Operator) -> AccountTiers:
     """Who is in another tier than standard."""
-    at = now()
-    found = [_account(service, one.wallet, one) for one in await service.all_of_them() if one.counts(at)]
-    return AccountTiers(accounts=found)
+    return AccountTiers(accounts=[_account(service, one.wallet, one) for one in await service.all_of_them()])
 
 
 @router.get("/api/operator/tiers/{wallet_address}")
@@ -95,8 +92,6 @@ async def put_pool(service: Service, _: Operator, wallet_address: str, body: New
 
 
 def _account(service: TierService, wallet: str, found: Membership | None) -> AccountTier:
-    tier, until = TierName.STANDARD, None
-    if found is not None and found.counts(now()):
-        tier, until = found.tier, found.until
+    tier, until = (TierName.STANDARD, None) if found is None else (found.tier, found.until)
     allowed = [one.name for one in service.table.up_to(tier)]
     return AccountTier(wallet_address=wallet, tier=tier, until=until, allowed=allowed)

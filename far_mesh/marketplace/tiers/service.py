@@ -58,13 +58,16 @@ class TierService:
         return found
 
     async def membership(self, wallet: str) -> Membership | None:
-        """What is written down of ``wallet``, which may have ended; None: nothing."""
-        return await self._read(wallet)
+        """What is written down of ``wallet``; None: nothing that has not ended."""
+        found = await self._read(wallet)
+        return found if found is not None and found.counts(now()) else None
 
     async def all_of_them(self) -> list[Membership]:
-        """Everybody who is in another tier than standard, or was until a time that has passed."""
+        """Everybody who is in another tier than standard now."""
         async with self._database.reading() as connection:
-            return await repository.all_of_them(connection)
+            found = await repository.all_of_them(connection)
+        at = now()
+        return [one for one in found if one.counts(at)]
 
     async def put(self, wallet: str, tier: TierName, until: datetime | None = None) -> Membership:
         """From now on ``wallet`` is in ``tier``, for good or ``until`` a time.

@@ -43,6 +43,7 @@ async def test_a_tier_may_end(tiers: TierService, monkeypatch: pytest.MonkeyPatc
     assert (await tiers.tier_of(USER)).name is TierName.PREMIUM
     monkeypatch.setattr("far_mesh.marketplace.tiers.service.now", lambda: ends)
     assert (await tiers.tier_of(USER)).name is TierName.STANDARD, "though it was read a moment ago"
+    assert (await tiers.membership(USER), await tiers.all_of_them()) == (None, [])
 
 
 async def test_an_end_is_in_the_future_and_not_of_standard(tiers: TierService) -> None:
