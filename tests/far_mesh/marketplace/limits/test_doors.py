@@ -135,7 +135,7 @@ def test_a_request_that_is_the_callers_mistake_counts_and_one_that_we_have_no_ro
 
 def test_tokens_are_taken_at_their_most_and_given_back_when_an_answer_ends(open_house: OpenHouse) -> None:
     turnstile, most = Turnstile(), PROMPT_TOKENS + 40
-    house = open_house(MeshDouble(gate=turnstile), tiers=standard(tokens_per_minute=most + 20))
+    house = open_house(MeshDouble(gate=turnstile), tiers=standard(requests_per_minute=3, tokens_per_minute=most + 20))
     user = house.user()
     clock_of(house)
     with user.http.stream("POST", "/v1/chat/completions", json=CHAT | {"max_tokens": 40, "stream": True}) as first:
@@ -151,6 +151,7 @@ def test_tokens_are_taken_at_their_most_and_given_back_when_an_answer_ends(open_
     assert answer.status_code == 200, "of the first only what it came to counts"
     used = PROMPT_TOKENS + 12
     assert answer.headers["x-ratelimit-remaining-tokens"] == str(most + 20 - used - PROMPT_TOKENS - 20)
+    assert answer.headers["x-ratelimit-remaining-requests"] == "1", "the one that was refused does not count"
 
 
 def test_what_can_never_fit_is_not_put_off(open_house: OpenHouse) -> None:

@@ -8,7 +8,7 @@ import random
 import pytest
 import structlog.testing
 
-from far_mesh.marketplace.limits.shared import Shared
+from far_mesh.marketplace.limits.shared import CONNECTIONS, Shared
 from far_mesh.marketplace.limits.windows import PERIOD_US, Memory, Share, Standing, Store, Verdict
 from tests.far_mesh.marketplace.limits.conftest import Clock
 from tests.support.redis_server import RedisServer
@@ -204,10 +204,14 @@ async def test_without_redis_a_gateway_counts_by_itself_and_says_so_once(monkeyp
     assert logs[0]["log_level"] == "warning"
 
 
-async def test_a_redis_that_hangs_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch, redis_url: str) -> None:
+async def test_a_redis_that_hangs_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("far_mesh.marketplace.limits.shared.TIMEOUT_SECONDS", 0.05)
 
+    asked = 0
+
     async def say_nothing(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
         await asyncio.sleep(30)
 
     server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
@@ -216,5 +220,6 @@ async def test_a_redis_that_hangs_holds_nobody_up_for_long(monkeypatch: pytest.M
         verdicts = await asyncio.gather(*(take(shared, f"e{number}", 37) for number in range(200)))
     assert sum(verdict.wait_us == 0 for verdict in verdicts) == 37
     assert [entry["event"] for entry in logs] == ["limits_not_shared"]
+    assert 0 < asked <= CONNECTIONS, "the others did not even try"
     await shared.close()
     server.close()
