@@ -11,6 +11,7 @@ fails keeps the code of the error and not its words.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 Values = Mapping[str, str | int | float | bool]
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-FLUSH_MS = 3_000
+FAREWELL_SECONDS = 3.0
 _TRACED = "far-mesh"
 
 log = structlog.get_logger(__name__)
@@ -217,10 +218,11 @@ class Tracing:
         return Within(_Recorded(self._tracer, span))
 
     def close(self) -> None:
-        """Send what has not been sent, for some seconds. Blocks."""
+        """Send what has not been sent. Blocks for some seconds at most: a collector that is away holds nobody up."""
         if self._provider is not None:
-            self._provider.force_flush(FLUSH_MS)
-            self._provider.shutdown()
+            sending = threading.Thread(target=self._provider.shutdown, daemon=True)
+            sending.start()
+            sending.join(FAREWELL_SECONDS)
 
 
 def _kind_of(error: BaseException) -> str:
