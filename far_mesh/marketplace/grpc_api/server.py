@@ -30,6 +30,9 @@ LIMITS = {
     "grpc.http2.min_ping_interval_without_data_ms": 20_000,
     "grpc.http2.max_ping_strikes": 3,
     "grpc.max_connection_idle_ms": 300_000,
+    # Who reads nothing for ever, and answers to pings, would otherwise never be rid of.
+    "grpc.max_connection_age_ms": 3_600_000,
+    "grpc.max_connection_age_grace_ms": 1_800_000,
     "grpc.max_concurrent_streams": MAX_CALLS_PER_CONNECTION,
     # Two processes on one port would share the calls in silence.
     "grpc.so_reuseport": 0,

@@ -13,7 +13,7 @@ import structlog
 from google.protobuf.message import Message
 from grpc import GenericRpcHandler, StatusCode, method_handlers_generic_handler, unary_unary_rpc_method_handler
 from grpc import unary_stream_rpc_method_handler as unary_stream_handler
-from grpc.aio import AbortError, ServicerContext
+from grpc.aio import AbortError, InternalError, ServicerContext
 from starlette.datastructures import Headers
 
 from discovery.protocol.errors import FarError
@@ -23,7 +23,7 @@ from far_mesh.marketplace.auth.door import Needs, limited_key
 from far_mesh.marketplace.auth.principal import Principal, Scope
 from far_mesh.marketplace.auth.service import AuthService
 from far_mesh.marketplace.channels.meter import VoucherNotice
-from far_mesh.marketplace.errors import Unauthorized
+from far_mesh.marketplace.errors import GenerationFailed, Unauthorized
 from far_mesh.marketplace.grpc_api import far_pb2
 from far_mesh.marketplace.grpc_api.mapping import (
     event_of,
@@ -167,6 +167,8 @@ class FarMesh:
             for token in told.rest():
                 await write(event_of(token))
             await write(far_pb2.InferEvent(bill=filled(far_pb2.Bill(), told.end(answer))))
+        except InternalError:  # what a write meets when the call is gone
+            raise GenerationFailed("the reader left") from None
         finally:
             run.reader_left()
 

@@ -299,6 +299,24 @@ async def test_who_waits_for_nodes_is_told_what_for(open_house: OpenHouse, monke
     assert waits.events[-1]["done"] is True
 
 
+async def test_a_caller_of_grpc_who_takes_nothing_is_cut_off_and_billed_for_what_was_delivered(
+    open_house: OpenHouse,
+) -> None:
+    mesh = MeshDouble(story=["x" * 200_000] * 60)
+    house = open_house(mesh, reader_seconds=0.3, **LENT)
+    user = house.user(10**10)
+    port = await asyncio.to_thread(house.open_grpc)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        request = InferRequest(model_id=MODEL, prompt="Tell me a story", max_tokens=55)
+        call = FarMeshStub(channel).InferStream(request, metadata=(("authorization", f"Bearer {user.token}"),))
+        await until(lambda: mesh.generations and mesh.generations[0].finished)
+        await until(lambda: user.balance()["held_units"] == 0)
+        call.cancel()
+    usage = user.http.get("/api/account/usage").json()["total"]
+    assert 0 < usage["completion_tokens"] < 55
+    assert gate_of(house).in_use == 0
+
+
 async def test_a_reader_who_takes_nothing_is_billed_for_what_was_delivered_and_frees_the_session(
     open_house: OpenHouse,
 ) -> None:
