@@ -249,6 +249,11 @@ def families(facts: BookFacts | None, gateway: str) -> list[Metric]:
             known({(book.value,): told.totals.get(book, 0) / UNITS for book in Book}),
             ["account"],
         ),
+        _gauge(
+            "far_mesh_ledger_imbalance_units",
+            "The sum of all accounts, in units of 1e-9 FAR: 0.",
+            only(sum(told.totals.values())),
+        ),
     ]
 
 
