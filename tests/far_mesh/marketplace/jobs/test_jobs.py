@@ -399,6 +399,7 @@ async def test_a_gateway_that_was_frozen_charges_nothing(sqlite_url: str, monkey
             await connection.execute(update(jobs).values(lease_until=now() - timedelta(seconds=1)))
         async with office(sqlite_url, gateway_name="awake") as awake:
             ended = await user.result(job_id)
+            assert (await money(awake.rooms.database, user.wallet))["held"] == 0  # what the first attempt held as well
             gate.let_through(asyncio.get_running_loop(), 9)
             assert (ended["status"], ended["attempts"]) == ("completed", 2)
             await asyncio.wait_for(_until(lambda: frozen.mesh.generations[0].finished), 10)
