@@ -9,8 +9,11 @@ from typing import Any
 
 import grpc.aio
 import httpx
+import httpx2
 import pytest
 from grpc import StatusCode
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.grpc_api.far_pb2 import InferRequest
@@ -45,6 +48,18 @@ async def infer(gateway: Process, token: str) -> str:
         return str(answer.text)
 
 
+async def tool(gateway: Process, token: str) -> str:
+    """The whole answer over MCP."""
+    async with (
+        httpx2.AsyncClient(headers={"authorization": token}, timeout=60) as http,
+        Client(streamable_http_client(f"{gateway.url}/mcp", http_client=http)) as client,
+    ):
+        asked = {"model_id": MODEL, "prompt": "Tell me", "max_tokens": len(STORY)}
+        result = await client.call_tool("generate", asked)
+    assert not result.is_error, result
+    return str(result.structured_content["text"])
+
+
 async def test_answers_finish_and_nobody_new_is_served(tmp_path: Path, sqlite_url: str) -> None:
     database = Database(sqlite_url)
     with process(tmp_path, "north", settings_of(sqlite_url)) as gateway:
@@ -53,9 +68,10 @@ async def test_answers_finish_and_nobody_new_is_served(tmp_path: Path, sqlite_ur
             words = Words(response)
             said = [(await words.next())["token"] for _ in range(2)]
             over_grpc = asyncio.create_task(infer(gateway, user.http.headers["authorization"]))
+            over_mcp = asyncio.create_task(tool(gateway, user.http.headers["authorization"]))
             async with asyncio.timeout(30):
-                while (await user.http.get("/api/account/balance")).json()["held_units"] <= COST:
-                    await asyncio.sleep(0.02)
+                while (await user.http.get("/api/account/balance")).json()["held_units"] <= 2 * COST:
+                    await asyncio.sleep(0.1)
 
             gateway.send(signal.SIGTERM)
             assert (await until_stopping(user.http))["reasons"] == ["this gateway is about to stop"]
@@ -70,10 +86,10 @@ async def test_answers_finish_and_nobody_new_is_served(tmp_path: Path, sqlite_ur
             *more, bill = await words.rest()
             assert "".join([*said, *(word["token"] for word in more)]) == "".join(STORY)
             assert (bill["finish_reason"], bill["cost_units"]) == ("stop", COST)
-            assert await over_grpc == "".join(STORY)
+            assert await over_grpc == await over_mcp == "".join(STORY)
         assert await gateway.ended() == 0, gateway.log()
         assert "Traceback" not in gateway.log()
-    await check_books(database, user.wallet, 2 * COST)
+    await check_books(database, user.wallet, 3 * COST)
     await database.close()
 
 
