@@ -159,7 +159,8 @@ class Treatment:
 
 @dataclass(frozen=True)
 class Pool:
-    """The nodes that may serve a session, by peer id or wallet; no other node gets to see anything of it.
+    """The nodes that may serve a session; no other node gets to see anything of it. They are named by peer ids alone: a
+    node can say of itself that it earns for any wallet.
 
     Attributes:
         name: of the pool, for who is told that it does not serve all blocks: ``the private pool of …``.
@@ -170,7 +171,7 @@ class Pool:
 
     def has(self, node: Announcement) -> bool:
         """Whether a node is in it."""
-        return node.peer_id in self.members or node.wallet in self.members
+        return node.peer_id in self.members
 
 
 def parse_priority(name: str) -> Priority:

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, exists, func, insert, select, update
+from sqlalchemy import Select, and_, bindparam, case, exists, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from far_mesh.marketplace.clock import now
@@ -137,6 +137,8 @@ _SERVED = (
     update(node_registry)
     .where(node_registry.c.node_id == bindparam("served_by"))
     .values(
+        # a wallet signs for its nodes; what a node says of another wallet is not proven by that
+        proven_at=case((node_registry.c.wallet_address == bindparam("served_for"), node_registry.c.proven_at)),
         wallet_address=bindparam("served_for"),
         model_id=bindparam("served_model"),
         last_seen=bindparam("served_at"),

@@ -54,7 +54,7 @@ class NewAccountTier(BaseModel):
 
 
 class PrivatePool(BaseModel):
-    """The nodes of an account's own pool: peer ids, and wallets, all of whose nodes are meant."""
+    """The nodes of an account's own pool: peer ids, and wallets for those of their nodes that are registered."""
 
     wallet_address: str
     members: list[str]

@@ -25,9 +25,7 @@ UntilOption = Annotated[
     str | None,
     typer.Option(help="A date or a time, such as 2027-01-31 or 2027-01-31T12:00:00+01:00; UTC if it says none."),
 ]
-MemberOption = Annotated[
-    list[str], typer.Option(help="A peer id, or a wallet, all of whose nodes are meant; repeatable.")
-]
+MemberOption = Annotated[list[str], typer.Option(help="A peer id, or a wallet for its registered nodes; repeatable.")]
 
 Act = Callable[["Settings", "Database"], Awaitable[None]]
 

@@ -13,7 +13,7 @@ from far_mesh.config import Pool
 from far_mesh.marketplace.auth.recall import Recall
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import Database
-from far_mesh.marketplace.tables import account_pools
+from far_mesh.marketplace.tables import account_pools, node_registry
 from far_mesh.marketplace.tiers.reliability import Reliability
 from far_mesh.marketplace.tiers.schemas import NodePool, Tier
 
@@ -31,16 +31,17 @@ class Pools:
     async def of(self, wallet: str, tier: Tier) -> Pool | None:
         """The nodes that a request of ``wallet`` in ``tier`` may run on now; None: all."""
         if tier.node_pool is NodePool.PRIVATE:
-            members = await self._recall.get(wallet, lambda: self._read(wallet))
-            return Pool("the private pool of your account", members)
+            nodes = await self._recall.get(wallet, lambda: self._nodes(wallet))
+            return Pool("the private pool of your account", nodes)
         if tier.node_pool is NodePool.RELIABLE and tier.min_reliability is not None:
             members = await self._reliability.at_least(tier.min_reliability)
             return Pool(f"the nodes that were seen to be reliable ({tier.min_reliability:g} or more)", members)
         return None
 
     async def members(self, wallet: str) -> list[str]:
-        """The private pool of ``wallet``: peer ids, and wallets whose nodes are all meant."""
-        return sorted(await self._read(wallet))
+        """The private pool of ``wallet``: peer ids, and wallets of which all nodes are meant that have proven it."""
+        async with self._database.reading() as connection:
+            return sorted(await members_of(connection, wallet))
 
     async def put(self, wallet: str, members: Iterable[str]) -> list[str]:
         """From now on the private pool of ``wallet`` is this.
@@ -53,15 +54,28 @@ class Pools:
         self._recall.forget()
         return kept
 
-    async def _read(self, wallet: str) -> frozenset[str]:
+    async def _nodes(self, wallet: str) -> frozenset[str]:
         async with self._database.reading() as connection:
-            return await members_of(connection, wallet)
+            return await nodes_of(connection, wallet)
 
 
 async def members_of(connection: AsyncConnection, wallet: str) -> frozenset[str]:
     """Who is in the private pool of ``wallet``."""
     query = select(account_pools.c.member).where(account_pools.c.wallet_address == wallet)
     return frozenset((await connection.execute(query)).scalars())
+
+
+async def nodes_of(connection: AsyncConnection, wallet: str) -> frozenset[str]:
+    """The peer ids in the private pool of ``wallet``: those it names, and the nodes of wallets it names. What a node
+    announces is its own word alone; only of one that its wallet has registered is it known whose it is."""
+    members = await members_of(connection, wallet)
+    node = node_registry.c
+    proven = select(node.node_id).where(node.proven_at.is_not(None))
+    owned = proven.where(
+        node.wallet_address.in_(select(account_pools.c.member).where(account_pools.c.wallet_address == wallet))
+    )
+    named = frozenset(member for member in members if not member.startswith("0x"))
+    return named | frozenset((await connection.execute(owned)).scalars())
 
 
 async def put_members(connection: AsyncConnection, wallet: str, members: Iterable[str]) -> list[str]:

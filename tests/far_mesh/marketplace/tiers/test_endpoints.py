@@ -155,11 +155,11 @@ def test_a_pool_that_does_not_serve_all_blocks_is_named(open_house: OpenHouse) -
     assert refused.headers["retry-after"] == "10"
     assert "the private pool of your account serves blocks 0:8" in error(refused, 503, "no_route")["message"]
     pools = user.house.rooms.tiers.pools
-    user.house.loop.do(pools.put(user.wallet, [peer_of("ann"), wallet_of("bob")]))
+    user.house.loop.do(pools.put(user.wallet, [peer_of("ann"), peer_of("bob"), wallet_of("cid")]))
     assert "blocks 6:8" in error(user.generate(), 503, "no_route")["message"]
     assert error(user.http.post("/api/inference/quote", json={"model_id": MODEL, "prompt": "a"}), 503, "no_route")
     assert user.balance()["held_units"] == 0
-    members = user.house.loop.do(pools.put(user.wallet, [peer_of("ann"), wallet_of("bob"), peer_of("cid")]))
+    members = user.house.loop.do(pools.put(user.wallet, [peer_of("ann"), peer_of("bob"), peer_of("cid")]))
     assert user.generate().status_code == 200
     assert mesh.pools == [Pool("the private pool of your account", frozenset(members))]
     assert user.generate(tier="premium").status_code == 503, "nobody was seen often enough"

@@ -6,9 +6,12 @@ import pytest
 from sqlalchemy import insert
 
 from discovery.protocol.errors import InvalidArgument
+from discovery.protocol.ids import PeerId, Wallet
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import DatabaseUnavailable
+from far_mesh.marketplace.nodes import repository as nodes
+from far_mesh.marketplace.nodes.schemas import Hardware
 from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, PaidShare, Share
 from far_mesh.marketplace.tables import node_registry
@@ -67,11 +70,7 @@ async def test_a_reliable_pool_is_of_those_that_were_seen_to_be(tiers: TierServi
 
 
 async def test_work_that_was_proven_counts_for_each_node(tiers: TierService, database: Database) -> None:
-    session = NewSession("s", "r", USER, "m", "standard", 1, 1, 1, 1, 2_000, 10)
-    shares = [PaidShare(Share(wallet_of(name), peer_of(name), 0, 3, "none", 1, 3, "{}"), 1) for name in ("ann", "bob")]
-    async with database.writing() as connection:
-        await sessions.add(connection, session, Gateway("here", "life"))
-        await sessions.add_contributions(connection, session, [*shares, shares[0]])
+    await served(database, "s", (ANN, wallet_of("ann")), (BOB, wallet_of("bob")), (ANN, wallet_of("ann")))
     assert await tiers.reliability.scores() == {ANN: 0.75, BOB: 2 / 3}
 
 
@@ -96,7 +95,7 @@ async def test_a_private_pool_is_what_the_operator_has_named(tiers: TierService)
     empty = await tiers.pools.of(USER, ENTERPRISE_TIER)
     assert empty is not None
     assert not empty.has(signed_announcement("ann").announcement)
-    assert await tiers.pools.put(USER, [ANN, wallet_of("bob"), ANN]) == sorted([ANN, wallet_of("bob")])
+    assert await tiers.pools.put(USER, [ANN, BOB, ANN]) == sorted([ANN, BOB])
     pool = await tiers.pools.of(USER, ENTERPRISE_TIER)
     assert pool is not None
     assert [pool.has(signed_announcement(name).announcement) for name in ("ann", "bob", "cid")] == [True, True, False]
@@ -110,3 +109,47 @@ async def test_what_names_no_node_is_refused_and_nothing_changes(tiers: TierServ
         with pytest.raises(InvalidArgument, match="neither a peer id nor a wallet"):
             await tiers.pools.put(USER, [BOB, member])
     assert await tiers.pools.members(USER) == [ANN]
+
+
+async def test_a_wallet_in_a_pool_stands_for_the_nodes_that_it_has_signed_for(
+    tiers: TierService, database: Database
+) -> None:
+    owner = wallet_of("bob")
+    await registered(database, bob=3)
+    await tiers.pools.put(USER, [ANN, owner])
+    assert await nodes_of_the_pool(tiers) == {ANN}, "bob's node has only said for whom it earns"
+    async with database.writing() as connection:
+        assert await nodes.register(connection, BOB, owner, "m", Hardware(), now(), now())
+    assert await nodes_of_the_pool(tiers) == {ANN, BOB}
+    assert await tiers.pools.members(USER) == sorted([ANN, owner])
+
+
+async def test_who_was_paid_for_another_wallet_has_not_proven_that_one(tiers: TierService, database: Database) -> None:
+    owner = wallet_of("bob")
+    async with database.writing() as connection:
+        assert await nodes.register(connection, BOB, wallet_of("mallory"), "m", Hardware(), now(), now())
+    await tiers.pools.put(USER, [owner])
+    await served(database, "before", (BOB, wallet_of("mallory")))
+    async with database.reading() as connection:
+        row = await nodes.find(connection, BOB)
+    assert row is not None
+    assert row.proven_at is not None
+    await served(database, "after", (BOB, owner))  # as its announcement said
+    assert await nodes_of_the_pool(tiers) == frozenset()
+
+
+async def served(database: Database, name: str, *nodes_for_wallets: tuple[str, str]) -> None:
+    session = NewSession(name, f"request {name}", USER, "m", "standard", 1, 1, 1, 1, 2_000, 10)
+    shares = [
+        PaidShare(Share(Wallet(wallet), PeerId(node), 0, 3, "none", 1, 3, "{}"), 1)
+        for node, wallet in nodes_for_wallets
+    ]
+    async with database.writing() as connection:
+        await sessions.add(connection, session, Gateway("here", "life"))
+        await sessions.add_contributions(connection, session, shares)
+
+
+async def nodes_of_the_pool(tiers: TierService) -> frozenset[str]:
+    pool = await tiers.pools.of(USER, ENTERPRISE_TIER)
+    assert pool is not None
+    return pool.members
