@@ -263,9 +263,7 @@ class Run:
             await self._tell(error)
             raise
         except asyncio.CancelledError:
-            await self._tell(
-                ShuttingDown("this gateway stops; what was delivered is charged, no more", retry_after=5.0)
-            )
+            await self._tell(ShuttingDown("this gateway stops; no more is charged than was delivered", retry_after=5.0))
             raise
         else:
             await self._tell(answer)
