@@ -192,7 +192,7 @@ account_tiers = Table(
     Column("changed_at", UtcDateTime, nullable=False),
 )
 
-# The nodes that were named for an account: peer ids, or wallets, all of whose nodes are meant.
+# The nodes that were named for an account: peer ids, or wallets, for those of their nodes that are registered.
 account_pools = Table(
     "account_pools",
     metadata,
