@@ -57,8 +57,8 @@ class QuoteRequest(BaseModel):
 
 class QuoteAnswer(BaseModel):
     """A price per token that is kept until ``expires_at`` for requests with this ``quote_id``, whatever their length.
-    ``max_cost_units`` is what a request with so many tokens and ``n`` answers would hold. ``escrow_intent`` is the typed
-    data (EIP-712) of an intent for the request ``request_id``, if it was asked for."""
+    ``max_cost_units`` is what a request with so many tokens and ``n`` answers would hold. ``escrow_intent`` is the
+    typed data (EIP-712) of an intent for the request ``request_id``, if it was asked for."""
 
     quote_id: str
     expires_at: datetime
@@ -251,9 +251,9 @@ class SettlementState(BaseModel):
 
 
 class RequestState(BaseModel):
-    """A request of the caller: money, nodes and settlement. Never what was said. ``p95_token_ms``: of the times between
-    its tokens 95 of 100 were no longer. ``spent_credit_units``: it was cheaper by so much for promises that earlier ones
-    had missed."""
+    """A request of the caller: money, nodes and settlement. Never what was said. ``p95_token_ms``: of the times
+    between its tokens 95 of 100 were no longer. ``spent_credit_units``: it was cheaper by so much for promises that
+    earlier ones had missed."""
 
     request_id: str
     model_id: str
