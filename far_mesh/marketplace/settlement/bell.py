@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 
 class Bell:
@@ -23,7 +24,7 @@ class Bell:
 
 async def either(event: asyncio.Event, seconds: float) -> None:
     """Until ``event`` happens, or ``seconds`` have passed."""
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return
+    # Not wait_for: in Python 3.11 it forgets that it was cancelled, if the event happens in the same moment.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
