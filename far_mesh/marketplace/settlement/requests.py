@@ -90,7 +90,7 @@ async def open_request(
 
 
 async def check_before_waiting(connection: AsyncConnection, session: NewSession) -> None:
-    """See that a request could be opened at this moment, so that nobody waits for what will be refused. Nothing is held.
+    """See that a request could be opened now, so that nobody waits for what will be refused. Nothing is held.
 
     Raises:
         InsufficientBalance: what it may cost is not available.
@@ -218,9 +218,9 @@ async def _capture(connection: AsyncConnection, session: Session, divided: Settl
 
 
 async def _credited(connection: AsyncConnection, session: Session, outcome: Outcome) -> Outcome:
-    """The outcome after what a missed promise gives back, and after what earlier ones have to give. The fee of an escrow
-    of its own is computed by the contract and taken by the release: what such a request gives back lowers the fees on
-    later ones."""
+    """The outcome after what a missed promise gives back, and after what earlier ones have to give. The fee of an
+    escrow of its own is computed by the contract and taken by the release: what such a request gives back lowers the
+    fees on later ones."""
     own_escrow, wallet, request_id = session.payment is Payment.ESCROW, session.user_wallet, session.request_id
     credit = 0
     if outcome.service_level_met is False:

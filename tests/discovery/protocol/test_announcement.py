@@ -169,7 +169,18 @@ WRONG_FIELDS: list[dict[str, Any]] = [
     {"links": [[peer_of(f"other {number}"), 1.0] for number in range(17)]},
     {"links": {peer_of("other"): 1.0}},
 ]
-OPTIONAL = {"version", "state", "price_units", "block_ms", "queue_ms", "load", "sessions", "region", "location", "links"}
+OPTIONAL = {
+    "version",
+    "state",
+    "price_units",
+    "block_ms",
+    "queue_ms",
+    "load",
+    "sessions",
+    "region",
+    "location",
+    "links",
+}
 
 
 @pytest.mark.parametrize("wrong", WRONG_FIELDS, ids=str)
