@@ -6,7 +6,7 @@ can be used by a wallet that has signed in and by no API key, until it says whic
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated
@@ -16,7 +16,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from discovery.protocol.ids import Wallet
 from far_mesh.marketplace.address import Address
-from far_mesh.marketplace.auth.principal import KeyProof, Principal, Role, Scope, TokenProof
+from far_mesh.marketplace.auth.principal import Principal, Role, Scope, TokenProof
 from far_mesh.marketplace.auth.service import AuthService
 from far_mesh.marketplace.errors import Forbidden, Unauthorized
 from far_mesh.marketplace.limits import door as limits_door
@@ -32,7 +32,7 @@ _BEARER = HTTPBearer(
 _CREDENTIAL_NAMES = frozenset({"access_token", "api_key", "api-key", "apikey", "x-api-key"})
 
 
-def auth_service(request: Request) -> AuthService:
+async def auth_service(request: Request) -> AuthService:
     """The room's service, made by the app."""
     service: AuthService = request.app.state.rooms.auth
     return service
@@ -111,10 +111,10 @@ def _refuse_credentials_in_the_url(request: Request) -> None:
 
 
 @cache
-def needs(scope: Scope | None = None, role: Role = Role.USER) -> Callable[..., Wallet]:
+def needs(scope: Scope | None = None, role: Role = Role.USER) -> Callable[..., Awaitable[Wallet]]:
     """A dependency: the wallet that asks, once it was found to have what is needed."""
 
-    def wallet(principal: Principal = Depends(Needs(scope, role))) -> Wallet:  # noqa: B008  # how FastAPI is told
+    async def wallet(principal: Principal = Depends(Needs(scope, role))) -> Wallet:  # noqa: B008  # how FastAPI is told
         return principal.wallet
 
     return wallet
@@ -127,13 +127,12 @@ MayInfer = Annotated[Principal, Depends(Needs(Scope.INFERENCE))]
 """Who asks, with a credential that may spend on requests."""
 
 
-def limited_key(principal: MayInfer) -> str | None:
+async def api_key_id(principal: MayInfer) -> str | None:
     """The id of the API key that asks; None for a wallet that has signed in itself."""
-    proof = principal.proof
-    return proof.key_id if isinstance(proof, KeyProof) else None
+    return principal.api_key_id
 
 
-LimitedKey = Annotated[str | None, Depends(limited_key)]
+ApiKeyId = Annotated[str | None, Depends(api_key_id)]
 """What a request has to name, so that it counts for the limits and the usage of the API key that it was asked for
 with."""
 

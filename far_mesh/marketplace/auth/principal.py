@@ -52,6 +52,11 @@ class Principal:
     scopes: frozenset[Scope]
     proof: TokenProof | KeyProof
 
+    @property
+    def api_key_id(self) -> str | None:
+        """The API key that asks; None for a wallet that has signed in itself."""
+        return self.proof.key_id if isinstance(self.proof, KeyProof) else None
+
 
 def roles_of(*, serves: bool, operates: bool) -> frozenset[Role]:
     """The roles of a wallet: ``serves`` when nodes name it, ``operates`` when the settings do."""

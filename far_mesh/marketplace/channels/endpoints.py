@@ -16,7 +16,7 @@ from far_mesh.marketplace.payments.vouchers import Channel
 router = APIRouter(prefix="/api/channels", tags=["channels"])
 
 
-def channel_service(request: Request) -> ChannelService:
+async def channel_service(request: Request) -> ChannelService:
     """The room's service, made by the app."""
     service: ChannelService = request.app.state.rooms.channels
     return service

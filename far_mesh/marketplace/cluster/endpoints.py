@@ -43,7 +43,7 @@ MAX_PAGE = 1000
 router = APIRouter(tags=["operators"])
 
 
-def cluster_service(request: Request) -> ClusterService:
+async def cluster_service(request: Request) -> ClusterService:
     """The room's service, made by the app."""
     service: ClusterService = request.app.state.rooms.cluster
     return service

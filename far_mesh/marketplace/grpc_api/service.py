@@ -19,7 +19,7 @@ from starlette.datastructures import Headers
 from discovery.protocol.errors import FarError
 from discovery.protocol.trace import read_trace_parent
 from far_mesh.marketplace.address import Address, Networks, find_caller
-from far_mesh.marketplace.auth.door import Needs, limited_key
+from far_mesh.marketplace.auth.door import Needs
 from far_mesh.marketplace.auth.principal import Principal, Scope
 from far_mesh.marketplace.auth.service import AuthService
 from far_mesh.marketplace.channels.meter import VoucherNotice
@@ -199,7 +199,7 @@ class FarMesh:
         if key is not None:
             call.name(id_of_call(principal.wallet, key))
         asked = generate_request(request, stream=stream)
-        wish = replace(wish_of(asked), api_key_id=limited_key(principal))
+        wish = replace(wish_of(asked), api_key_id=principal.api_key_id)
         run = await self._inference.start(principal.wallet, call.request_id, wish)
         call.trailers = tuple(run.grant.headers.items())
         return asked, run

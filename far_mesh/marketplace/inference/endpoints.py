@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from discovery.placement import stretches
 from discovery.protocol.errors import InvalidArgument
 from far_mesh.config import Grammar
-from far_mesh.marketplace.auth.door import InferenceCaller, LimitedKey
+from far_mesh.marketplace.auth.door import ApiKeyId, InferenceCaller
 from far_mesh.marketplace.chain.amounts import units_to_far, units_to_wei
 from far_mesh.marketplace.channels.meter import VoucherNotice
 from far_mesh.marketplace.http import call_request, errors, id_of_call, request_id_of
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 router = APIRouter(prefix="/api/inference", tags=["inference"])
 
 
-def inference_service(request: Request) -> InferenceService:
+async def inference_service(request: Request) -> InferenceService:
     """The room's service, made by the app."""
     service: InferenceService = request.app.state.rooms.inference
     return service
@@ -72,7 +72,7 @@ def inference_service(request: Request) -> InferenceService:
 Service = Annotated[InferenceService, Depends(inference_service)]
 
 
-def name_of_request(
+async def name_of_request(
     request: Request,
     wallet: InferenceCaller,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
@@ -98,7 +98,7 @@ async def generate(
     response: Response,
     service: Service,
     wallet: InferenceCaller,
-    key: LimitedKey,
+    key: ApiKeyId,
     name: RequestName,
     body: GenerateRequest,
 ) -> Response | GenerateAnswer:

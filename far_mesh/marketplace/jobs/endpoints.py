@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
-from far_mesh.marketplace.auth.door import AccountWriter, InferenceCaller, LimitedKey
+from far_mesh.marketplace.auth.door import AccountWriter, ApiKeyId, InferenceCaller
 from far_mesh.marketplace.errors import JobsClosed
 from far_mesh.marketplace.http import errors
 from far_mesh.marketplace.jobs.schemas import (
@@ -31,7 +31,7 @@ LONGEST_WAIT, MOST_JOBS = 60.0, 200
 router = APIRouter(tags=["jobs"])
 
 
-def job_service(request: Request, _wallet: InferenceCaller) -> JobService:
+async def job_service(request: Request, _wallet: InferenceCaller) -> JobService:
     """The room's service, made by the app, for those who may come in.
 
     Raises:
@@ -40,7 +40,7 @@ def job_service(request: Request, _wallet: InferenceCaller) -> JobService:
     return _open(request.app.state.rooms.jobs)
 
 
-def secret_service(request: Request, _wallet: AccountWriter) -> JobService:
+async def secret_service(request: Request, _wallet: AccountWriter) -> JobService:
     """The same for those who may change an account.
 
     Raises:
@@ -63,7 +63,7 @@ async def submit(
     response: Response,
     service: Service,
     wallet: InferenceCaller,
-    key: LimitedKey,
+    key: ApiKeyId,
     body: JobRequest,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
 ) -> JobState:

@@ -15,7 +15,7 @@ from far_mesh.marketplace.keys.service import KeyService
 router = APIRouter(prefix="/api/account/keys", tags=["account"])
 
 
-def key_service(request: Request) -> KeyService:
+async def key_service(request: Request) -> KeyService:
     """The room's service, made by the app."""
     service: KeyService = request.app.state.rooms.keys
     return service

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from discovery.protocol.errors import FarError
 from discovery.tracing import here
-from far_mesh.marketplace.auth.door import limited_key
 from far_mesh.marketplace.auth.principal import Principal
 from far_mesh.marketplace.channels.meter import VoucherNotice
 from far_mesh.marketplace.errors import GenerationFailed, UnsupportedParameter
@@ -189,7 +188,7 @@ class Tools:
         if asked.idempotency_key is not None:
             name = id_of_call(wallet, asked.idempotency_key)
         request = asked.model_copy(update={"stream": progress is not None})
-        wish = replace(wish_of(request), api_key_id=limited_key(visit.principal))
+        wish = replace(wish_of(request), api_key_id=visit.principal.api_key_id)
         run = await visit.begin(self._inference.start(wallet, name, wish))
         try:
             items = await _all_of(run, progress)

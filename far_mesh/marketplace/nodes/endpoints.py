@@ -31,7 +31,7 @@ MAX_KM = 20_100  # half way round the Earth
 router = APIRouter(tags=["nodes"], dependencies=[PerAddress])
 
 
-def node_service(request: Request) -> NodeService:
+async def node_service(request: Request) -> NodeService:
     """The room's service, made by the app."""
     service: NodeService = request.app.state.rooms.nodes
     return service

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import Response
 
-from far_mesh.marketplace.auth.door import InferenceCaller, LimitedKey
+from far_mesh.marketplace.auth.door import ApiKeyId, InferenceCaller
 from far_mesh.marketplace.inference.endpoints import GENERATE_ERRORS, RequestName, Service, model_entry, streamed
 from far_mesh.marketplace.inference.payment import Wanted, wanted
 from far_mesh.marketplace.inference.run import Run
@@ -35,7 +35,7 @@ from far_mesh.marketplace.payments import intents
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
-def way_to_pay(
+async def way_to_pay(
     x_far_payment: Annotated[str | None, Header(max_length=80)] = None,
     x_far_escrow_intent: Annotated[str | None, Header(max_length=16_384)] = None,
 ) -> Wanted:
@@ -70,7 +70,7 @@ async def create_chat(
     response: Response,
     service: Service,
     wallet: InferenceCaller,
-    key: LimitedKey,
+    key: ApiKeyId,
     name: RequestName,
     payment: WayToPay,
     body: ChatRequest,
@@ -96,7 +96,7 @@ async def create_completion(
     response: Response,
     service: Service,
     wallet: InferenceCaller,
-    key: LimitedKey,
+    key: ApiKeyId,
     name: RequestName,
     payment: WayToPay,
     body: CompletionRequest,
@@ -125,7 +125,7 @@ async def create_embeddings(
     response: Response,
     service: Service,
     wallet: InferenceCaller,
-    key: LimitedKey,
+    key: ApiKeyId,
     name: RequestName,
     payment: WayToPay,
     body: EmbeddingRequest,

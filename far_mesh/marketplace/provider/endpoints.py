@@ -49,19 +49,19 @@ MAX_DAYS, MAX_LINES, MAX_ROOTS = 366, 200, 20
 router = APIRouter(tags=["provider"])
 
 
-def provider_service(request: Request) -> ProviderService:
+async def provider_service(request: Request) -> ProviderService:
     """The room's service, made by the app."""
     service: ProviderService = request.app.state.rooms.provider
     return service
 
 
-def pay_in_of(request: Request) -> PayIn:
+async def pay_in_of(request: Request) -> PayIn:
     """Where the money is."""
     pay_in: PayIn = request.app.state.rooms.pay_in
     return pay_in
 
 
-def payouts_of(request: Request) -> PayoutRoom:
+async def payouts_of(request: Request) -> PayoutRoom:
     """Where providers are paid by transfer.
 
     Raises:

@@ -27,7 +27,7 @@ from far_mesh.marketplace.tiers.service import TierService
 router = APIRouter(tags=["tiers"])
 
 
-def tier_service(request: Request) -> TierService:
+async def tier_service(request: Request) -> TierService:
     """The room's service, made by the app."""
     service: TierService = request.app.state.rooms.tiers
     return service

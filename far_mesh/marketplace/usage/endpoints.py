@@ -42,7 +42,7 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-def usage_service(request: Request) -> UsageService:
+async def usage_service(request: Request) -> UsageService:
     """The room's service, made by the app."""
     service: UsageService = request.app.state.rooms.usage
     return service
