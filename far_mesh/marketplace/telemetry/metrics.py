@@ -75,6 +75,12 @@ class Metrics:
             buckets=_TOKEN,
             registry=registry,
         )
+        self._promises = Counter(
+            "far_mesh_promises",
+            "Completed requests whose tier promises a time per token, by whether it was kept.",
+            [*_OF_REQUESTS, "kept"],
+            registry=registry,
+        )
         self._tokens = Counter(
             "far_mesh_tokens",
             "Tokens of completed requests: of prompts, of prompts the nodes knew already, of answers.",
@@ -127,6 +133,8 @@ class Metrics:
             self._first_token.labels(*labels).observe(first / 1000)
             if answer.completion_tokens > 1:
                 self._token.labels(*labels).observe((answer.latency_ms - first) / 1000 / (answer.completion_tokens - 1))
+        if (kept := answer.outcome.service_level_met) is not None:
+            self._promises.labels(*labels, "yes" if kept else "no").inc()
         told = {
             "prompt": answer.prompt_tokens,
             "cached": answer.cached_tokens,

@@ -39,6 +39,15 @@ def test_a_completed_request_is_counted_and_timed() -> None:
     assert told == {"prompt": 7, "cached": 4}
 
 
+def test_promises_are_counted_where_there_was_one() -> None:
+    metrics = Metrics(["m"])
+    for kept in (True, False, False, None):
+        metrics.completed(answer(outcome=Outcome(0, 0, 0, 0, (), service_level_met=kept)), "premium")
+    of_it = {"model_id": "m", "tier": "premium"}
+    counted = [value(metrics, "far_mesh_promises_total", kept=kept, **of_it) for kept in ("yes", "no")]
+    assert counted == [1, 2]
+
+
 def test_an_answer_of_one_token_has_no_time_between_tokens_and_one_of_none_no_first() -> None:
     metrics = Metrics(["m"])
     metrics.completed(answer(completion_tokens=1), "standard")
