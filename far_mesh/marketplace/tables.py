@@ -256,6 +256,7 @@ UNSETTLED = text("batch_number IS NULL AND payment = 'netted' AND (total_cost_un
 Index(
     "ix_inference_sessions_unsettled",
     inference_sessions.c.user_wallet,
+    inference_sessions.c.batch_number,  # always NULL in here; with it SQLite prefers this index to that of usage
     sqlite_where=UNSETTLED,
     postgresql_where=UNSETTLED,
 )

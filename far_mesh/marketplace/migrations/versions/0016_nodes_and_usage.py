@@ -23,3 +23,14 @@ def upgrade() -> None:
         op.f("ix_inference_sessions_user_wallet_started_at"), "inference_sessions", ["user_wallet", "started_at"]
     )
     op.drop_index(op.f("ix_inference_sessions_user_wallet"), "inference_sessions")  # the new one begins with it
+    unsettled = sa.text(
+        "batch_number IS NULL AND payment = 'netted' AND (total_cost_units IS NULL OR total_cost_units > 0)"
+    )
+    op.drop_index("ix_inference_sessions_unsettled", "inference_sessions")
+    op.create_index(
+        "ix_inference_sessions_unsettled",
+        "inference_sessions",
+        ["user_wallet", "batch_number"],  # SQLite would rather take the new one for what is owed, and read all requests
+        sqlite_where=unsettled,
+        postgresql_where=unsettled,
+    )
