@@ -390,7 +390,7 @@ async def test_a_gateway_that_was_frozen_charges_nothing(sqlite_url: str, monkey
     """It wakes up when another one has taken its job over and ended it."""
     monkeypatch.setattr(worker, "BEAT_SECONDS", 3600)
     gate = Turnstile()
-    async with office(sqlite_url, MeshDouble(gate=gate), gateway_name="frozen") as frozen:
+    async with office(sqlite_url, MeshDouble(gate=gate), gateway_name="frozen", jobs_at_once=1) as frozen:
         user = await frozen.user()
         job_id = await user.submitted()
         gate.let_through(asyncio.get_running_loop(), 3)
