@@ -25,6 +25,14 @@ from far_mesh.marketplace.errors import DatabaseUnavailable
 from far_mesh.marketplace.sqlite import SharedCommit, direct_connection
 from far_mesh.marketplace.tables import UtcDateTime
 
+try:
+    from asyncpg import PostgresError as _PostgresError  # type: ignore[import-untyped]
+except ModuleNotFoundError:  # it comes with far-mesh[postgres]; without it there is nobody to say anything
+
+    class _PostgresError(Exception):  # type: ignore[no-redef]
+        """Never raised."""
+
+
 BUSY_TIMEOUT_MS = 15_000
 POSTGRESQL_CONNECTIONS = 16
 REST_SECONDS = 5.0
@@ -93,7 +101,7 @@ def _translated() -> Iterator[None]:
         if not error.connection_invalidated and not _is_away(error.orig):
             raise
         raise DatabaseUnavailable("the connection to the database was lost; try again", retry_after=1.0) from error
-    except Exception as error:  # what the driver of PostgreSQL says while it connects is wrapped by nobody
+    except _PostgresError as error:  # what the driver says while it connects is wrapped by nobody
         if not _is_away(error):
             raise
         raise DatabaseUnavailable("the database takes nobody now; try again", retry_after=1.0) from error

@@ -14,6 +14,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from discovery.protocol.announcement import Announcement
+from discovery.protocol.errors import FarError
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import DatabaseUnavailable
 from far_mesh.marketplace.inference.meshes import MeshLike
@@ -75,7 +76,7 @@ class Exposition:
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 present = await self._look_around()
-        except Exception as error:  # whatever the swarm has met: the other numbers are wanted all the more
+        except (FarError, OSError, RuntimeError, TimeoutError) as error:  # the other numbers are wanted all the more
             log.warning("swarm_not_counted", **where_it_failed(error))
             present = {}
         return swarm_families(present)
