@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ async def pair(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         assert second._child is not None
         daemon = psutil.Process(second._child.pid)
         daemon.suspend()
+        while {psutil.Process(thread.id).status() for thread in daemon.threads()} != {psutil.STATUS_STOPPED}:
+            time.sleep(0.001)  # the signal reaches its threads one after the other: one that still runs may answer
         try:
             yield
         finally:

@@ -13,7 +13,7 @@ from typing import Any
 
 from far_mesh.marketplace.app import open_rooms
 from far_mesh.marketplace.inference.run import Run
-from far_mesh.marketplace.jobs import repository, webhooks
+from far_mesh.marketplace.jobs import webhooks
 from far_mesh.marketplace.jobs.schemas import DeliveryStatus, JobRequest
 from far_mesh.marketplace.jobs.service import JobService
 from far_mesh.marketplace.jobs.webhooks import Postman
@@ -34,9 +34,18 @@ class Shift:
     die: str = ""
 
 
+def _alone(step: Callable[[], None]) -> None:
+    """While nobody takes jobs: they could be begun before the step is over."""
+
+    async def take(_: Worker) -> None: ...
+
+    setattr(Worker, "take", take)  # noqa: B010 - a method of another's
+    step()
+
+
 STEPS: dict[str, Callable[[], None]] = {
-    "queued": lambda: after(JobService, "submit"),
-    "inside the transaction that leases": lambda: after(repository, "claim"),
+    "queued": lambda: _alone(lambda: after(JobService, "submit")),
+    "inside the transaction that leases": lambda: before(Worker, "_begin"),
     "leased": lambda: before(Worker, "_work"),
     "inside the transaction that holds": lambda: after(Kept, "held"),
     "held": lambda: after(Run, "_hold"),
