@@ -144,7 +144,7 @@ class SessionOpener:
         return await self._view.nodes()
 
     async def explain(self, patience: float = PATIENCE_SECONDS) -> Explanation:
-        """The route that a session would be opened on now, and why no other.
+        """The route that a session which offers enough would be opened on now, and why no other.
 
         Args:
             patience: seconds that nodes get to be measured in.
@@ -193,14 +193,14 @@ class SessionOpener:
             )
 
         with tracing.span("discovery", {"far.model_id": self._model.id}) as look:
-            session = await self._open_somewhere(request, price_units or None, pool, on_mended)
+            session = await self._open_somewhere(request, price_units, pool, on_mended)
             look.set({"far.nodes": len(session.route)})
         return session
 
     async def _open_somewhere(
         self,
         request: Callable[[Codec], SessionRequest],
-        offered: int | None,
+        offered: int,
         pool: Pool | None,
         on_mended: OnMended | None,
     ) -> MeshSession:
@@ -232,7 +232,7 @@ class SessionOpener:
         raise failure
 
     async def _plan(
-        self, excluded: Collection[str], offered: int | None, pool: Pool | None, *, fresh: bool
+        self, excluded: Collection[str], offered: int, pool: Pool | None, *, fresh: bool
     ) -> tuple[RouteHop, ...]:
         nodes, config = await self._look(fresh=fresh), self._swarm.config
         plan = partial(
@@ -295,7 +295,7 @@ class SessionOpener:
             if on_mended is not None:
                 on_mended(mended)
 
-        find_others = partial(self._find_others, request.price_units or None, pool)
+        find_others = partial(self._find_others, request.price_units, pool)
         session = MeshSession(route, request, self._swarm.config, find_others, take_note)
         await session.open(self._swarm.peer.transport)
         peers = [hop.node.peer_id for hop in route]
@@ -305,7 +305,7 @@ class SessionOpener:
 
     async def _find_others(
         self,
-        offered: int | None,
+        offered: int,
         pool: Pool | None,
         gone: Sequence[RouteHop],
         before: str | None,

@@ -45,6 +45,14 @@ class BlocksNotServed(FarError):
     status = 503
 
 
+class PriceTooLow(FarError):
+    """Less is offered than the node asks for. A fresh route may find one that is content with it."""
+
+    code = "price_too_low"
+    retry = True
+    status = 402
+
+
 class SessionUnknown(FarError):
     """No such session here, or not with this peer."""
 

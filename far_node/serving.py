@@ -15,7 +15,7 @@ from far_node.blocks.prefix import PrefixCache
 from far_node.blocks.run import Blocks
 from far_node.blocks.slots import SlotRows
 from far_node.cache import CacheBudget, CacheCost
-from far_node.errors import BlocksNotServed, Leaving, SessionTooLong
+from far_node.errors import BlocksNotServed, Leaving, PriceTooLow, SessionTooLong
 from far_node.executor import Executor, Place
 from far_node.limits import Limits
 from far_node.receipts import Signer
@@ -83,6 +83,7 @@ class Serving:
 
         Raises:
             BlocksNotServed: other blocks are asked for than are here.
+            PriceTooLow: less is offered than the owner asks for.
             SessionTooLong: more positions than the context has.
             Leaving: no new sessions are taken.
         """
@@ -90,6 +91,9 @@ class Serving:
         if not about.first_block <= opening.first_block < opening.end_block <= about.end_block:
             asked = f"{opening.first_block}:{opening.end_block}"
             raise BlocksNotServed(f"blocks {asked} are asked for, {about.first_block}:{about.end_block} are here")
+        if opening.price_units < about.price_units:
+            offered = f"{opening.price_units} units are offered for 1,000 token-layers"
+            raise PriceTooLow(f"{offered}, {about.price_units} are asked for")
         if longest is not None and opening.max_length > longest:
             raise SessionTooLong(
                 f"{opening.max_length} positions are asked for, the longest session here has {longest}"

@@ -33,7 +33,7 @@ async def ring(talker: Path) -> AsyncIterator[Ring]:
         yield ring
 
 
-async def route_of(ring: Ring, preference: Preference, price_units: int = 0) -> list[str]:
+async def route_of(ring: Ring, preference: Preference, price_units: int = 900) -> list[str]:
     mesh = await ring.mesh(replace(FAST, preference=preference))
     try:
         generation = await mesh.open([5], ONE, price_units=price_units)
@@ -58,8 +58,9 @@ async def test_the_preference_of_the_client_decides(ring: Ring) -> None:
 async def test_those_who_ask_for_more_than_is_offered_are_left_alone(ring: Ring) -> None:
     assert await route_of(ring, Preference(), price_units=100) == ["slow0", "slow1"]
     assert await route_of(ring, Preference(), price_units=900) == ["fast0", "fast1"]
-    with pytest.raises(NoRoute, match="asks for 100 units, 5 are offered"):
-        await route_of(ring, Preference(), price_units=5)
+    for offered in (5, 0):
+        with pytest.raises(NoRoute, match=f"asks for 100 units, {offered} are offered"):
+            await route_of(ring, Preference(), price_units=offered)
 
 
 async def test_only_invited_nodes_see_a_text(ring: Ring) -> None:
@@ -71,7 +72,7 @@ async def test_only_invited_nodes_see_a_text(ring: Ring) -> None:
 
 async def test_ends_are_measured_when_a_session_opens(ring: Ring) -> None:
     mesh = await ring.mesh()
-    await (await mesh.open([5], ONE)).finish()
+    await (await mesh.open([5], ONE, price_units=900)).finish()
     known = mesh._swarm.measured.known()
     assert set(known.round_trips) == {node.peer_id for node in ring.nodes}
     assert all(0 < round_trip < 1000 for round_trip in known.round_trips.values())
@@ -177,18 +178,18 @@ async def test_a_file_that_is_no_city_database_is_said_before_anybody_is_met(tmp
 async def test_a_session_with_a_pool_opens_on_nodes_of_it_alone(ring: Ring) -> None:
     mesh = await ring.mesh()
     members = frozenset({named(ring, "slow0").peer_id, named(ring, "slow1").peer_id})
-    generation = await mesh.open([5], ONE, pool=Pool("the pool", members))
+    generation = await mesh.open([5], ONE, price_units=900, pool=Pool("the pool", members))
     assert [hop.peer_id for hop in generation.hops] == [named(ring, name).peer_id for name in ("slow0", "slow1")]
     await generation.finish()
-    everybody = await mesh.open([5], ONE)
+    everybody = await mesh.open([5], ONE, price_units=900)
     assert [hop.peer_id for hop in everybody.hops] == [named(ring, name).peer_id for name in ("fast0", "fast1")]
     await everybody.finish()
-    made = await mesh.embed([[5, 6]], pool=Pool("the pool", members))
+    made = await mesh.embed([[5, 6]], price_units=900, pool=Pool("the pool", members))
     assert {one.peer_id for one in made.contributions} == {named(ring, name).peer_id for name in ("slow0", "slow1")}
     by_wallet = frozenset({named(ring, name).announcement.wallet for name in ("slow0", "slow1")})  # anybody names any
     for few in (frozenset({named(ring, "slow0").peer_id}), frozenset[str](), by_wallet):
         with pytest.raises(NoRoute, match="not of the pool"):
-            await mesh.open([5], ONE, pool=Pool("the pool", few))
+            await mesh.open([5], ONE, price_units=900, pool=Pool("the pool", few))
     await mesh.close()
 
 

@@ -19,7 +19,7 @@ from far_node.blocks.load import load_blocks
 from far_node.blocks.run import Blocks
 from far_node.blocks.slots import SlotRows
 from far_node.blocks.source import find_model
-from far_node.errors import BlocksNotServed, Busy, ComputeFailed, Leaving, OutOfCache, SessionTooLong
+from far_node.errors import BlocksNotServed, Busy, ComputeFailed, Leaving, OutOfCache, PriceTooLow, SessionTooLong
 from far_node.executor import Executor
 from far_node.limits import Limits
 from far_node.receipts import Signer
@@ -57,8 +57,8 @@ async def executor() -> AsyncIterator[Executor]:
     await asyncio.to_thread(made.close)
 
 
-async def prepared(blocks: Blocks, executor: Executor, **changes: Any) -> Serving:
-    about = announcement(first_block=0, end_block=BLOCKS, block_count=BLOCKS)
+async def prepared(blocks: Blocks, executor: Executor, price_units: int = 0, **changes: Any) -> Serving:
+    about = announcement(first_block=0, end_block=BLOCKS, block_count=BLOCKS, price_units=price_units)
     options: dict[str, Any] = {"cache_bytes": 1 << 26, "context_length": 256} | changes
     return await Serving.prepare(about, blocks, Signer(key_of("node"), about), executor, **options)
 
@@ -168,6 +168,16 @@ class TestAdmission:
         with pytest.raises(error):
             serving.check(opening(**changes))
         serving.check(opening(max_length=256))
+
+    @pytest.mark.parametrize("offered", [0, 99])
+    async def test_who_offers_less_than_the_owner_asks_for_is_refused(
+        self, make: Make, executor: Executor, offered: int
+    ) -> None:
+        serving = await prepared(make("llama"), executor, price_units=100)
+        with pytest.raises(PriceTooLow, match=f"{offered} units are offered .* 100 are asked for") as refused:
+            serving.check(opening(price_units=offered))
+        assert refused.value.retry, "another node may be content with it"
+        serving.check(opening(price_units=100))
 
     async def test_one_that_leaves_takes_nobody(self, make: Make, executor: Executor) -> None:
         serving = await prepared(make("llama"), executor)
