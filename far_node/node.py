@@ -419,6 +419,7 @@ class Node:
             block_ms=each_ms,
             region=self.config.region,
             location=self.config.location,
+            swarm=self.config.prefix,
         )
 
 

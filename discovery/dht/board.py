@@ -26,8 +26,11 @@ class Board:
         self._node, self._prefix = node, prefix
 
     async def publish(self, signed: SignedAnnouncement) -> bool:
-        """Pin an announcement until it expires; whether any DHT peer took it under every key."""
+        """Pin an announcement until it expires; whether any DHT peer took it under every key. One that is meant for
+        another swarm has none here."""
         places = places_of(self._prefix, signed.announcement)
+        if not places:
+            return False
         stored = await self._node.store_many(
             keys=list(places),
             subkeys=list(places.values()),

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from discovery.protocol.announcement import Announcement
+from discovery.protocol.announcement import DEFAULT_SWARM, Announcement
 
-DEFAULT_PREFIX = "far"
+DEFAULT_PREFIX = DEFAULT_SWARM
 
 
 def model_key(prefix: str, model_digest: str) -> str:
@@ -26,10 +26,13 @@ def all_nodes_key(prefix: str) -> str:
 
 
 def places_of(prefix: str, announcement: Announcement) -> dict[str, str]:
-    """The keys an announcement is stored under, each with its subkey, and the only places it is accepted at.
+    """The keys an announcement is stored under, each with its subkey, and the only places it is accepted at: none in a
+    swarm that it is not meant for.
 
     A node that serves several models has an announcement for each, so where they meet the subkey names the model too.
     """
+    if announcement.swarm != prefix:
+        return {}
     peer_id, model_digest = announcement.peer_id, announcement.model_digest
     return {
         model_key(prefix, model_digest): peer_id,

@@ -23,6 +23,8 @@ RENEW_SECONDS = 30
 MAX_LIFETIME_SECONDS = 24 * 3600
 CLOCK_SKEW_SECONDS = 60
 MAX_MODEL_ID_LENGTH = 256
+MAX_SWARM_LENGTH = 256
+DEFAULT_SWARM = "far"
 MAX_MADDRS = 16
 MAX_LINKS = 16
 MAX_ASKED_UNITS = 10**12
@@ -65,6 +67,8 @@ class Announcement(Body):
         sessions: sessions of usual length that it takes at once from one client.
         region: where the owner says it is, such as ``eu-west``; ``location`` the same in whole degrees.
         links: round trips that the node measured to others of its models.
+        swarm: the prefix of the swarm that it is meant for. In another one it counts for nothing, whoever carries it
+            there.
     """
 
     version: Literal[1] = 1
@@ -89,6 +93,7 @@ class Announcement(Body):
     region: Annotated[str, Field(pattern=f"^{REGION_PATTERN}$")] | None = None
     location: Location | None = None
     links: Annotated[tuple[PeerLink, ...], Field(max_length=MAX_LINKS)] = ()
+    swarm: Annotated[str, Field(max_length=MAX_SWARM_LENGTH)] = DEFAULT_SWARM
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

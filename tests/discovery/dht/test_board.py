@@ -107,6 +107,9 @@ async def test_swarms_with_other_prefixes_do_not_see_each_other(honest: list[DHT
     try:
         await Board(honest[1], PREFIX).publish(signed_announcement("a"))
         assert await Board(private, "private").nodes_of(DIGEST) == []
+        stray = signed_announcement("b", swarm="private")
+        assert not await Board(honest[1], PREFIX).publish(stray)
+        assert await Board(honest[2], PREFIX).node(peer_of("b")) == []
     finally:
         await private.shutdown()
 

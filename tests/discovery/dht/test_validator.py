@@ -79,6 +79,15 @@ def test_an_announcement_under_a_key_that_is_not_its_own_is_refused(good: Signed
     refused(record(good.to_bytes(), key=key), "not its own")
 
 
+def test_an_announcement_carried_over_from_another_swarm_is_refused() -> None:
+    stray = signed_announcement(swarm="another-swarm")
+    for key, subkey in places_of("another-swarm", stray.announcement).items():
+        here = key.replace("another-swarm", PREFIX)
+        refused(record(stray.to_bytes(), key=here, subkey=subkey), "not its own")
+        at_home = record(stray.to_bytes(), key=key, subkey=subkey)
+        assert AnnouncementValidator("another-swarm").validate(at_home)
+
+
 def test_an_announcement_under_the_name_of_another_peer_is_refused(good: SignedAnnouncement) -> None:
     refused(record(good.to_bytes(), subkey=peer_of("victim")), "under the name of")
     refused(record(good.to_bytes(), subkey=peer_of("node") + " "), "under the name of")

@@ -180,6 +180,7 @@ OPTIONAL = {
     "region",
     "location",
     "links",
+    "swarm",
 }
 
 
