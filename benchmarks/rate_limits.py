@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.support.report import commit, keep
+from discovery.web.windows import Memory, Share, Store
 from far_mesh.marketplace.limits.shared import Shared
-from far_mesh.marketplace.limits.windows import Memory, Share, Store
 from tests.far_mesh.marketplace.doubles import MODEL, MeshDouble
 from tests.far_mesh.marketplace.house import House, LiveChain, Loop, start_chain
 from tests.support.at_once import ask, client, tally

@@ -18,24 +18,25 @@ FarError
 from __future__ import annotations
 
 from discovery.protocol.errors import FarError
+from discovery.web.errors import AddressInUse as AddressInUse
+from discovery.web.errors import BadSignature as BadSignature
+from discovery.web.errors import BodyTooLarge as BodyTooLarge
+from discovery.web.errors import DatabaseUnavailable as DatabaseUnavailable
+from discovery.web.errors import InvalidSetting as InvalidSetting
+from discovery.web.errors import MethodNotAllowed as MethodNotAllowed
+from discovery.web.errors import ModelUnknown as ModelUnknown
+from discovery.web.errors import NotFound as NotFound
+from discovery.web.errors import RateLimited as RateLimited
+from discovery.web.errors import RequestTimeout as RequestTimeout
+from discovery.web.errors import Unauthorized as Unauthorized
+from discovery.web.errors import UnsupportedMediaType as UnsupportedMediaType
+from discovery.web.errors import UnsupportedParameter as UnsupportedParameter
 
 
 class MissingSetting(FarError):
     """A setting without which nothing is safe is absent."""
 
     code = "missing_setting"
-
-
-class InvalidSetting(FarError):
-    """A setting is there and means nothing."""
-
-    code = "invalid_setting"
-
-
-class AddressInUse(FarError):
-    """Another process listens on the port that was asked for."""
-
-    code = "address_in_use"
 
 
 class AnvilMissing(FarError):
@@ -50,27 +51,12 @@ class ChainMismatch(FarError):
     code = "chain_mismatch"
 
 
-class DatabaseUnavailable(FarError):
-    """The database does not answer, or is too busy."""
-
-    code = "database_unavailable"
-    retry = True
-    status = 503
-
-
 class LeaseLost(FarError):
     """Somebody else does now what this process was about to write down: it is too late for that."""
 
     code = "lease_lost"
     retry = True
     status = 503
-
-
-class Unauthorized(FarError):
-    """No bearer token, or one that is not ours, not valid any more, or not about anyone."""
-
-    code = "unauthorized"
-    status = 401
 
 
 class NonceUnknown(Unauthorized):
@@ -95,12 +81,6 @@ class SignInMismatch(Unauthorized):
     """A sign-in message for another domain, URI, chain or wallet, or not in the form of EIP-4361."""
 
     code = "sign_in_mismatch"
-
-
-class BadSignature(Unauthorized):
-    """The signature is not that of the wallet."""
-
-    code = "bad_signature"
 
 
 class Forbidden(FarError):
@@ -150,32 +130,11 @@ class AllowanceTooLow(PaymentRequired):
     code = "allowance_too_low"
 
 
-class ModelUnknown(FarError):
-    """No such model is on sale here."""
-
-    code = "model_not_found"
-    status = 404
-
-
 class RequestUnknown(FarError):
     """No such request, or it is somebody else's."""
 
     code = "request_not_found"
     status = 404
-
-
-class NotFound(FarError):
-    """No such path."""
-
-    code = "not_found"
-    status = 404
-
-
-class MethodNotAllowed(FarError):
-    """The path is right, the method is not."""
-
-    code = "method_not_allowed"
-    status = 405
 
 
 class Conflict(FarError):
@@ -211,35 +170,6 @@ class QuoteInvalid(FarError):
     status = 400
 
 
-class BodyTooLarge(FarError):
-    """The request is longer than the limit."""
-
-    code = "body_too_large"
-    status = 413
-
-
-class UnsupportedMediaType(FarError):
-    """The body is of a kind that is not read here: it must be JSON."""
-
-    code = "unsupported_media_type"
-    status = 415
-
-
-class UnsupportedParameter(FarError):
-    """A parameter that other servers know and this one does not; ignoring it would be a lie."""
-
-    code = "unsupported_parameter"
-    status = 400
-
-
-class RateLimited(FarError):
-    """Too many requests, or too many tokens, in the last minute."""
-
-    code = "rate_limit_exceeded"
-    retry = True
-    status = 429
-
-
 class QueueFull(FarError):
     """So many requests wait for their turn that there is no room for another; of all, or of one account."""
 
@@ -254,14 +184,6 @@ class QueueTimeout(FarError):
     code = "queue_timeout"
     retry = True
     status = 503
-
-
-class RequestTimeout(FarError):
-    """The body of a request did not come in time."""
-
-    code = "request_timeout"
-    retry = True
-    status = 408
 
 
 class TooManyConnections(FarError):

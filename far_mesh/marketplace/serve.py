@@ -79,7 +79,7 @@ class Server(uvicorn.Server):
                 access_log=False,
                 timeout_graceful_shutdown=grace_seconds,
                 server_header=False,
-                proxy_headers=False,  # far_mesh.marketplace.address reads them
+                proxy_headers=False,  # discovery.web.address reads them
             )
         )
 

@@ -15,7 +15,7 @@ from fastapi import Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from discovery.protocol.ids import Wallet
-from far_mesh.marketplace.address import Address
+from discovery.web.address import Address
 from far_mesh.marketplace.auth.principal import Principal, Role, Scope, TokenProof
 from far_mesh.marketplace.auth.service import AuthService
 from far_mesh.marketplace.errors import Forbidden, Unauthorized

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from discovery.protocol.ids import Wallet, check_wallet
+from discovery.web.wallets import signer_of
 from far_mesh.marketplace.auth import repository
 from far_mesh.marketplace.auth.contract_wallets import ContractWallets
 from far_mesh.marketplace.auth.principal import KeyProof, Principal, TokenProof, roles_of, scopes_of
 from far_mesh.marketplace.auth.recall import Recall
 from far_mesh.marketplace.auth.repository import Standing
-from far_mesh.marketplace.auth.siwe import SignIn, parse, signer_of
+from far_mesh.marketplace.auth.siwe import SignIn, parse
 from far_mesh.marketplace.auth.tokens import Claims, Token, Tokens
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import Database

@@ -10,13 +10,9 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
-from eth_account import Account
-from eth_account.messages import encode_defunct
-from eth_keys.exceptions import BadSignature as BadKeySignature
 from eth_utils.address import is_checksum_address
-from eth_utils.exceptions import ValidationError as KeyValidationError
 
-from far_mesh.marketplace.errors import BadSignature, SignInMismatch
+from far_mesh.marketplace.errors import SignInMismatch
 
 MAX_MESSAGE_CHARACTERS = 4096
 VERSION = "1"
@@ -39,8 +35,6 @@ _MESSAGE = re.compile(
     r"(?:\nRequest ID: (?P<request_id>[\x21-\x7e]{0,255}))?"
     r"\Z"
 )
-_SIGNATURE = re.compile(r"0x[0-9a-fA-F]{130}\Z")
-_CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 
 @dataclass(frozen=True)
@@ -102,22 +96,3 @@ def _time(text: str) -> datetime:
         return datetime.fromisoformat(text)
     except ValueError:
         raise SignInMismatch(f"{text} is not a time") from None
-
-
-def signer_of(message: str, signature: str) -> str:
-    """The wallet that signed ``message`` as EIP-191 text.
-
-    Raises:
-        BadSignature: not 65 bytes of hexadecimal, or a signature that a wallet would not make. Each signature has a
-            twin with a high s that recovers to the same wallet; only one of the two is accepted.
-    """
-    if not _SIGNATURE.match(signature):
-        raise BadSignature("a signature is 0x and 130 hexadecimal digits")
-    raw = bytes.fromhex(signature[2:])
-    s, v = int.from_bytes(raw[32:64]), raw[64]
-    if not 0 < s <= _CURVE_ORDER // 2 or v not in (0, 1, 27, 28):
-        raise BadSignature("the signature is malleable: its s is too high, or its v means nothing")
-    try:
-        return str(Account.recover_message(encode_defunct(text=message), signature=raw))
-    except (BadKeySignature, KeyValidationError, ValueError):
-        raise BadSignature("the signature is not one of any wallet") from None

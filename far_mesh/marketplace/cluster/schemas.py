@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from discovery.placement import WANTED_REPLICAS
+from discovery.web.registration import NodeId
 from far_mesh.marketplace.health.schemas import SettlementReadiness
-from far_mesh.marketplace.nodes.schemas import NodeId, NodeState
+from far_mesh.marketplace.nodes.schemas import NodeState
 from far_mesh.marketplace.nodes.service import MAX_WANTED
 
 MAX_URL_CHARACTERS = 255

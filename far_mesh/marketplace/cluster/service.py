@@ -9,6 +9,7 @@ from typing import Protocol
 from discovery.placement import Advice, coverage
 from discovery.protocol.errors import InvalidArgument
 from discovery.protocol.ids import PeerId, check_peer_id, check_wallet
+from discovery.web.errors import NodeUnknown
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.cluster import repository
 from far_mesh.marketplace.cluster.schemas import GatewayLife, Lease, WorkerRequest
@@ -17,7 +18,6 @@ from far_mesh.marketplace.errors import DatabaseUnavailable
 from far_mesh.marketplace.health.schemas import Readiness
 from far_mesh.marketplace.health.service import HealthService
 from far_mesh.marketplace.nodes import repository as registry
-from far_mesh.marketplace.nodes.errors import NodeUnknown
 from far_mesh.marketplace.nodes.service import NodeService, Sighting, Standing
 from far_mesh.marketplace.sessions.schemas import Status
 from far_mesh.marketplace.settings import ModelOffer

@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError
 
 from discovery.dht.peer import check_peer_maddr
 from discovery.protocol.errors import FarError
-from far_mesh.marketplace.address import is_loopback
+from discovery.web.address import is_loopback
 from far_mesh.marketplace.chain.anvil import CHAIN_ID, dev_key
 from far_mesh.marketplace.configuration import files
 from far_mesh.marketplace.configuration.sources import DEFAULT, ENVIRONMENT, Problem, Said, did_you_mean, problems_of

@@ -12,7 +12,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from far_mesh.marketplace.address import is_loopback
+from discovery.web.address import is_loopback
 from far_mesh.marketplace.app import Rooms
 from far_mesh.marketplace.errors import AddressInUse, InvalidSetting, MissingSetting
 from far_mesh.marketplace.grpc_api.health import Health

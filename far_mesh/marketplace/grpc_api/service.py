@@ -18,7 +18,7 @@ from starlette.datastructures import Headers
 
 from discovery.protocol.errors import FarError
 from discovery.protocol.trace import read_trace_parent
-from far_mesh.marketplace.address import Address, Networks, find_caller
+from discovery.web.address import Address, Networks, find_caller
 from far_mesh.marketplace.auth.door import Needs
 from far_mesh.marketplace.auth.principal import Principal, Scope
 from far_mesh.marketplace.auth.service import AuthService

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request, Response
 
-from far_mesh.marketplace.address import Address, caller_of
+from discovery.web.address import Address, caller_of
 from far_mesh.marketplace.limits.schemas import headers_of
 from far_mesh.marketplace.limits.service import RateLimits
 

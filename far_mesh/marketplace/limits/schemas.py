@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from far_mesh.marketplace.limits.windows import Standing
+from discovery.web.windows import Standing
 
 _MINUTE_MS = 60_000
 

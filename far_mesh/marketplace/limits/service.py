@@ -15,11 +15,11 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Network
 
 from discovery.protocol.errors import FarError, InvalidArgument
-from far_mesh.marketplace.address import Address
+from discovery.web.address import Address
+from discovery.web.windows import Share, Standing, Store, Verdict
 from far_mesh.marketplace.errors import RateLimited
 from far_mesh.marketplace.keys.service import KeyService
 from far_mesh.marketplace.limits.schemas import Grant, PerMinute, duration, headers_of, tightest
-from far_mesh.marketplace.limits.windows import Share, Standing, Store, Verdict
 from far_mesh.marketplace.tiers.service import TierService
 
 SUBSCRIBER_BITS = 64

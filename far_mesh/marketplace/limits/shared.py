@@ -16,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from far_mesh.marketplace.limits.windows import PERIOD_US, Memory, Share, Standing, Verdict
+from discovery.web.windows import PERIOD_US, Memory, Share, Standing, Verdict
 
 PREFIX = "far:limit:"
 TIMEOUT_SECONDS = 1.0

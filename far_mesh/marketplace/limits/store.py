@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from pydantic import SecretStr
 
-from far_mesh.marketplace.limits.windows import Memory, Store
+from discovery.web.windows import Memory, Store
 from far_mesh.marketplace.payments.errors import MissingExtra
 
 

@@ -10,17 +10,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 
 from discovery.protocol.announcement import RENEW_SECONDS, Announcement
+from discovery.web.registration import HeartbeatAnswer, HeartbeatRequest, RegistrationAnswer, RegistrationRequest
 from far_mesh.marketplace.http import errors
 from far_mesh.marketplace.limits.door import PerAddress
 from far_mesh.marketplace.nodes.schemas import (
     ActiveNode,
     ActiveNodes,
-    HeartbeatAnswer,
-    HeartbeatRequest,
     NodeAnswer,
     NodeState,
-    RegistrationAnswer,
-    RegistrationRequest,
     ServedModel,
 )
 from far_mesh.marketplace.nodes.service import NodeService, Sighting, Standing

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,22 +23,21 @@ from discovery.placement import WANTED_REPLICAS, Advice, Move, advise
 from discovery.protocol.announcement import LIFETIME_SECONDS, Announcement
 from discovery.protocol.errors import InvalidArgument
 from discovery.protocol.ids import PeerId, check_peer_id, check_wallet
-from discovery.protocol.registration import HEARTBEAT, REGISTRATION, consent_text, is_signed_by
+from discovery.protocol.registration import HEARTBEAT, REGISTRATION, consent_text
+from discovery.web.errors import AnnouncedForAnother, NodeUnknown, ProofStale, TooManyNodes
+from discovery.web.registration import HeartbeatRequest, RegistrationRequest, check_proof
 from far_mesh.marketplace.auth.recall import Recall
 from far_mesh.marketplace.auth.service import AuthService
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import Database
-from far_mesh.marketplace.errors import BadSignature, DatabaseUnavailable, ModelUnknown
+from far_mesh.marketplace.errors import DatabaseUnavailable, ModelUnknown
 from far_mesh.marketplace.inference.meshes import MeshLike
 from far_mesh.marketplace.nodes import repository
-from far_mesh.marketplace.nodes.errors import AnnouncedForAnother, NodeUnknown, ProofStale, TooManyNodes
-from far_mesh.marketplace.nodes.schemas import Hardware, HeartbeatRequest, NodeRow, RegistrationRequest
+from far_mesh.marketplace.nodes.schemas import Hardware, NodeRow
 
 if TYPE_CHECKING:
     from far_mesh.costs import Known
 
-PROOF_SECONDS = 300.0
-"""How far the time in a proof may be from ours."""
 MAX_NODES_PER_WALLET = 1000
 MAX_IDLE_NODES = 20_000
 """Nodes that have never served, of which the registry keeps a note."""
@@ -199,7 +198,7 @@ class NodeService:
         """
         node_id, wallet = check_peer_id(wanted.node_id), check_wallet(wanted.wallet_address)
         hardware = Hardware(wanted.gpu_model, wanted.vram_gb, _normal(wanted.location), wanted.public_addr)
-        self._check_proof(node_id, REGISTRATION, wanted.issued_at, body, signature)
+        check_proof(node_id, REGISTRATION, self.audience, wanted.issued_at, body, signature)
         announced = await self._announced(self._mesh(wanted.model_id), node_id)
         if announced is not None and announced.wallet != wallet:
             raise AnnouncedForAnother(
@@ -227,7 +226,7 @@ class NodeService:
             NodeUnknown: it has to be registered first.
         """
         node_id = check_peer_id(said.node_id)
-        self._check_proof(node_id, HEARTBEAT, said.issued_at, body, signature)
+        check_proof(node_id, HEARTBEAT, self.audience, said.issued_at, body, signature)
         async with self._database.writing() as connection:
             is_new = await repository.heard(connection, node_id, said.claims(), said.issued_at, now())
             row = None if is_new else await repository.find(connection, node_id)
@@ -241,14 +240,6 @@ class NodeService:
                 is_announced = True
                 move = move or (await self.advice(model_id, WANTED_REPLICAS)).move_of(node_id)
         return is_announced, move
-
-    def _check_proof(self, node_id: str, domain: str, issued_at: datetime, body: bytes, signature: str | None) -> None:
-        if abs((now() - issued_at).total_seconds()) > PROOF_SECONDS:
-            raise ProofStale(
-                f"issued_at must be within {PROOF_SECONDS:.0f} seconds of now, which is {now().isoformat()} here"
-            )
-        if signature is None or not is_signed_by(node_id, domain, self.audience, body, signature):
-            raise BadSignature(f"the body was not signed by the key of {node_id}, for {self.audience}")
 
     async def _announced(self, mesh: MeshLike, node_id: str) -> Announcement | None:
         nodes = (signed.announcement for signed in await mesh.nodes())

@@ -14,7 +14,7 @@ from eth_utils.crypto import keccak
 
 from discovery.protocol.errors import InvalidArgument, InvalidWallet
 from discovery.protocol.ids import ZERO_ADDRESS, check_wallet
-from far_mesh.marketplace.auth.siwe import signer_of
+from discovery.web.wallets import signer_of
 from far_mesh.marketplace.chain.client import settle_batch_data
 from far_mesh.marketplace.chain.node import (
     Call,

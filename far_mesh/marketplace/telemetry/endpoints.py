@@ -12,7 +12,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from far_mesh.marketplace.address import caller_of
+from discovery.web.address import caller_of
 from far_mesh.marketplace.auth.door import Needs, Service
 from far_mesh.marketplace.auth.principal import Role, Scope
 from far_mesh.marketplace.errors import Unauthorized

@@ -12,6 +12,7 @@ from fastapi import Depends, FastAPI
 from sqlalchemy import insert
 
 from discovery.protocol.ids import Wallet
+from discovery.web.windows import Memory
 from far_mesh.marketplace import http
 from far_mesh.marketplace.auth.door import Caller, Needs, Operator
 from far_mesh.marketplace.auth.principal import Role, Scope
@@ -23,7 +24,6 @@ from far_mesh.marketplace.keys.schemas import NewKey
 from far_mesh.marketplace.keys.service import KeyService
 from far_mesh.marketplace.limits.schemas import PerMinute
 from far_mesh.marketplace.limits.service import RateLimits
-from far_mesh.marketplace.limits.windows import Memory
 from far_mesh.marketplace.tables import node_registry
 from far_mesh.marketplace.tiers.schemas import TierTable
 from far_mesh.marketplace.tiers.service import TierService

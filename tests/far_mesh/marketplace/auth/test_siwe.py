@@ -8,7 +8,8 @@ import pytest
 from eth_account import Account
 from eth_account.messages import encode_defunct
 
-from far_mesh.marketplace.auth.siwe import SignIn, parse, signer_of
+from discovery.web.wallets import signer_of
+from far_mesh.marketplace.auth.siwe import SignIn, parse
 from far_mesh.marketplace.errors import BadSignature, SignInMismatch
 
 KEY = "0x" + "42" * 32

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from discovery.web.windows import Memory, Store
 from far_mesh.marketplace.limits.shared import Shared
-from far_mesh.marketplace.limits.windows import Memory, Store
 from tests.support.redis_server import RedisServer
 
 

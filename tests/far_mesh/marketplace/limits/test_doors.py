@@ -17,11 +17,11 @@ from fastapi.routing import iter_route_contexts
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
+from discovery.web.windows import PERIOD_US, Memory, monotonic_us
 from far_mesh.marketplace.app import create_app
 from far_mesh.marketplace.grpc_api.far_pb2 import InferRequest, ListModelsRequest
 from far_mesh.marketplace.grpc_api.far_pb2_grpc import FarMeshStub
 from far_mesh.marketplace.limits.door import per_address, per_sign_in
-from far_mesh.marketplace.limits.windows import PERIOD_US, Memory, monotonic_us
 from far_mesh.marketplace.settings import Settings
 from tests.far_mesh.marketplace.auth.test_routes import routes_of
 from tests.far_mesh.marketplace.conftest import OpenHouse

@@ -8,8 +8,8 @@ import random
 import pytest
 import structlog.testing
 
+from discovery.web.windows import PERIOD_US, Memory, Share, Standing, Store, Verdict
 from far_mesh.marketplace.limits.shared import CONNECTIONS, Shared
-from far_mesh.marketplace.limits.windows import PERIOD_US, Memory, Share, Standing, Store, Verdict
 from tests.far_mesh.marketplace.limits.conftest import Clock
 from tests.support.redis_server import RedisServer
 

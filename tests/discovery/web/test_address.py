@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from far_mesh.marketplace.address import Caller, caller_of, find_caller
+from discovery.web.address import Caller, caller_of, find_caller
 from far_mesh.marketplace.errors import InvalidSetting
 from far_mesh.marketplace.settings import Settings
 
