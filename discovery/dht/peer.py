@@ -18,6 +18,7 @@ from hivemind.utils.multiaddr import Multiaddr
 
 from discovery.children import die_with_parent
 from discovery.dht.board import Board
+from discovery.dht.dialback import DialBack
 from discovery.dht.identity import Identity
 from discovery.dht.keys import DEFAULT_PREFIX
 from discovery.dht.p2p import CANNOT_OPEN, OPEN_TIMEOUT_SECONDS, P2PTransport, to_multiaddr
@@ -49,7 +50,7 @@ class PeerConfig:
 
     A client (``is_client``) stores nothing for others and needs no open port. ``map_ports`` asks the router for a
     port (UPnP, NAT-PMP); it is off unless the owner of the machine asks for it. A relay (``is_relay``) carries
-    connections to peers that nobody can reach otherwise; such a peer (``behind_nat``) takes slots at the initial peers,
+    connections to peers that nobody can reach otherwise, and dials back who asks how he is seen from outside; such a peer (``behind_nat``) takes slots at the initial peers,
     is reached through them alone, and stores nothing for others.
     """
 
@@ -88,9 +89,9 @@ class SwarmPeer:
         for maddr in config.initial_peers:
             check_peer_maddr(maddr)
         for maddr in config.announce_maddrs:
-            _check_public_maddr(maddr)
+            check_public_maddr(maddr)
         for maddr in config.host_maddrs:
-            _check_port_is_free(_parse_maddr(maddr))
+            _check_port_is_free(parse_maddr(maddr))
         lock = _lock_identity(identity)
         try:
             p2p = await _start_daemon(identity, config)
@@ -98,6 +99,8 @@ class SwarmPeer:
             try:
                 if slots is not None:
                     await slots.start()
+                if config.is_relay:
+                    await DialBack.serve(p2p)
                 dht = await _join_dht(p2p, config)
             except BaseException:
                 if slots is not None:
@@ -139,7 +142,12 @@ def bare_maddr(maddr: str) -> str:
     return maddr.rpartition("/p2p/")[0] or maddr
 
 
-def _parse_maddr(text: str) -> Multiaddr:
+def parse_maddr(text: str) -> Multiaddr:
+    """A multiaddr that somebody typed.
+
+    Raises:
+        InvalidArgument: it is none.
+    """
     try:
         return Multiaddr(text)
     except (ValueError, LookupError, TypeError):
@@ -152,13 +160,18 @@ def check_peer_maddr(text: str) -> None:
     Raises:
         InvalidArgument: it is no multiaddr, or names no peer id.
     """
-    maddr = _parse_maddr(text)
+    maddr = parse_maddr(text)
     if "p2p" not in maddr:
         raise InvalidArgument(f"the initial peer {text} names no peer id; it should end in /p2p/12D3KooW…")
 
 
-def _check_public_maddr(text: str) -> None:
-    maddr = _parse_maddr(text)
+def check_public_maddr(text: str) -> None:
+    """Is this an address that others can reach us at?
+
+    Raises:
+        InvalidArgument: it is no multiaddr, or names port 0.
+    """
+    maddr = parse_maddr(text)
     if any(transport in maddr and maddr[transport] == "0" for transport in ("tcp", "udp")):
         raise InvalidArgument(f"the public address {text} names port 0; name the port that others reach")
 
@@ -214,7 +227,7 @@ async def _launch(identity: Identity, config: PeerConfig) -> P2P:
     if config.is_relay:
         options["force_reachability"] = "public"  # or the relay waits for others to confirm it
     try:
-        with _daemon_of_our_own(is_relay=config.is_relay):
+        with daemon_of_our_own(is_relay=config.is_relay):
             return await P2P.create(
                 initial_peers=list(config.initial_peers) or None,
                 host_maddrs=list(config.host_maddrs),
@@ -237,7 +250,7 @@ async def _relays_well(relay: P2P, config: PeerConfig) -> bool:
     listening = [_from_here(maddr) for maddr in config.host_maddrs if not maddr.endswith("/tcp/0")]
     seen = [bare_maddr(str(maddr)) for maddr in await relay.get_visible_maddrs()]
     try:
-        with _daemon_of_our_own():
+        with daemon_of_our_own():
             asking = await P2P.create(host_maddrs=None, no_listen=True, auto_nat=False, nat_port_map=False)
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_SECONDS):
@@ -256,7 +269,7 @@ def _from_here(maddr: str) -> str:
 
 
 @contextlib.contextmanager
-def _daemon_of_our_own(is_relay: bool = False) -> Iterator[None]:
+def daemon_of_our_own(is_relay: bool = False) -> Iterator[None]:
     """The daemon that hivemind starts in here is spared the Ctrl-C of our terminal, and ends when we do.
 
     Otherwise it would be gone before we can say goodbye through it. hivemind spawns it before it first waits, so two
