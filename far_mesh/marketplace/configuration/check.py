@@ -14,10 +14,11 @@ from sqlalchemy.exc import ArgumentError
 
 from discovery.dht.peer import check_peer_maddr
 from discovery.protocol.errors import FarError
+from discovery.settings import DEFAULT, ENVIRONMENT, Problem, Said, did_you_mean, is_open_to_others
 from discovery.web.address import is_loopback
 from far_mesh.marketplace.chain.anvil import CHAIN_ID, dev_key
 from far_mesh.marketplace.configuration import files
-from far_mesh.marketplace.configuration.sources import DEFAULT, ENVIRONMENT, Problem, Said, did_you_mean, problems_of
+from far_mesh.marketplace.configuration.sources import problems_of
 from far_mesh.marketplace.errors import InvalidSetting
 from far_mesh.marketplace.money import check_settings, needed
 from far_mesh.marketplace.payments.registry import open_provider
@@ -29,6 +30,9 @@ OTHER_VARIABLES = {
     *("FAR_API_KEY", "FAR_GATEWAY_URL", "FAR_KEYSTORE", "FAR_KEYSTORE_PASSWORD_FILE", "FAR_WALLET_KEY"),
 }
 """Variables that other commands read."""
+
+OF_NODES = "FAR_NODE_"
+"""Variables that a provider's node reads."""
 
 LOCAL_CHAINS = (CHAIN_ID, 1337)
 DEV_KEYS = 10
@@ -156,8 +160,8 @@ def _unknown_variables() -> Iterator[Problem]:
     """Variables that look like ours and that nobody reads: most of them are misspelt."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | OTHER_VARIABLES
     for name in sorted(set(map(str.upper, os.environ)) - known):
-        if name.startswith(PREFIX):
-            guess = did_you_mean(name, Settings)
+        if name.startswith(PREFIX) and not name.startswith(OF_NODES):
+            guess = did_you_mean(name, Settings.model_fields)
             meant = guess and f"; did you mean {PREFIX}{guess.split(chr(39))[1].upper()}?"
             yield Problem(name, ENVIRONMENT, f"nobody reads {name}{meant}")
 
@@ -227,7 +231,7 @@ def _dangers(settings: Settings, said: Said) -> Iterator[tuple[str, str]]:
             "an answer may take longer than its money is locked, and would then be given away: keep FAR_LOCK_SECONDS "
             "above FAR_GENERATION_SECONDS and FAR_LOCK_TIMEOUT_SECONDS together",
         )
-    if said.file is not None and files.is_open_to_others(said.file):
+    if said.file is not None and is_open_to_others(said.file):
         secrets = [name for name, origin in said.origins.items() if origin == str(said.file) and is_secret(name)]
         if secrets:
             yield (

@@ -11,7 +11,7 @@ import typer
 from discovery.console import EXIT_FAILED, Console, fail, quiet_libraries, run
 
 if TYPE_CHECKING:
-    from far_mesh.marketplace.configuration.sources import Problem, Said
+    from discovery.settings import Problem, Said
 
 app = typer.Typer(
     help="The gateway's settings: what they are, where they come from, what is wrong.", no_args_is_help=True

@@ -1,12 +1,9 @@
-"""The file of settings: which one it is, and what stands in it."""
+"""The file of settings: which one it is."""
 
 from __future__ import annotations
 
 import os
-import stat
-import tomllib
 from pathlib import Path
-from typing import Any
 
 from far_mesh.marketplace.errors import InvalidSetting
 
@@ -32,26 +29,3 @@ def find(named: Path | None = None) -> Path | None:
         return named
     places = (Path(os.path.expanduser(place)) for place in PLACES)
     return next((place for place in places if place.is_file()), None)
-
-
-def load(path: Path) -> dict[str, Any]:
-    """What stands in a file, by its keys.
-
-    Raises:
-        InvalidSetting: it cannot be read, or is not TOML; says where, and shows nothing of it.
-    """
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidSetting(f"{path} cannot be read: {error.strerror}", setting=VARIABLE) from None
-    except UnicodeDecodeError:
-        raise InvalidSetting(f"{path} is not TOML: it is not UTF-8", setting=VARIABLE) from None
-    except tomllib.TOMLDecodeError as error:
-        # What was expected may quote a key or a character; the place is enough to find it.
-        place = str(error).rpartition("(")[2].rstrip(")")
-        raise InvalidSetting(f"{path} is not TOML: look {place}", setting=VARIABLE) from None
-
-
-def is_open_to_others(path: Path) -> bool:
-    """Whether anybody but its owner may read it."""
-    return bool(stat.S_IMODE(path.stat().st_mode) & (stat.S_IRGRP | stat.S_IROTH))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from discovery.settings import Said
 from far_mesh.marketplace.configuration.check import is_secret
-from far_mesh.marketplace.configuration.sources import Said
 from far_mesh.marketplace.settings import PREFIX, Settings
 
 STARS = "***"

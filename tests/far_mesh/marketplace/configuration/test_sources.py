@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from discovery.settings import DEFAULT, ENVIRONMENT, FLAG
 from far_mesh.marketplace.configuration import files
-from far_mesh.marketplace.configuration.sources import DEFAULT, ENVIRONMENT, FLAG, gather
+from far_mesh.marketplace.configuration.sources import gather
 from far_mesh.marketplace.errors import InvalidSetting
 from far_mesh.marketplace.settings import Settings
 
