@@ -6,7 +6,8 @@ skipped and logged; good ones are kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable
 
 import structlog
 from hivemind.dht.node import DHTNode
@@ -17,6 +18,15 @@ from discovery.protocol.announcement import SignedAnnouncement, read_announcemen
 from discovery.protocol.errors import AnnouncementInvalid
 
 log = structlog.get_logger(__name__)
+
+CHECKED_AT_ONCE = 16
+
+Known = Callable[[bytes], bool]
+"""Whether a document was read before, and need not be checked again."""
+
+
+def _nothing(_document: bytes) -> bool:
+    return False
 
 
 class Board:
@@ -39,36 +49,38 @@ class Board:
         )
         return all(bool(ok) for ok in stored.values())
 
-    async def nodes_of(self, model_digest: str) -> list[SignedAnnouncement]:
-        """Live announcements of the nodes that serve a model."""
-        return await self._read(model_key(self._prefix, model_digest))
+    async def nodes_of(self, model_digest: str, known: Known = _nothing) -> list[SignedAnnouncement]:
+        """Live announcements of the nodes that serve a model, but for the documents that are known already."""
+        return await self._read(model_key(self._prefix, model_digest), known)
 
     async def node(self, peer_id: str) -> list[SignedAnnouncement]:
         """Live announcements of one node, one for each model it serves."""
         return await self._read(node_key(self._prefix, peer_id))
 
-    async def all_nodes(self) -> list[SignedAnnouncement]:
-        """Live announcements of all nodes, one for each model that one serves."""
-        return await self._read(all_nodes_key(self._prefix))
+    async def all_nodes(self, known: Known = _nothing) -> list[SignedAnnouncement]:
+        """Live announcements of all nodes, one for each model that one serves, but for the documents that are known."""
+        return await self._read(all_nodes_key(self._prefix), known)
 
-    async def _read(self, key: str) -> list[SignedAnnouncement]:
+    async def _read(self, key: str, known: Known = _nothing) -> list[SignedAnnouncement]:
         found = await self._node.get(key, latest=True)
         if found is None or not isinstance(found.value, dict):
             return []
-        live = _live_announcements(found.value.items())
-        return [signed for subkey, signed in live if places_of(self._prefix, signed.announcement).get(key) == subkey]
+        live = []
+        for count, (subkey, item) in enumerate(found.value.items(), 1):
+            if count % CHECKED_AT_ONCE == 0:
+                await asyncio.sleep(0)  # a signature takes a tenth of a millisecond, and there may be thousands
+            signed = None if known(item.value) else _live_announcement(subkey, item)
+            if signed is not None and places_of(self._prefix, signed.announcement).get(key) == subkey:
+                live.append(signed)
+        return live
 
 
-def _live_announcements(
-    items: Iterable[tuple[object, ValueWithExpiration]],
-) -> Iterable[tuple[object, SignedAnnouncement]]:
-    for subkey, item in items:
-        try:
-            if not isinstance(item.value, bytes):
-                raise AnnouncementInvalid("the value is not bytes")
-            signed = read_announcement(item.value)
-        except AnnouncementInvalid as error:
-            log.warning("announcement_skipped", subkey=str(subkey)[:64], reason=error.message)
-            continue
-        if signed.announcement.is_live():
-            yield subkey, signed
+def _live_announcement(subkey: object, item: ValueWithExpiration) -> SignedAnnouncement | None:
+    try:
+        if not isinstance(item.value, bytes):
+            raise AnnouncementInvalid("the value is not bytes")
+        signed = read_announcement(item.value)
+    except AnnouncementInvalid as error:
+        log.warning("announcement_skipped", subkey=str(subkey)[:64], reason=error.message)
+        return None
+    return signed if signed.announcement.is_live() else None

@@ -1,0 +1,86 @@
+"""Peers to join a swarm through, as a discovery service names them. A hint and no more: who is found through them is
+believed by signatures alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+
+from discovery.protocol.errors import FarError, InvalidArgument, PeerUnavailable
+
+log = structlog.get_logger(__name__)
+
+PATH = "/bootstrap"
+MAX_ANSWER_BYTES = 64 * 1024
+MAX_PEERS = 16
+PATIENCE_SECONDS = 10.0
+
+
+def check_address(url: str) -> str:
+    """The address of a discovery service, without a slash at its end.
+
+    Raises:
+        InvalidArgument: it is no http(s) URL of a host.
+    """
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and not parts.fragment
+        _ = parts.port
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidArgument("--discovery is not the address of a service, such as https://discovery.far.example")
+    return url.rstrip("/")
+
+
+def bootstrap_peers(url: str) -> tuple[str, ...]:
+    """The peers that the service at ``url`` names, as multiaddrs; what is none is left out.
+
+    Raises:
+        PeerUnavailable: it does not answer, or names nobody.
+    """
+    import httpx
+
+    try:
+        with (
+            httpx.Client(timeout=PATIENCE_SECONDS, follow_redirects=False) as client,
+            client.stream("GET", check_address(url) + PATH) as answer,
+        ):
+            body = b""
+            for piece in answer.iter_bytes():
+                body += piece
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise PeerUnavailable(f"the discovery service {url} says more than a list of peers can be")
+            status = answer.status_code
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise PeerUnavailable(f"the discovery service {url} does not answer: {type(error).__name__}") from None
+    if status != 200:
+        raise PeerUnavailable(f"the discovery service {url} answers with status {status}")
+    peers = tuple(_usable(body))[:MAX_PEERS]
+    if not peers:
+        raise PeerUnavailable(f"the discovery service {url} names no peer to join the swarm through")
+    return peers
+
+
+def _usable(body: bytes) -> list[str]:
+    from discovery.dht.peer import check_peer_maddr
+
+    try:
+        told: Any = json.loads(body)
+        named = told["initial_peers"]
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return []
+    found = []
+    for maddr in named if isinstance(named, list) else []:
+        try:
+            if not isinstance(maddr, str):
+                raise InvalidArgument("a multiaddr is a text")
+            check_peer_maddr(maddr)
+        except FarError:
+            log.warning("hint_ignored", reason="not the address of a peer")
+        else:
+            found.append(maddr)
+    return found
