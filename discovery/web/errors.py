@@ -110,6 +110,21 @@ class ProofStale(FarError):
     status = 409
 
 
+class UrlRefused(FarError):
+    """A URL that may not be asked: not https, an odd port, or an address that is not public."""
+
+    code = "url_refused"
+    status = 400
+
+
+class OutboundFailed(FarError):
+    """A URL that was asked and did not answer. ``facts['reason']`` says how, in a word."""
+
+    code = "outbound_failed"
+    retry = True
+    status = 502
+
+
 class AnnouncedForAnother(FarError):
     """The swarm hears from the node itself that it earns for another wallet."""
 

@@ -26,11 +26,13 @@ from discovery.web.errors import InvalidSetting as InvalidSetting
 from discovery.web.errors import MethodNotAllowed as MethodNotAllowed
 from discovery.web.errors import ModelUnknown as ModelUnknown
 from discovery.web.errors import NotFound as NotFound
+from discovery.web.errors import OutboundFailed as OutboundFailed
 from discovery.web.errors import RateLimited as RateLimited
 from discovery.web.errors import RequestTimeout as RequestTimeout
 from discovery.web.errors import Unauthorized as Unauthorized
 from discovery.web.errors import UnsupportedMediaType as UnsupportedMediaType
 from discovery.web.errors import UnsupportedParameter as UnsupportedParameter
+from discovery.web.errors import UrlRefused as UrlRefused
 
 
 class MissingSetting(FarError):
@@ -281,21 +283,6 @@ class SealBroken(FarError):
 
     code = "seal_broken"
     status = 500
-
-
-class UrlRefused(FarError):
-    """A URL that may not be asked: not https, an odd port, or an address that is not public."""
-
-    code = "url_refused"
-    status = 400
-
-
-class OutboundFailed(FarError):
-    """A URL that was asked and did not answer. ``facts['reason']`` says how, in a word."""
-
-    code = "outbound_failed"
-    retry = True
-    status = 502
 
 
 class WebhookSecretMissing(Conflict):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from discovery.web.outbound import Outbound, Policy
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.inference.service import InferenceService
 from far_mesh.marketplace.jobs.sealing import Seals
@@ -13,7 +14,6 @@ from far_mesh.marketplace.jobs.service import JobService
 from far_mesh.marketplace.jobs.service import Rules as ServiceRules
 from far_mesh.marketplace.jobs.webhooks import Postman, SecretRoom
 from far_mesh.marketplace.jobs.worker import Bells, Ends, Rules, Worker
-from far_mesh.marketplace.outbound import Outbound, Policy
 from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settings import Settings
 from far_mesh.marketplace.settlement.bell import Bell

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from discovery.protocol.errors import InvalidArgument
 from discovery.protocol.ids import Wallet
+from discovery.web.outbound import Outbound
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import Conflict, Forbidden, JobUnknown, TooManyJobs, WebhookSecretMissing
@@ -25,7 +26,6 @@ from far_mesh.marketplace.jobs.schemas import Delivery, Job, JobOutcome, JobRequ
 from far_mesh.marketplace.jobs.sealing import Seals
 from far_mesh.marketplace.jobs.webhooks import Postman, SecretRoom, Secrets, about_webhook
 from far_mesh.marketplace.jobs.worker import Bells, Ends, about_request, about_result
-from far_mesh.marketplace.outbound import Outbound
 from far_mesh.marketplace.settlement.bell import either
 from far_mesh.marketplace.tiers.service import TierService
 

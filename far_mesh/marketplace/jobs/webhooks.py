@@ -22,6 +22,7 @@ from functools import partial
 import structlog
 
 from discovery.protocol.errors import FarError
+from discovery.web.outbound import Outbound
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import DatabaseUnavailable, OutboundFailed, SealBroken
@@ -39,7 +40,6 @@ from far_mesh.marketplace.jobs.schemas import (
 from far_mesh.marketplace.jobs.sealing import Seals
 from far_mesh.marketplace.jobs.worker import about_result
 from far_mesh.marketplace.logs import broke
-from far_mesh.marketplace.outbound import Outbound
 from far_mesh.marketplace.settlement.bell import Bell, either
 
 SECRET_PREFIX = "whsec_"  # noqa: S105  # how the standard marks one

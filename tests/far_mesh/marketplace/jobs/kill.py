@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from discovery.web.outbound import Outbound
 from far_mesh.marketplace.app import open_rooms
 from far_mesh.marketplace.inference.run import Run
 from far_mesh.marketplace.jobs import webhooks
@@ -18,7 +19,6 @@ from far_mesh.marketplace.jobs.schemas import DeliveryStatus, JobRequest
 from far_mesh.marketplace.jobs.service import JobService
 from far_mesh.marketplace.jobs.webhooks import Postman
 from far_mesh.marketplace.jobs.worker import Ends, Kept, Worker
-from far_mesh.marketplace.outbound import Outbound
 from far_mesh.marketplace.settings import Settings
 from tests.far_mesh.marketplace.doubles import MODEL, MeshDouble, meshes_of
 from tests.far_mesh.marketplace.settlement.kill import after, before

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from far_mesh.marketplace.errors import OutboundFailed, UrlRefused
+from discovery.web.errors import OutboundFailed, UrlRefused
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network

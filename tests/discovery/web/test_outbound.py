@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 
@@ -16,9 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from far_mesh.marketplace.clock import now
-from far_mesh.marketplace.errors import OutboundFailed, UrlRefused
-from far_mesh.marketplace.outbound import Outbound, Policy, Target, is_public, parse_target
+from discovery.web.errors import OutboundFailed, UrlRefused
+from discovery.web.outbound import Outbound, Policy, Target, is_public, parse_target
 
 STRICT = Policy()
 LOOPBACK = IPv4Network("127.0.0.0/8")
@@ -306,8 +305,8 @@ def certificate(directory: Path, name: str) -> Path:
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now() - timedelta(days=1))
-        .not_valid_after(now() + timedelta(days=1))
+        .not_valid_before(datetime.now(UTC) - timedelta(days=1))
+        .not_valid_after(datetime.now(UTC) + timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
