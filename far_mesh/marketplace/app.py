@@ -62,7 +62,9 @@ from far_mesh.marketplace.mcp_api.door import McpDoor
 from far_mesh.marketplace.mcp_api.tools import Tools
 from far_mesh.marketplace.migrations import upgrade
 from far_mesh.marketplace.money import Money, check_settings, open_money
+from far_mesh.marketplace.nodes import claims as node_claims
 from far_mesh.marketplace.nodes import endpoints as node_endpoints
+from far_mesh.marketplace.nodes.claims import Claims
 from far_mesh.marketplace.nodes.service import NodeService
 from far_mesh.marketplace.openai_api import endpoints as openai_endpoints
 from far_mesh.marketplace.pricing.quotes import Quotes
@@ -114,6 +116,7 @@ class Rooms:
     jobs: JobService | None
     provider: ProviderService
     nodes: NodeService
+    claims: Claims
     cluster: ClusterService
     payouts: PayoutRoom | None
     health: HealthService
@@ -165,7 +168,7 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
         settings.max_connections, settings.header_seconds, settings.keep_alive_seconds, settings.reader_seconds
     )
     rooms = [auth_endpoints, keys_endpoints, account_endpoints, inference_endpoints, openai_endpoints, health_endpoints]
-    rooms += [usage_endpoints, provider_endpoints, node_endpoints, cluster_endpoints, job_endpoints]
+    rooms += [usage_endpoints, provider_endpoints, node_endpoints, node_claims, cluster_endpoints, job_endpoints]
     if settings.has_escrow:
         rooms += [channel_endpoints]
     rooms += [tiers_endpoints]
@@ -240,6 +243,7 @@ async def open_rooms(
             jobs=None if jobs is None else jobs.service,
             provider=ProviderService(database, None if escrow is None else escrow.chain, meshes),
             nodes=nodes,
+            claims=Claims(database, nodes, auth, settings.chain_id),
             cluster=ClusterService(database, gateway.name, health, nodes, inference.offers(), lambda: inference.gates),
             payouts=_payouts(settings, database, money),
             health=health,

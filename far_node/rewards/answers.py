@@ -34,6 +34,28 @@ class Registered(Answer):
     announced: bool
 
 
+class Claimed(Answer):
+    """What a marketplace says of a claim. ``announced``: whether the swarm hears of the node."""
+
+    announced: bool
+
+
+class OnSale(Answer):
+    """A model that a marketplace sells: units for a token of an answer, its fee in basis points, and the demand."""
+
+    id: Annotated[str, Field(max_length=255)]
+    completion_price_units: Annotated[int, Field(ge=0)]
+    fee_bps: Annotated[int, Field(ge=0, le=10_000)]
+    utilisation: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    active_nodes: Annotated[int, Field(ge=0)]
+
+
+class OnSaleList(Answer):
+    """All of them."""
+
+    models: list[OnSale]
+
+
 class SignedIn(Answer):
     """A bearer token."""
 

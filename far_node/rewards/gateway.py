@@ -18,9 +18,12 @@ from far_node.rewards.answers import (
     BatchLine,
     BatchPage,
     Claim,
+    Claimed,
     ClaimsPage,
     HistoryPage,
     Line,
+    OnSale,
+    OnSaleList,
     Registered,
     Rewards,
     SignedIn,
@@ -118,13 +121,26 @@ class Gateway:
     def uri(self, wallet: str) -> str:
         """What it calls itself, which signatures for it have to name: nothing else than the address it was asked at, or
         that of --domain. Raises as :meth:`sign_in`."""
+        return self.place(wallet)[0]
+
+    def place(self, wallet: str) -> tuple[str, int]:
+        """Its :meth:`uri` and the id of its chain, both of which typed data for it has to name."""
         offer = self._get("/api/auth/nonce", SignInOffer, wallet_address=wallet)
-        return check_message(offer.message, self._domain, wallet)
+        uri = check_message(offer.message, self._domain, wallet)
+        return uri, int(offer.message.partition("\nChain ID: ")[2].partition("\n")[0])
 
     def register(self, body: bytes, signature: str) -> Registered:
         """Say what a node runs on, signed by the node. Raises as :meth:`sign_in`."""
         headers = {"content-type": "application/json", HEADER: signature}
         return self._ask("POST", "/api/nodes/register-distributed", Registered, content=body, headers=headers)
+
+    def on_sale(self) -> list[OnSale]:
+        """The models that are sold there, with prices and demand. Raises as :meth:`sign_in`."""
+        return self._get("/api/inference/models", OnSaleList).models
+
+    def claim(self, body: dict[str, Any]) -> Claimed:
+        """Say that a node earns for a wallet, signed by both. Raises as :meth:`sign_in`."""
+        return self._ask("POST", "/api/provider/nodes", Claimed, json=body)
 
     def _get(self, path: str, kind: type[AnswerT], **query: Any) -> AnswerT:
         return self._ask("GET", path, kind, params=query)

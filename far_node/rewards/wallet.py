@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eth_account import Account
-from eth_account.messages import encode_defunct
+from eth_account.messages import encode_defunct, encode_typed_data
 from eth_utils.exceptions import ValidationError
 
 from discovery.protocol.ids import Wallet, check_wallet
@@ -41,6 +41,10 @@ class WalletKey:
     def sign_text(self, text: str) -> str:
         """The signature of a message (EIP-191), which is never that of a transaction."""
         return str(self._account.sign_message(encode_defunct(text=text)).signature.to_0x_hex())
+
+    def sign_typed(self, document: Mapping[str, Any]) -> str:
+        """The signature of typed data (EIP-712), which is never that of a transaction."""
+        return str(self._account.sign_message(encode_typed_data(full_message=dict(document))).signature.to_0x_hex())
 
     def sign_transaction(self, transaction: Mapping[str, Any]) -> tuple[str, str]:
         """The signed bytes and the hash of a transaction."""

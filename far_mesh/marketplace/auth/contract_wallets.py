@@ -12,8 +12,6 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from eth_account.messages import defunct_hash_message
-
 from discovery.protocol.ids import Wallet
 from far_mesh.marketplace.chain.node import Node, call_data
 from far_mesh.marketplace.errors import BadSignature, ChainUnavailable, TransactionReverted
@@ -46,8 +44,8 @@ class ContractWallets:
         async with self._in_time():
             return await self._chain.has_code(wallet)
 
-    async def check(self, wallet: Wallet, message: str, signature: str) -> None:
-        """Whether the contract ``wallet`` says that it signed ``message`` (EIP-191).
+    async def check(self, wallet: Wallet, digest: bytes, signature: str) -> None:
+        """Whether the contract ``wallet`` says that it signed these 32 bytes.
 
         Raises:
             BadSignature: it says anything else than yes.
@@ -55,8 +53,7 @@ class ContractWallets:
         """
         if not _SIGNATURE.match(signature):
             raise BadSignature(f"a signature is 0x and pairs of hexadecimal digits, at most {MAX_SIGNATURE_BYTES}")
-        digest, raw = defunct_hash_message(text=message), bytes.fromhex(signature[2:])
-        question = call_data("isValidSignature(bytes32,bytes)", digest, raw)
+        question = call_data("isValidSignature(bytes32,bytes)", digest, bytes.fromhex(signature[2:]))
         if (await self._ask(wallet, question))[:32] != YES:
             raise BadSignature(f"the contract {wallet} says that the signature is not its own")
 

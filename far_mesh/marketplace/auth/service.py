@@ -8,8 +8,10 @@ from collections.abc import Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from eth_account.messages import defunct_hash_message
+
 from discovery.protocol.ids import Wallet, check_wallet
-from discovery.web.wallets import signer_of
+from discovery.web.wallets import recover
 from far_mesh.marketplace.auth import repository
 from far_mesh.marketplace.auth.contract_wallets import ContractWallets
 from far_mesh.marketplace.auth.principal import KeyProof, Principal, TokenProof, roles_of, scopes_of
@@ -131,14 +133,18 @@ class AuthService:
             raise NonceExpired("this sign-in message has expired; ask for a new one")
 
     async def check_signature(self, wallet: Wallet, message: str, signature: str) -> None:
-        """Whether ``wallet``, a key's or a contract, has signed ``message`` (EIP-191).
+        """Whether ``wallet`` has signed ``message`` (EIP-191). Raises as :meth:`check_digest`."""
+        await self.check_digest(wallet, defunct_hash_message(text=message), signature)
+
+    async def check_digest(self, wallet: Wallet, digest: bytes, signature: str) -> None:
+        """Whether ``wallet``, a key's or a contract, has signed the message or the typed data with this hash.
 
         Raises:
             BadSignature: it has not.
             ChainUnavailable: the wallet may be a contract, and the chain does not answer.
         """
         try:
-            if signer_of(message, signature) == wallet:
+            if recover(digest, signature) == wallet:
                 return
             problem = BadSignature(f"the message was not signed by {wallet}")
         except BadSignature as error:
@@ -149,7 +155,7 @@ class AuthService:
             ) from None
         if not await self._contracts.is_contract(wallet):
             raise problem
-        await self._contracts.check(wallet, message, signature)
+        await self._contracts.check(wallet, digest, signature)
 
     # ---- who is behind it
 

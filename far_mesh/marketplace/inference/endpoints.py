@@ -369,6 +369,7 @@ def model_entry(state: ModelState) -> ModelEntry:
         prompt_price_units=prices.prompt,
         cached_prompt_price_units=prices.cached,
         completion_price_units=prices.completion,
+        fee_bps=prices.fee_bps,
         price_multiplier=state.price.multiplier_bps / BPS,
         utilisation=state.price.utilisation,
         min_vram_gb=None,

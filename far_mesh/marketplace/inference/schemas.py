@@ -207,7 +207,8 @@ class BlockCover(BaseModel):
 
 class ModelEntry(BaseModel):
     """A model on sale. What has not been measured is null. Prices that stand outside ``prices`` are those of the tier
-    standard. ``reason`` says why it is not ``available``; ``min_vram_gb`` is null, as no node needs the whole model."""
+    standard, and ``fee_bps`` is the marketplace's part of them: the nodes earn the rest. ``reason`` says why it is not
+    ``available``; ``min_vram_gb`` is null, as no node needs the whole model."""
 
     id: str
     name: str
@@ -217,6 +218,7 @@ class ModelEntry(BaseModel):
     prompt_price_units: int
     cached_prompt_price_units: int
     completion_price_units: int
+    fee_bps: int
     price_multiplier: float
     utilisation: float
     min_vram_gb: float | None

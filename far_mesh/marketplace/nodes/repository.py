@@ -70,6 +70,23 @@ async def register(
     return (await connection.execute(changed)).rowcount == 1
 
 
+async def claim(
+    connection: AsyncConnection, node_id: str, wallet: str, model_id: str, proven_at: datetime, at: datetime
+) -> bool:
+    """For whom a node earns, as both have signed; what is known of its hardware stays. False: something as new as that
+    counts already."""
+    await _note(connection, [(node_id, wallet, model_id)], at)
+    older = or_(_node.proven_at.is_(None), _node.proven_at < proven_at)
+    changed = update(node_registry).where(_node.node_id == node_id, older)
+    return (await connection.execute(changed.values(wallet_address=wallet, proven_at=proven_at))).rowcount == 1
+
+
+async def of_wallet(connection: AsyncConnection, wallet: str, limit: int) -> list[NodeRow]:
+    """Nodes that were registered or claimed for a wallet, in the order of ids."""
+    mine = select(node_registry).where(_node.wallet_address == wallet, _node.proven_at.is_not(None))
+    return [_row(row) for row in await connection.execute(mine.order_by(_node.node_id).limit(limit))]
+
+
 async def heard(
     connection: AsyncConnection, node_id: str, claims: Mapping[str, Any], heard_at: datetime, at: datetime
 ) -> bool:
