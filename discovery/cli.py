@@ -20,7 +20,11 @@ def bootstrap(
     identity: Annotated[Path, typer.Option(help="Key file of this peer; made if absent.")] = Path("~/.far/bootstrap"),
     initial_peers: Annotated[list[str], typer.Option(help="Other bootstrap peers of the same swarm.")] = [],  # noqa: B006
     public_addr: Annotated[list[str], typer.Option(help="Multiaddr others reach us at.")] = [],  # noqa: B006
-    prefix: Annotated[str, typer.Option(help="DHT prefix; a private swarm has its own.")] = "far",
+    prefix: Annotated[str, typer.Option(help="DHT prefix; swarms that share peers have each their own.")] = "far",
+    swarm: Annotated[Path | None, typer.Option(help="File of a private swarm; see far-mesh swarm.")] = None,
+    invite: Annotated[
+        str | None, typer.Option(envvar="FAR_INVITE", help="Invitation to it, for a node; or a file that has it.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:
     """Run a bootstrap peer: the address newcomers are given, and a relay for nodes behind NAT. It serves no model."""
@@ -28,14 +32,19 @@ def bootstrap(
     quiet_libraries()
 
     async def serve() -> None:
+        import asyncio
+
         from discovery.dht.identity import load_identity
         from discovery.dht.peer import PeerConfig, SwarmPeer
+        from discovery.protocol.membership import membership_of
 
+        membership = membership_of(swarm, invite)
         config = PeerConfig(
             initial_peers=tuple(initial_peers),
             host_maddrs=tuple(host_maddr),
             announce_maddrs=tuple(public_addr),
-            prefix=prefix,
+            prefix=prefix if membership is None else membership.charter.swarm,
+            membership=membership,
             is_relay=True,
         )
         peer = await SwarmPeer.start(load_identity(identity), config)
@@ -44,7 +53,15 @@ def bootstrap(
         console.event(
             "ready", f"bootstrap peer {peer.peer_id} is up; join it with\n{lines}", peer_id=peer.peer_id, maddrs=maddrs
         )
-        await until_stopped(peer.close)
+        stopping = asyncio.create_task(until_stopped(peer.close))
+        if peer.gate is not None:
+            out = asyncio.create_task(peer.gate.cast_out())
+            await asyncio.wait({stopping, out}, return_when=asyncio.FIRST_COMPLETED)
+            if not stopping.done():
+                stopping.cancel()
+                await peer.close()
+                raise out.result()
+        await stopping
         console.event("stopped", "stopped")
 
     run(console, serve)

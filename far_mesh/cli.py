@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from discovery.console import Console, fail, quiet_libraries, run, settle_memory
-from far_mesh import embed_cli, geoip_cli, route_cli
+from far_mesh import embed_cli, geoip_cli, route_cli, swarm_cli
 from far_mesh.bench import cli as bench_cli
 from far_mesh.marketplace.cluster import cli as cluster_cli
 from far_mesh.marketplace.configuration import cli as config_cli
@@ -21,6 +21,7 @@ from far_mesh.marketplace.tiers import cli as tiers_cli
 from far_mesh.options import (
     FrequencyPenaltyOption,
     GeoipOption,
+    InviteOption,
     JsonSchemaOption,
     LocalFirstOption,
     LocalLastOption,
@@ -44,11 +45,13 @@ from far_mesh.options import (
     RegexOption,
     RegionOption,
     SeedOption,
+    SwarmOption,
     TemperatureOption,
     ThreadsOption,
     TopKOption,
     TopPOption,
     TrustedOption,
+    WakeNetworkOption,
 )
 
 if TYPE_CHECKING:
@@ -72,6 +75,8 @@ app.add_typer(ledger_cli.app, name="ledger")
 app.add_typer(prices_cli.app, name="prices")
 app.add_typer(tiers_cli.app, name="tiers")
 app.command()(settlement_cli.settle)
+app.add_typer(swarm_cli.app, name="swarm")
+app.command()(swarm_cli.invite)
 app.command()(reconcile_cli.reconcile)
 
 
@@ -79,8 +84,8 @@ app.command()(reconcile_cli.reconcile)
 def generate(
     context: typer.Context,
     model: ModelOption,
-    initial_peers: PeersOption,
     prompt: Annotated[str, typer.Option(help="What to ask. A chat model gets it as a user's message.")],
+    initial_peers: PeersOption = [],  # noqa: B006
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 256,
     temperature: TemperatureOption = 0.0,
     top_p: TopPOption = 1.0,
@@ -122,11 +127,15 @@ def generate(
     receipts: Annotated[Path | None, typer.Option(help="Write the receipts here, for far-mesh verify.")] = None,
     trace: Annotated[bool, typer.Option("--trace", help="Show where the time went.")] = False,
     prefix: PrefixOption = "far",
+    swarm: SwarmOption = None,
+    invite: InviteOption = None,
+    wake_network: WakeNetworkOption = [],  # noqa: B006
     threads: ThreadsOption = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per token and line.")] = False,
 ) -> None:
     """Stream an answer from a swarm. No marketplace, no account: this machine talks to the nodes itself."""
     from discovery.protocol.errors import FarError
+    from discovery.protocol.membership import initial_peers_of, membership_of
     from far_mesh.config import GenerationOptions, Treatment, parse_priority
     from far_mesh.verify import check_place
 
@@ -147,6 +156,8 @@ def generate(
             grammar=_grammar(json_schema, regex),
         )
         treatment = Treatment(parse_priority(priority), share_prefix=share_prefix)
+        membership = membership_of(swarm, invite)
+        wake_policy = route_cli.wake_policy_of(wake_network)
         preference, geography = route_cli.preference_of(context), route_cli.geography_of(context)
         if receipts is not None:
             check_place(receipts)
@@ -161,10 +172,17 @@ def generate(
 
         if threads is not None:
             torch.set_num_threads(threads)
-        config = MeshConfig(prefix=prefix, speculation=not no_speculation, preference=preference, **geography)
+        config = MeshConfig(
+            prefix=prefix if membership is None else membership.charter.swarm,
+            membership=membership,
+            wake_policy=wake_policy,
+            speculation=not no_speculation,
+            preference=preference,
+            **geography,
+        )
         joining = Mesh.join(
             model,
-            initial_peers,
+            initial_peers or initial_peers_of(membership),
             config,
             draft_model=draft_model,
             local_blocks_first=local_blocks_first,

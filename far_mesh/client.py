@@ -17,6 +17,7 @@ from transformers import PreTrainedConfig
 from discovery.protocol.announcement import Announcement, SignedAnnouncement
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.messages import WireTensor
+from discovery.protocol.oncall import Registration
 from far_mesh.config import GenerationOptions, MeshConfig, Pool, Treatment
 from far_mesh.contributions import Contribution, Verified
 from far_mesh.costs import Known
@@ -240,6 +241,10 @@ class Mesh:
     async def nodes(self) -> list[SignedAnnouncement]:
         """Live announcements of the nodes that serve this model."""
         return await self._opener.nodes()
+
+    async def on_call(self) -> list[Registration]:
+        """Nodes that serve this model once they are woken, which :meth:`open` does where no other serves some block."""
+        return await self._opener.on_call()
 
     def known(self, nodes: Sequence[Announcement]) -> Known:
         """What was found out here of some of these nodes: how far they are, how often they broke off, where they are.

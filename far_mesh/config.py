@@ -7,15 +7,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from discovery.dht.keys import DEFAULT_PREFIX
 from discovery.geo import Point, check_point
 from discovery.protocol.announcement import MAX_ASKED_UNITS, REGION_PATTERN, Announcement, Quantization
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.ids import check_peer_id, check_wallet
+from discovery.protocol.membership import Membership
 from discovery.protocol.messages import MAX_SCOPE_BYTES, Priority
 from discovery.protocol.trace import TraceParent
+
+if TYPE_CHECKING:
+    from discovery.web.outbound import Policy
 
 Goal = Literal["fastest", "cheapest", "balanced"]
 GrammarKind = Literal["json_schema", "regex", "lark"]
@@ -109,6 +113,12 @@ class MeshConfig:
 
     ``speculation``: whether guesses are sent ahead where that is quicker.
 
+    Where blocks have no node but sleeping ones, those are called, and are waited for up to ``wake_timeout``; 0: none is
+    called. ``wake_policy`` says which of the addresses may be asked that strangers have registered: by default public
+    ones over TLS.
+
+    ``membership``: the private swarm that we are invited to, whose name ``prefix`` is.
+
     ``geoip_db``: a city database, by which nodes are found on the map; ``location``: where we are. Both are for guesses
     at round trips that nobody has measured, and the first for :attr:`Preference.near`.
     """
@@ -127,6 +137,9 @@ class MeshConfig:
     shun_seconds: float = 5.0
     geoip_db: Path | None = None
     location: Point | None = None
+    membership: Membership | None = None
+    wake_timeout: float = 60.0
+    wake_policy: Policy | None = None
 
     def __post_init__(self) -> None:
         if self.location is not None:

@@ -21,6 +21,7 @@ from discovery.protocol.announcement import Announcement, Codec, SignedAnnouncem
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.ids import PeerId
 from discovery.protocol.messages import PeerAddress
+from discovery.protocol.oncall import Registration
 from far_mesh.config import MeshConfig, Pool, Treatment
 from far_mesh.costs import Known
 from far_mesh.errors import NoRoute
@@ -32,7 +33,10 @@ from far_mesh.swarm_view import SwarmView
 from far_node.errors import Busy, Leaving, OutOfCache
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     from discovery.geoip import GeoDatabase
+    from far_mesh.waking import Rouser
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +45,7 @@ _MOST_ASKED, _ANSWER_SECONDS = 8, 3.0
 _ASK_AGAIN_SECONDS = 6.0
 """At first, then ever later: libp2p does not dial an address again for 5 s after it failed, and longer each time."""
 _TRY_AGAIN_SECONDS = 0.5
+_TELL_AGAIN_SECONDS = 2.0
 _REFUSALS = (Busy, Leaving, OutOfCache)
 """Who says so is full or on its way out, and not unreliable."""
 
@@ -70,13 +75,20 @@ class Swarm:
         config = config or MeshConfig()
         geoip = None if config.geoip_db is None else await asyncio.to_thread(_geo_database, config.geoip_db)
         identity = ephemeral_identity()
-        peer_config = PeerConfig(initial_peers=tuple(initial_peers), prefix=config.prefix, is_client=True)
+        peer_config = PeerConfig(
+            initial_peers=tuple(initial_peers), prefix=config.prefix, is_client=True, membership=config.membership
+        )
         try:
             peer = await SwarmPeer.start(identity, peer_config)
         except BaseException:
             discard_identity(identity)
             raise
         return cls(peer, identity, config, geoip)
+
+    @property
+    def key(self) -> Ed25519PrivateKey:
+        """Ours in the swarm."""
+        return self._identity.key
 
     def known(self, nodes: Sequence[Announcement]) -> Known:
         """What we know by ourselves, to plan a route through some of these nodes with."""
@@ -138,10 +150,21 @@ class SessionOpener:
         self._swarm, self._model = swarm, model
         self._view = SwarmView(swarm.peer.board, model.digest, swarm.config.view_age)
         self._asked = Shunned(_ASK_AGAIN_SECONDS)
+        self._rouser: Rouser | None = None
 
     async def nodes(self) -> list[SignedAnnouncement]:
         """Live announcements of the nodes that serve the model."""
         return await self._view.nodes()
+
+    async def on_call(self) -> list[Registration]:
+        """Who could be woken, but for those who did not come lately."""
+        if not self._swarm.config.wake_timeout:
+            return []
+        registered = await self._swarm.peer.board.on_call(self._model.digest)
+        if not registered:
+            return []
+        self._rouser = self._rouser or self._new_rouser()
+        return self._rouser.willing(registered)
 
     async def explain(self, patience: float = PATIENCE_SECONDS) -> Explanation:
         """The route that a session which offers enough would be opened on now, and why no other.
@@ -217,6 +240,8 @@ class SessionOpener:
                 failure = failure or error  # a refusal says more than the gap it leaves
                 if isinstance(error, NoRoute):  # of those known; to look again takes seconds where peers are lost
                     if looked_again:
+                        if await self._wake(error, excluded, offered, pool, on_mended):
+                            continue
                         if not excluded or time.monotonic() - started > config.open_timeout:
                             break
                         excluded.clear()  # who could not be reached a moment ago may be back
@@ -251,6 +276,59 @@ class SessionOpener:
             if not fresh:
                 raise
             return plan(nodes)
+
+    async def _wake(
+        self,
+        failure: NoRoute,
+        excluded: set[str],
+        offered: int,
+        pool: Pool | None,
+        on_mended: OnMended | None,
+    ) -> bool:
+        """Wake the nodes without which there is no route. Whether that was tried, so that it is worth to look again."""
+        config = self._swarm.config
+        here = self._view.present([node.announcement for node in self._view.known()])
+        awake = {node.peer_id for node in here if node.state == "ready"}
+        sleepers = {about.peer_id: about for about in await self.on_call() if about.peer_id not in awake}
+        if not sleepers or self._rouser is None:
+            return False
+        try:
+            route = plan_route(
+                [*(node for node in here if node.peer_id in awake), *sleepers.values()],
+                self._model.block_count,
+                excluded - sleepers.keys(),
+                span=self._model.span,
+                preference=config.preference,
+                known=self._swarm.known(here),
+                offered=offered,
+                pool=pool,
+            )
+        except NoRoute:
+            return False
+        needed = [sleepers[hop.node.peer_id] for hop in route if hop.node.peer_id in sleepers]
+        gaps = failure.facts.get("uncovered") or [self._model.span]
+        started = time.monotonic()
+        waking = asyncio.ensure_future(self._rouser.wake(needed))
+        try:
+            while not waking.done():
+                if on_mended is not None:
+                    on_mended(Mended((gaps[0][0], gaps[-1][1]), time.monotonic() - started, waiting_for=True))
+                await asyncio.wait([waking], timeout=_TELL_AGAIN_SECONDS)
+        finally:
+            waking.cancel()
+        excluded -= sleepers.keys()  # who comes up is another than who was lost
+        return bool(needed)
+
+    def _new_rouser(self) -> Rouser:
+        from discovery.web.outbound import Outbound, Policy  # for the few who meet a node that sleeps
+        from far_mesh.waking import Rouser
+
+        swarm = self._swarm
+        outbound = Outbound(swarm.config.wake_policy or Policy())
+        return Rouser(swarm.key, outbound, self._look_afresh, swarm.config.wake_timeout, swarm.run_errand)
+
+    async def _look_afresh(self) -> list[Announcement]:
+        return [signed.announcement for signed in await self._view.nodes(fresh=True)]
 
     async def _look(self, *, fresh: bool, patience: float = PATIENCE_SECONDS) -> list[Announcement]:
         """Who is there, and how far away those are that could be first or last."""

@@ -18,6 +18,11 @@ def _route_option(help: str) -> Any:
 ModelOption = Annotated[str, typer.Option(help="Model directory, hub id (owner/name) or the bundled far-demo.")]
 PeersOption = Annotated[list[str], typer.Option(help="Multiaddr of a swarm peer, …/p2p/12D3KooW…; repeatable.")]
 PrefixOption = Annotated[str, typer.Option(help="DHT prefix of the swarm.")]
+SwarmOption = Annotated[Path | None, typer.Option("--swarm", help="File of a private swarm that has invited us.")]
+InviteOption = Annotated[
+    str | None,
+    typer.Option("--invite", envvar="FAR_INVITE", help="The invitation to it, or a file that has it."),
+]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads; default: torch's choice.")]
 NoSpeculationOption = Annotated[bool, typer.Option("--no-speculation", help="Send no guesses ahead.")]
 LocalFirstOption = Annotated[
@@ -27,6 +32,16 @@ LocalFirstOption = Annotated[
 LocalLastOption = Annotated[
     int,
     typer.Option("--local-blocks-last", min=0, help="Compute so many last blocks here: no node sees what comes out."),
+]
+
+
+WakeNetworkOption = Annotated[
+    list[str],
+    typer.Option(
+        "--wake-network",
+        metavar="CIDR",
+        help="Nodes that sleep may be called at addresses in it too, at any port and without TLS; repeatable.",
+    ),
 ]
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from discovery.geo import Point
+    from discovery.web.outbound import Policy
     from far_mesh.config import Preference
     from far_mesh.route import Explanation
 
@@ -67,6 +68,24 @@ def preference_of(context: typer.Context) -> Preference:
         near=None if given["near"] is None else parse_point(given["near"], "near"),
         max_distance_km=given["max_distance_km"],
     )
+
+
+def wake_policy_of(networks: list[str]) -> Policy | None:
+    """Where nodes that sleep may be called besides public addresses over TLS; None: nowhere else.
+
+    Raises:
+        InvalidArgument: one of them is no network.
+    """
+    from ipaddress import ip_network
+
+    from discovery.protocol.errors import InvalidArgument
+    from discovery.web.outbound import Policy
+
+    try:
+        allowed = tuple(ip_network(one) for one in networks)
+    except ValueError as error:
+        raise InvalidArgument(f"--wake-network: {error}", param="wake_network") from None
+    return Policy(frozenset(range(1, 65_536)), allowed, http=True) if allowed else None
 
 
 def geography_of(context: typer.Context) -> Geography:

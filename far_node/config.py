@@ -21,6 +21,8 @@ from discovery.protocol.announcement import (
 )
 from discovery.protocol.errors import InvalidArgument
 from discovery.protocol.ids import Wallet
+from discovery.protocol.membership import Membership
+from discovery.protocol.oncall import MAX_URL_LENGTH
 from far_node.capacity import GIB
 from far_node.limits import Limits
 
@@ -99,6 +101,9 @@ class NodeConfig:
         receipts: directory in which every receipt is kept for the owner; None for nowhere.
         price_units: asked for 1,000 token-layers, in 1e-9 FAR.
         region, location: what is announced of where the node is; nothing is looked up.
+        wake_url: where the node is woken when it sleeps.
+        idle_exit: seconds without a session after which it goes to sleep; None: it does not.
+        membership: the private swarm that it serves, whose name ``prefix`` is; None for one that is open to all.
     """
 
     model: ModelOptions
@@ -120,6 +125,9 @@ class NodeConfig:
     price_units: int = 0
     region: str | None = None
     location: Location | None = None
+    membership: Membership | None = None
+    wake_url: str | None = None
+    idle_exit: float | None = None
 
     def __post_init__(self) -> None:
         if not self.initial_peers:
@@ -138,6 +146,12 @@ class NodeConfig:
             raise InvalidArgument("--drain-timeout must be between 0 and 86400 seconds")
         if not 0 <= self.price_units <= MAX_ASKED_UNITS:
             raise InvalidArgument(f"--price must be from 0 to {MAX_ASKED_UNITS} units")
+        if self.wake_url is not None and not (
+            len(self.wake_url) <= MAX_URL_LENGTH and re.match(r"https?://[!-~]+\Z", self.wake_url)
+        ):
+            raise InvalidArgument(f"--wake-url {self.wake_url[:80]!r} is no address of HTTP")
+        if self.idle_exit is not None and not 1.0 <= self.idle_exit <= 604_800.0:
+            raise InvalidArgument("--idle-exit must be between 1 second and a week")
         if self.region is not None and not re.fullmatch(REGION_PATTERN, self.region):
             raise InvalidArgument(f"--region {self.region!r} is not written like eu-west")
 

@@ -20,7 +20,7 @@ from discovery.dht.identity import Identity, load_identity
 from discovery.dht.peer import PeerConfig, SwarmPeer, bare_maddr
 from discovery.placement import coverage
 from discovery.protocol.announcement import LIFETIME_SECONDS, MAX_MADDRS, MAX_SESSIONS, Announcement
-from discovery.protocol.errors import FarError, InvalidArgument
+from discovery.protocol.errors import FarError, InvalidArgument, NotInvited
 from discovery.tracing import Tracing
 from far_node.announcer import Announcer
 from far_node.blocks.memory import return_freed_memory
@@ -33,6 +33,7 @@ from far_node.handler import NodeHandler
 from far_node.hardware import find_device, limit_memory, memory_of
 from far_node.links import LinkMeter, block_ms, load_facts
 from far_node.loading import Found, Watch, fetch, find, load
+from far_node.oncall import OnCall, when_idle
 from far_node.placement import least_covered
 from far_node.receipts import Signer
 from far_node.rewards.kept import ReceiptShelf
@@ -111,7 +112,8 @@ class Node:
         self.handler = NodeHandler(peer.transport, self._executor, config.limits, keep, self._tracing)
         self._models: dict[str, ServedModel] = {}
         self._changing = asyncio.Lock()
-        self._leaving = False
+        self._on_call: dict[str, OnCall] = {}
+        self._leaving = self._falls_asleep = False
         self.maddrs: tuple[str, ...] = ()
 
     @classmethod
@@ -191,6 +193,26 @@ class Node:
         served = ", ".join(model.about.model_id for model in self.models)
         raise BlocksNotServed(f"this node does not serve {name!r}; it serves {served or 'nothing'}")
 
+    async def when_over(self) -> NotInvited | None:
+        """Returns when this node has no more to do here: None when it falls asleep, as nobody has needed it for a
+        while; otherwise why it was cast out of its private swarm."""
+        ends: list[asyncio.Task[NotInvited | None]] = [asyncio.create_task(self._cast_out())]
+        if self.config.idle_exit is not None:
+            ends.append(asyncio.create_task(when_idle(lambda: self.handler.open_sessions, self.config.idle_exit)))
+        try:
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            why = done.pop().result()
+            self._falls_asleep = why is None
+            return why
+        finally:
+            for end in ends:
+                end.cancel()
+
+    async def _cast_out(self) -> NotInvited:
+        """Returns when this node is no member of its private swarm any more: why. Never in a swarm open to all."""
+        never: asyncio.Future[NotInvited] = asyncio.get_running_loop().create_future()
+        return await (never if self._peer.gate is None else self._peer.gate.cast_out())
+
     async def load(self, options: ModelOptions, watch: Watch = unwatched) -> ServedModel:
         """Serve one more model. If that fails, everything is as it was.
 
@@ -261,6 +283,7 @@ class Node:
         self._leaving = True
         await asyncio.gather(*(model.links.stop() for model in self.models))
         await asyncio.gather(*(model.announcer.stop() for model in self.models))
+        await asyncio.gather(*(self._sign_off(digest) for digest in list(self._on_call)))
         await self.handler.close()
         await self._peer.close()
         await asyncio.to_thread(self._executor.close)
@@ -337,6 +360,10 @@ class Node:
             raise
         model.links.start()
         self._models[announcement.model_digest] = model
+        if self.config.wake_url is not None:
+            on_call = OnCall(self._peer.board, announcement, self._identity.key, self.config.wake_url)
+            self._on_call[announcement.model_digest] = on_call
+            await on_call.start()
         return model
 
     def _with_a_voice(self, found: Found, serving: Serving) -> ServedModel:
@@ -365,6 +392,11 @@ class Node:
             max_sessions=limits.max_sessions,
         )
 
+    async def _sign_off(self, model_digest: str) -> None:
+        """Whoever looks for the model will call this node, if it only falls asleep, and otherwise no longer."""
+        if model_digest in self._on_call:
+            await self._on_call.pop(model_digest).stop(is_asleep=self._falls_asleep)
+
     async def _empty(self, model: ServedModel, patience: float) -> bool:
         await model.links.stop()
         draining = self.handler.drain(model.about.model_digest, patience)
@@ -373,6 +405,7 @@ class Node:
 
     async def _retire(self, model: ServedModel, patience: float) -> bool:
         ended = await self._empty(model, patience)
+        await self._sign_off(model.about.model_digest)
         self.handler.remove(model.about.model_digest)
         await model.serving.close()
         del self._models[model.about.model_digest]
@@ -420,6 +453,7 @@ class Node:
             region=self.config.region,
             location=self.config.location,
             swarm=self.config.prefix,
+            invitation=None if self._peer.gate is None else self._peer.gate.pass_text,
         )
 
 
@@ -469,6 +503,7 @@ def _peer_config(config: NodeConfig) -> PeerConfig:
         host_maddrs=config.host_maddrs,
         announce_maddrs=config.public_maddrs,
         prefix=config.prefix,
+        membership=config.membership,
         map_ports=config.map_ports,
         behind_nat=config.relay,
     )

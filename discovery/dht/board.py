@@ -13,9 +13,10 @@ import structlog
 from hivemind.dht.node import DHTNode
 from hivemind.utils import DHTExpiration, ValueWithExpiration
 
-from discovery.dht.keys import all_nodes_key, model_key, node_key, places_of
-from discovery.protocol.announcement import SignedAnnouncement, read_announcement
-from discovery.protocol.errors import AnnouncementInvalid
+from discovery.dht.keys import all_nodes_key, model_key, node_key, on_call_key, on_call_name, places_of
+from discovery.protocol.announcement import Announcement, SignedAnnouncement, read_announcement
+from discovery.protocol.errors import AnnouncementInvalid, MembershipInvalid, NotInvited
+from discovery.protocol.oncall import Registration, SignedRegistration, read_registration
 
 log = structlog.get_logger(__name__)
 
@@ -29,11 +30,20 @@ def _nothing(_document: bytes) -> bool:
     return False
 
 
+Believe = Callable[[Announcement], None]
+"""Raises one of :data:`NOT_BELIEVED` at an announcement of somebody who may not announce himself here."""
+NOT_BELIEVED = (NotInvited, MembershipInvalid)
+
+
+def all_are_believed(announcement: Announcement) -> None:
+    """In a swarm that is open to all."""
+
+
 class Board:
     """Announcements on the hivemind DHT, under one swarm's prefix."""
 
-    def __init__(self, node: DHTNode, prefix: str) -> None:
-        self._node, self._prefix = node, prefix
+    def __init__(self, node: DHTNode, prefix: str, believe: Believe = all_are_believed) -> None:
+        self._node, self._prefix, self._believe = node, prefix, believe
 
     async def publish(self, signed: SignedAnnouncement) -> bool:
         """Pin an announcement until it expires; whether any DHT peer took it under every key. One that is meant for
@@ -48,6 +58,38 @@ class Board:
             expiration_time=DHTExpiration(signed.announcement.expires_at),
         )
         return all(bool(ok) for ok in stored.values())
+
+    async def register(self, signed: SignedRegistration) -> bool:
+        """Pin a registration until it expires; whether any DHT peer took it."""
+        about = signed.registration
+        if about.swarm != self._prefix:
+            return False
+        return bool(
+            await self._node.store(
+                key=on_call_key(self._prefix, about.model_digest),
+                subkey=on_call_name(about.peer_id),
+                value=signed.to_bytes(),
+                expiration_time=DHTExpiration(about.expires_at),
+            )
+        )
+
+    async def on_call(self, model_digest: str) -> list[Registration]:
+        """Live registrations of nodes that serve a model once they are woken."""
+        found = await self._node.get(on_call_key(self._prefix, model_digest), latest=True)
+        if found is None or not isinstance(found.value, dict):
+            return []
+        registrations = []
+        for subkey, item in found.value.items():
+            try:
+                about = read_registration(item.value if isinstance(item.value, bytes) else b"").registration
+                self._believe(about)
+            except (AnnouncementInvalid, *NOT_BELIEVED) as error:
+                log.warning("registration_skipped", subkey=str(subkey)[:64], reason=error.message)
+                continue
+            at_home = subkey == on_call_name(about.peer_id) and about.swarm == self._prefix
+            if at_home and about.model_digest == model_digest and about.is_live() and about.wake_url is not None:
+                registrations.append(about)
+        return registrations
 
     async def nodes_of(self, model_digest: str, known: Known = _nothing) -> list[SignedAnnouncement]:
         """Live announcements of the nodes that serve a model, but for the documents that are known already."""
@@ -69,18 +111,20 @@ class Board:
         for count, (subkey, item) in enumerate(found.value.items(), 1):
             if count % CHECKED_AT_ONCE == 0:
                 await asyncio.sleep(0)  # a signature takes a tenth of a millisecond, and there may be thousands
-            signed = None if known(item.value) else _live_announcement(subkey, item)
+            if isinstance(item.value, bytes) and known(item.value):
+                continue
+            signed = self._live_announcement(subkey, item)
             if signed is not None and places_of(self._prefix, signed.announcement).get(key) == subkey:
                 live.append(signed)
         return live
 
-
-def _live_announcement(subkey: object, item: ValueWithExpiration) -> SignedAnnouncement | None:
-    try:
-        if not isinstance(item.value, bytes):
-            raise AnnouncementInvalid("the value is not bytes")
-        signed = read_announcement(item.value)
-    except AnnouncementInvalid as error:
-        log.warning("announcement_skipped", subkey=str(subkey)[:64], reason=error.message)
-        return None
-    return signed if signed.announcement.is_live() else None
+    def _live_announcement(self, subkey: object, item: ValueWithExpiration) -> SignedAnnouncement | None:
+        try:
+            if not isinstance(item.value, bytes):
+                raise AnnouncementInvalid("the value is not bytes")
+            signed = read_announcement(item.value)
+            self._believe(signed.announcement)
+        except (AnnouncementInvalid, *NOT_BELIEVED) as error:
+            log.warning("announcement_skipped", subkey=str(subkey)[:64], reason=error.message)
+            return None
+        return signed if signed.announcement.is_live() else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from discovery.protocol.announcement import DEFAULT_SWARM, Announcement
 
 DEFAULT_PREFIX = DEFAULT_SWARM
+ON_CALL = "on-call/"
 
 
 def model_key(prefix: str, model_digest: str) -> str:
@@ -23,6 +24,16 @@ def node_key(prefix: str, peer_id: str) -> str:
 def all_nodes_key(prefix: str) -> str:
     """Key of every node of the swarm."""
     return f"{prefix}/1/nodes"
+
+
+def on_call_key(prefix: str, model_digest: str) -> str:
+    """Key of the registrations of nodes that serve a model once they are woken."""
+    return f"{prefix}/1/on-call/{model_digest}"
+
+
+def on_call_name(peer_id: str) -> str:
+    """The subkey of a node's registration, by which it is told from an announcement."""
+    return f"{ON_CALL}{peer_id}"
 
 
 def places_of(prefix: str, announcement: Announcement) -> dict[str, str]:

@@ -17,15 +17,19 @@ from hivemind.p2p.p2p_daemon_bindings.control import P2PDaemonError
 from hivemind.utils.multiaddr import Multiaddr
 
 from discovery.children import die_with_parent
-from discovery.dht.board import Board
+from discovery.dht.board import Board, all_are_believed
 from discovery.dht.dialback import DialBack
-from discovery.dht.identity import Identity
+from discovery.dht.gate import Gate, GatedP2P, GatedTransport, tell_charter
+from discovery.dht.identity import Identity, discard_identity, ephemeral_identity
 from discovery.dht.keys import DEFAULT_PREFIX
 from discovery.dht.p2p import CANNOT_OPEN, OPEN_TIMEOUT_SECONDS, P2PTransport, to_multiaddr
 from discovery.dht.relay import RelaySlots, reserve
+from discovery.dht.transport import Transport
 from discovery.dht.validator import AnnouncementValidator
 from discovery.protocol.errors import FarError, InvalidArgument, InvalidIdentity, PeerUnavailable
-from discovery.protocol.ids import PeerId
+from discovery.protocol.ids import PeerId, check_peer_id
+from discovery.protocol.membership import Membership, SignedCharter
+from discovery.protocol.messages import PeerAddress
 
 log = structlog.get_logger(__name__)
 
@@ -50,8 +54,10 @@ class PeerConfig:
 
     A client (``is_client``) stores nothing for others and needs no open port. ``map_ports`` asks the router for a
     port (UPnP, NAT-PMP); it is off unless the owner of the machine asks for it. A relay (``is_relay``) carries
-    connections to peers that nobody can reach otherwise, and dials back who asks how he is seen from outside; such a peer (``behind_nat``) takes slots at the initial peers,
-    is reached through them alone, and stores nothing for others.
+    connections to peers that nobody can reach otherwise, and dials back who asks how he is seen from outside. A peer
+    that nobody can reach (``behind_nat``) takes slots at the initial peers, is reached through them alone, and stores
+    nothing for others. With a ``membership`` it is one of a private swarm, whose name is the prefix, and meets only
+    others of it.
     """
 
     initial_peers: tuple[str, ...] = ()
@@ -62,15 +68,29 @@ class PeerConfig:
     map_ports: bool = False
     is_relay: bool = False
     behind_nat: bool = False
+    membership: Membership | None = None
+
+    def __post_init__(self) -> None:
+        if self.membership is not None and self.prefix != self.membership.charter.swarm:
+            raise InvalidArgument(f"the prefix of this private swarm is {self.membership.charter.swarm}")
 
 
 class SwarmPeer:
     """A started peer. Use :meth:`start`, and :meth:`close` at the end."""
 
-    def __init__(self, p2p: P2P, dht: DHTNode, prefix: str, lock: IO[bytes] | None, slots: RelaySlots | None) -> None:
-        self._p2p, self._dht, self._lock, self._slots = p2p, dht, lock, slots
-        self.transport = P2PTransport(p2p)
-        self.board = Board(dht, prefix)
+    def __init__(
+        self,
+        p2p: P2P,
+        transport: P2PTransport,
+        dht: DHTNode,
+        prefix: str,
+        lock: IO[bytes] | None,
+        slots: RelaySlots | None,
+        gate: Gate | None,
+    ) -> None:
+        self._p2p, self._dht, self._lock, self._slots, self.gate = p2p, dht, lock, slots, gate
+        self.transport: Transport = transport if gate is None else GatedTransport(transport, gate)
+        self.board = Board(dht, prefix, all_are_believed if gate is None else gate.check_announcement)
 
     @property
     def peer_id(self) -> PeerId:
@@ -85,6 +105,7 @@ class SwarmPeer:
             InvalidArgument: a multiaddr that is none, or a port that is in use.
             InvalidIdentity: another process runs with this identity.
             PeerUnavailable: no initial peer answered, or, behind NAT, none of them relays.
+            NotInvited: the invitation to the private swarm does not count, or is another peer's.
         """
         for maddr in config.initial_peers:
             check_peer_maddr(maddr)
@@ -101,7 +122,9 @@ class SwarmPeer:
                     await slots.start()
                 if config.is_relay:
                     await DialBack.serve(p2p)
-                dht = await _join_dht(p2p, config)
+                transport = P2PTransport(p2p)
+                gate = None if config.membership is None else await _open_gate(transport, config, config.membership)
+                dht = await _join_dht(p2p, config, gate)
             except BaseException:
                 if slots is not None:
                     await slots.stop()
@@ -110,7 +133,7 @@ class SwarmPeer:
         except BaseException:
             lock.close()
             raise
-        return cls(p2p, dht, config.prefix, lock, slots)
+        return cls(p2p, transport, dht, config.prefix, lock, slots, gate)
 
     @property
     def relays(self) -> tuple[str, ...] | None:
@@ -291,20 +314,83 @@ def daemon_of_our_own(is_relay: bool = False) -> Iterator[None]:
         asyncio.subprocess.create_subprocess_exec = _spawn
 
 
-async def _join_dht(p2p: P2P, config: PeerConfig) -> DHTNode:
+async def _open_gate(transport: P2PTransport, config: PeerConfig, membership: Membership) -> Gate:
+    """Be introduced to those through whom we join, of whom one is enough."""
+    gate = Gate(transport, membership)
+    await gate.start()
+    failure: FarError | None = None
+    try:
+        for maddr in config.initial_peers:
+            try:
+                await gate.meet(address_of(maddr))
+                break
+            except FarError as error:
+                failure = failure or error
+        else:
+            if failure is not None:
+                raise failure
+    except BaseException:
+        await gate.close()
+        raise
+    return gate
+
+
+async def _join_dht(p2p: P2P, config: PeerConfig, gate: Gate | None) -> DHTNode:
     initial_peers: Sequence[str] | None = list(config.initial_peers) or None
     try:
         async with asyncio.timeout(60):
             return await DHTNode.create(
-                p2p=p2p,
+                p2p=p2p if gate is None else GatedP2P(p2p, gate),
                 initial_peers=initial_peers,
                 client_mode=config.is_client or config.behind_nat,
-                record_validator=AnnouncementValidator(config.prefix),
+                record_validator=AnnouncementValidator(
+                    config.prefix, all_are_believed if gate is None else gate.check_announcement
+                ),
                 cache_locally=False,
                 strict=False,
             )
     except (RuntimeError, TimeoutError):
         raise _no_peer_answered(config) from None
+
+
+async def tell_members(charter: SignedCharter, maddrs: Sequence[str]) -> dict[str, FarError | None]:
+    """Bring a charter to members, who tell the others. The owner of a swarm need not be in it for that.
+
+    Returns:
+        For each address why it was not taken there, or None.
+
+    Raises:
+        InvalidArgument: one of the addresses is none.
+    """
+    for maddr in maddrs:
+        check_peer_maddr(maddr)
+    identity = ephemeral_identity()
+    try:
+        p2p = await _launch(identity, PeerConfig(is_client=True))
+        try:
+            transport = P2PTransport(p2p)
+            return {maddr: await _tell_member(transport, maddr, charter) for maddr in maddrs}
+        finally:
+            await p2p.shutdown()
+    finally:
+        discard_identity(identity)
+
+
+async def _tell_member(transport: P2PTransport, maddr: str, charter: SignedCharter) -> FarError | None:
+    try:
+        await tell_charter(transport, address_of(maddr), charter)
+    except FarError as error:
+        return error
+    return None
+
+
+def address_of(maddr: str) -> PeerAddress:
+    """A multiaddr that ends in ``/p2p/<peer id>``.
+
+    Raises:
+        InvalidIdentity: it is not the peer id of an ed25519 key.
+    """
+    return PeerAddress(check_peer_id(maddr.rpartition("/p2p/")[2]), (bare_maddr(maddr),))
 
 
 def _no_peer_answered(config: PeerConfig) -> PeerUnavailable:

@@ -10,9 +10,11 @@ import msgpack
 from hivemind.dht.routing import DHTID
 from hivemind.dht.validation import DHTRecord, RecordValidatorBase
 
-from discovery.dht.keys import places_of
-from discovery.protocol.announcement import read_announcement
+from discovery.dht.board import NOT_BELIEVED, Believe, all_are_believed
+from discovery.dht.keys import ON_CALL, on_call_key, on_call_name, places_of
+from discovery.protocol.announcement import Announcement, read_announcement
 from discovery.protocol.errors import AnnouncementInvalid
+from discovery.protocol.oncall import read_registration
 from discovery.protocol.signed import MAX_DOCUMENT_BYTES
 
 _EXPIRY_SLACK_SECONDS = 1.0
@@ -21,14 +23,14 @@ _EXPIRY_SLACK_SECONDS = 1.0
 class AnnouncementValidator(RecordValidatorBase):
     """Accepts a record when its announcement is signed by the peer it is about, and stands in a place of its own."""
 
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
+    def __init__(self, prefix: str, believe: Believe = all_are_believed) -> None:
+        self._prefix, self._believe = prefix, believe
 
     def validate(self, record: DHTRecord) -> bool:
         """hivemind's question; never raises."""
         try:
             self.check(record)
-        except AnnouncementInvalid:
+        except (AnnouncementInvalid, *NOT_BELIEVED):
             return False
         return True
 
@@ -37,18 +39,30 @@ class AnnouncementValidator(RecordValidatorBase):
 
         Raises:
             AnnouncementInvalid: shape, signature, owner, key or expiry is wrong.
+            NotInvited, MembershipInvalid: in a private swarm, its peer is no member who may serve.
         """
         subkey, value = _unpack(record.subkey), _unpack(record.value)
         if not isinstance(subkey, str) or not isinstance(value, bytes):
             raise AnnouncementInvalid("a record of this DHT maps a name to a signed announcement")
-        announcement = read_announcement(value).announcement
-        places = {DHTID.generate(key).to_bytes(): name for key, name in places_of(self._prefix, announcement).items()}
+        announcement, named = _read(value, subkey, self._prefix)
+        places = {DHTID.generate(key).to_bytes(): name for key, name in named.items()}
         if record.key not in places:
             raise AnnouncementInvalid(f"the announcement of {announcement.peer_id} stands under a key not its own")
         if subkey != places[record.key]:
             raise AnnouncementInvalid(f"{announcement.peer_id} announced itself under the name of {subkey[:160]}")
         if record.expiration_time > announcement.expires_at + _EXPIRY_SLACK_SECONDS:
             raise AnnouncementInvalid(f"the record of {announcement.peer_id} would outlive its announcement")
+        self._believe(announcement)
+
+
+def _read(value: bytes, subkey: str, prefix: str) -> tuple[Announcement, dict[str, str]]:
+    """What is announced, and the places that it may stand in."""
+    if not subkey.startswith(ON_CALL):
+        announcement = read_announcement(value).announcement
+        return announcement, places_of(prefix, announcement)
+    about = read_registration(value).registration
+    key = on_call_key(prefix, about.model_digest)
+    return about, {key: on_call_name(about.peer_id)} if about.swarm == prefix else {}
 
 
 def _unpack(data: bytes) -> object:

@@ -24,6 +24,7 @@ MAX_LIFETIME_SECONDS = 24 * 3600
 CLOCK_SKEW_SECONDS = 60
 MAX_MODEL_ID_LENGTH = 256
 MAX_SWARM_LENGTH = 256
+MAX_INVITATION_LENGTH = 4096
 DEFAULT_SWARM = "far"
 MAX_MADDRS = 16
 MAX_LINKS = 16
@@ -69,6 +70,7 @@ class Announcement(Body):
         links: round trips that the node measured to others of its models.
         swarm: the prefix of the swarm that it is meant for. In another one it counts for nothing, whoever carries it
             there.
+        invitation: the pass by which it is a member of a private swarm (:mod:`discovery.protocol.membership`).
     """
 
     version: Literal[1] = 1
@@ -94,6 +96,7 @@ class Announcement(Body):
     location: Location | None = None
     links: Annotated[tuple[PeerLink, ...], Field(max_length=MAX_LINKS)] = ()
     swarm: Annotated[str, Field(max_length=MAX_SWARM_LENGTH)] = DEFAULT_SWARM
+    invitation: Annotated[str, Field(max_length=MAX_INVITATION_LENGTH)] | None = None
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

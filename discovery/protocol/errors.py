@@ -75,6 +75,27 @@ class AnnouncementInvalid(FarError):
     status = 400
 
 
+class MembershipInvalid(FarError):
+    """A charter, a pass or an invitation of a private swarm whose shape or signature is wrong."""
+
+    code = "membership_invalid"
+    status = 400
+
+
+class CallRefused(FarError):
+    """A call that is to wake a node is malformed, forged, of another time, meant for another, or was heard before."""
+
+    code = "call_refused"
+    status = 403
+
+
+class NotInvited(FarError):
+    """A private swarm lets only those in whom its owner has invited, for as long as the invitation counts."""
+
+    code = "not_invited"
+    status = 403
+
+
 class ReceiptInvalid(FarError):
     """A receipt whose signature, facts or place in the chain is wrong. It is not paid."""
 

@@ -166,6 +166,8 @@ class Settings(BaseSettings):
     location: Annotated[Point | None, NoDecode, BeforeValidator(_point)] = None
     initial_peers: tuple[str, ...] = ()
     dht_prefix: Annotated[str, Field(min_length=1, max_length=64)] = DEFAULT_PREFIX
+    swarm: Path | None = None
+    invite: SecretStr | None = None
     models: tuple[ModelOffer, ...] = ()
     tiers: TierTable = TierTable()
     fee_bps: Annotated[int, Field(ge=0, le=MAX_FEE_BPS)] = 2000

@@ -19,6 +19,7 @@ from discovery.protocol.announcement import Announcement, Quantization, SignedAn
 from discovery.protocol.errors import FarError
 from discovery.protocol.ids import PeerId
 from discovery.protocol.messages import MAX_FRAME_BYTES, SESSION_PROTOCOL, Message, WireTensor, decode, encode
+from discovery.protocol.oncall import Registration
 from discovery.protocol.receipt import SignedReceipt
 from discovery.tracing import Tracing
 from far_mesh.client import Mesh, MeshConfig, Swarm
@@ -115,6 +116,10 @@ class MemoryBoard:
 
     signed: dict[str, SignedAnnouncement] = field(default_factory=dict)
     reads: int = 0
+
+    async def on_call(self, model_digest: str) -> list[Registration]:
+        """Nobody sleeps."""
+        return []
 
     async def nodes_of(self, model_digest: str) -> list[SignedAnnouncement]:
         """As the real one."""

@@ -61,7 +61,9 @@ MEANINGS = {
     "geoip_db": "city database, by which nodes are found on the map (Where nodes are)",
     "location": "latitude and longitude of this gateway, such as 52.5,13.4, for first guesses at round trips",
     "initial_peers": "list of addresses of swarm peers",
-    "dht_prefix": "DHT prefix of the swarm; a private swarm has its own",
+    "dht_prefix": "DHT prefix of the swarm; swarms that share peers have each their own",
+    "swarm": "file of a private swarm that has invited the gateway (Private swarms); its name is the prefix then",
+    "invite": "the invitation to it, a client's, or a file that has it",
     "models": "list of models on sale, below",
     "tiers": 'object: what is to be otherwise in the table of tiers, such as {"premium": {"requests_per_minute": 1000}}',  # noqa: E501
     "fee_bps": "the platform's part of what users pay, in basis points; what the escrow takes, or requests are refunded with fee_mismatch",  # noqa: E501

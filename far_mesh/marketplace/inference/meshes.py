@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from discovery.protocol.announcement import Announcement, SignedAnnouncement
+from discovery.protocol.membership import membership_of
+from discovery.protocol.oncall import Registration
 from far_mesh.config import GenerationOptions, MeshConfig, Pool, Treatment
 from far_mesh.marketplace.sessions.schemas import Share, Work
 from far_mesh.marketplace.settings import Settings
@@ -107,6 +109,7 @@ class MeshLike(Protocol):
     def decode(self, ids: Sequence[int]) -> str: ...
     async def check(self, prompt_ids: Sequence[int], options: GenerationOptions) -> None: ...
     async def nodes(self) -> list[SignedAnnouncement]: ...
+    async def on_call(self) -> list[Registration]: ...
     def known(self, nodes: Sequence[Announcement]) -> Known: ...
     async def open(
         self,
@@ -137,13 +140,20 @@ async def swarm_meshes(settings: Settings) -> AsyncIterator[Mapping[str, MeshLik
 
     Raises:
         MissingSetting: no initial peers.
-        FarError: no peer answers, or a model cannot be loaded.
+        FarError: no peer answers, a model cannot be loaded, or the invitation to a private swarm does not count.
     """
     settings.require("initial_peers")
     from far_mesh.client import Mesh, Swarm  # torch and hivemind come along: only for those who serve
 
     async with AsyncExitStack() as stack:
-        config = MeshConfig(prefix=settings.dht_prefix, geoip_db=settings.geoip_db, location=settings.location)
+        invitation = settings.invite.get_secret_value() if settings.invite else None
+        membership = membership_of(settings.swarm, invitation)
+        config = MeshConfig(
+            prefix=settings.dht_prefix if membership is None else membership.charter.swarm,
+            membership=membership,
+            geoip_db=settings.geoip_db,
+            location=settings.location,
+        )
         swarm = await Swarm.join(settings.initial_peers, config)
         stack.push_async_callback(swarm.close)
         meshes: dict[str, MeshLike] = {}

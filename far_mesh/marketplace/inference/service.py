@@ -463,11 +463,11 @@ class InferenceService:
         if wish.quote_id is None:
             return (await self._price(on_sale, tier, pool)).prices
         kept = self._quotes.kept(wish.quote_id, wallet, wish.model_id, tier.name)
-        _check_route(on_sale, _ready(await on_sale.mesh.nodes()), pool)
+        _check_route(on_sale, await _at_hand(on_sale.mesh), pool)
         return kept
 
     async def _price(self, on_sale: OnSale, tier: Tier, pool: Pool | None) -> PriceNow:
-        nodes = _ready(await on_sale.mesh.nodes())
+        nodes = await _at_hand(on_sale.mesh)
         _check_route(on_sale, nodes, pool)
         return await self._pricing.now(on_sale.offer, tier, nodes, on_sale.mesh.block_count)
 
@@ -553,7 +553,7 @@ def _about_to_stop() -> ShuttingDown:
 
 
 async def _survey(on_sale: OnSale) -> Survey:
-    nodes = _ready(await on_sale.mesh.nodes())
+    nodes = await _at_hand(on_sale.mesh)
     try:
         _check_route(on_sale, nodes)
     except FarError as obstacle:
@@ -582,6 +582,15 @@ def _check_route(on_sale: OnSale, ready: Sequence[Announcement], pool: Pool | No
             f"{on_sale.offer.model_id} waits for {on_sale.offer.min_nodes} nodes; there are {len(ready)}",
             retry_after=10.0,
         )
+
+
+async def _at_hand(mesh: MeshLike) -> list[Announcement]:
+    """Who serves, and, where some block has nobody, who is woken for it when a session is opened."""
+    nodes = _ready(await mesh.nodes())
+    if not uncovered_ranges(nodes, mesh.block_count):
+        return nodes
+    awake = {node.peer_id for node in nodes}
+    return [*nodes, *(about for about in await mesh.on_call() if about.peer_id not in awake)]
 
 
 def _ready(nodes: Sequence[SignedAnnouncement]) -> list[Announcement]:

@@ -181,6 +181,7 @@ OPTIONAL = {
     "location",
     "links",
     "swarm",
+    "invitation",
 }
 
 

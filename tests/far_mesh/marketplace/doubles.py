@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ import numpy as np
 
 from discovery.protocol.announcement import Announcement, SignedAnnouncement
 from discovery.protocol.errors import FarError, InvalidArgument
+from discovery.protocol.oncall import Registration, register
 from discovery.protocol.receipt import SignedReceipt, sign_receipt
 from far_mesh.config import GenerationOptions, Pool, Treatment
 from far_mesh.contributions import Contribution
@@ -154,6 +156,7 @@ class MeshDouble:
 
     story: Sequence[str] = STORY
     serving: tuple[Node, ...] = NODES
+    sleeping: tuple[Node, ...] = ()
     unproven: tuple[str, ...] = ()
     cached: tuple[int, ...] = ()
     checkpoint_every: int = 4
@@ -203,6 +206,12 @@ class MeshDouble:
         """Who serves."""
         return [node.announcement() for node in self.serving]
 
+    async def on_call(self) -> list[Registration]:
+        """Who sleeps."""
+        later = int(time.time()) + 3600
+        known = [(node.name, node.announcement().announcement) for node in self.sleeping]
+        return [register(about, key_of(name), "https://x/wake", later).registration for name, about in known]
+
     def known(self, nodes: Sequence[Announcement]) -> Known:
         """What was set to be."""
         return self.knows
@@ -221,6 +230,7 @@ class MeshDouble:
         self.pools.append(pool)
         if self.refuse_to_open is not None:
             raise self.refuse_to_open
+        self.serving, self.sleeping = self.serving + self.sleeping, ()  # whoever sleeps is woken
         self.asked.append((tuple(prompt_ids), options))
         self.treatments.append(treatment)
         generation = GenerationDouble(self, len(prompt_ids), options, on_checkpoint)

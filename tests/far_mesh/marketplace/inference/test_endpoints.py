@@ -255,6 +255,13 @@ def test_no_node_for_a_range_is_named_and_no_money_moves(open_house: OpenHouse) 
     assert nothing_moved(user)
 
 
+def test_a_range_whose_only_node_sleeps_is_served(open_house: OpenHouse) -> None:
+    mesh = MeshDouble(serving=(NODES[0], NODES[2]), sleeping=(NODES[1],))
+    answer = open_house(mesh).user().generate()
+    assert answer.status_code == 200, answer.text
+    assert not mesh.sleeping
+
+
 def test_too_few_nodes_are_counted(open_house: OpenHouse) -> None:
     offer = {"model": MODEL, "completion_price_units": 5, "min_nodes": 4}
     user = open_house(models=[offer]).user()
