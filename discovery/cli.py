@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from discovery.console import Console, quiet_libraries, run, until_stopped
+from discovery.service.cli import serve
 
 app = typer.Typer(
     help="Help the nodes of a swarm find each other.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -67,6 +68,9 @@ def bootstrap(
     run(console, serve)
 
 
+app.command()(serve)
+
+
 @app.command()
 def registry(
     model: Annotated[list[str], typer.Option(help="Directory of a model, DIR or ID=DIR; repeatable.")],
@@ -85,14 +89,15 @@ def registry(
         import asyncio
 
         from discovery.protocol.errors import InvalidArgument
-        from discovery.registry.app import RegistryServer, create_app, listening, parse_model
+        from discovery.registry.app import MAX_CONNECTIONS, create_app, parse_model
         from discovery.registry.library import Status
+        from discovery.web.server import Server, listening, url_of
 
         models = dict(parse_model(text) for text in model)
         if len(models) != len(model):
             raise InvalidArgument("two of the models have the same name; give them others with ID=DIR")
         door = listening(host, port)
-        url = f"http://{f'[{host}]' if ':' in host else host}:{door.getsockname()[1]}"
+        url = url_of(host, door.getsockname()[1])
 
         def tell(model_id: str, status: Status) -> None:
             if status.manifest is not None:
@@ -102,11 +107,12 @@ def registry(
             elif status.error is not None:
                 console.error(status.error)
 
-        server = RegistryServer(
+        server = Server(
             create_app(models, token, tell),
             lambda: console.event(
                 "ready", f"layer registry of {', '.join(models)} on {url}", url=url, models=list(models)
             ),
+            MAX_CONNECTIONS,
         )
         serving = asyncio.create_task(server.serve(sockets=[door]))
         await until_stopped(server.stop)

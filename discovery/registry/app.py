@@ -6,16 +6,13 @@ import asyncio
 import contextlib
 import math
 import re
-import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
-import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp
 
 from discovery.protocol.announcement import MAX_MODEL_ID_LENGTH
 from discovery.protocol.errors import FarError, InvalidArgument
@@ -25,7 +22,6 @@ from discovery.registry.files import is_directory
 from discovery.registry.library import Library, OnPrepared
 
 MAX_CONNECTIONS = 256
-GRACE_SECONDS = 5
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?")
 
 
@@ -101,49 +97,3 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         for task in (preparing, *app.state.tasks):
             task.cancel()
         await asyncio.gather(preparing, *app.state.tasks, return_exceptions=True)
-
-
-class RegistryServer(uvicorn.Server):
-    """Uvicorn for :func:`create_app`; the command that runs it owns the signals."""
-
-    def __init__(self, app: ASGIApp, on_ready: Callable[[], None]) -> None:
-        self._on_ready = on_ready
-        super().__init__(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                limit_concurrency=MAX_CONNECTIONS,
-                timeout_graceful_shutdown=GRACE_SECONDS,
-            )
-        )
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open the door, and say so."""
-        await super().startup(sockets=sockets)
-        self._on_ready()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave them alone."""
-        yield
-
-    async def stop(self) -> None:
-        """End soon: running answers get :data:`GRACE_SECONDS`."""
-        self.should_exit = True
-
-
-def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens.
-
-    Raises:
-        InvalidArgument: it cannot, with the reason.
-    """
-    try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, reuse_port=False
-        )
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise InvalidArgument(f"cannot listen on {host}:{port}: {reason}; choose another --port") from None

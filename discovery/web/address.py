@@ -17,6 +17,9 @@ from starlette.requests import HTTPConnection
 Address = IPv4Address | IPv6Address
 Networks = Sequence[IPv4Network | IPv6Network]
 
+SUBSCRIBER_BITS = 64
+"""An IPv6 network of this length is one subscriber: who has it can use any address in it."""
+
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105  # of RFC 9110, no secret
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _PAIR = re.compile(rf"\s*({_TOKEN})=({_TOKEN}|{_QUOTED})\s*")
@@ -44,8 +47,17 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def subscriber(address: Address | None) -> str:
+    """Who is counted as one: an IPv4 address, or all of a network of IPv6."""
+    if address is None:
+        return "unknown"
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return str(IPv6Network((address, SUBSCRIBER_BITS), strict=False))
+
+
 def caller_of(connection: HTTPConnection) -> Caller:
-    """Who sent a request to the marketplace. ``app.state.trusted_proxies`` says whose word counts."""
+    """Who sent a request. ``app.state.trusted_proxies`` says whose word counts."""
     peer = connection.client.host if connection.client is not None else None
     return find_caller(peer, connection.headers, connection.app.state.trusted_proxies)
 

@@ -15,7 +15,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from http import HTTPStatus
 from itertools import zip_longest
 from typing import Any
 
@@ -24,13 +23,15 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import iter_route_contexts
-from pydantic import BaseModel
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from discovery.protocol.errors import FarError, InvalidArgument
+from discovery.web.answers import ErrorBody as ErrorBody
+from discovery.web.answers import body_of
+from discovery.web.answers import errors as errors
 from far_mesh.marketplace.errors import (
     BodyTooLarge,
     MethodNotAllowed,
@@ -45,24 +46,8 @@ from far_mesh.marketplace.telemetry.refusals import note
 X402_VERSION = 2
 _PLACES = ("body", "query", "path", "header")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_TYPES = {401: "authentication_error", 402: "insufficient_quota", 403: "permission_error", 429: "rate_limit_error"}
 
 log = structlog.get_logger(__name__)
-
-
-class ErrorFacts(BaseModel):
-    """What went wrong. ``code`` is stable; ``message`` says what to do; ``param`` names the culprit, if any."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str
-
-
-class ErrorBody(BaseModel):
-    """Every failure has this shape."""
-
-    error: ErrorFacts
 
 
 class PaymentNeeded(ErrorBody):
@@ -72,19 +57,10 @@ class PaymentNeeded(ErrorBody):
     accepts: list[dict[str, Any]] | None = None
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What the document of the interface says of answers with these statuses."""
-    return {status: {"model": ErrorBody, "description": HTTPStatus(status).phrase} for status in statuses}
-
-
 def error_body(error: FarError) -> ErrorBody:
     """``error`` for the wire. Whoever counts what callers are given is told."""
     note(error)
-    kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
-    param = error.facts.get("param")
-    return ErrorBody(
-        error=ErrorFacts(message=error.message, type=kind, param=None if param is None else str(param), code=error.code)
-    )
+    return body_of(error)
 
 
 Accepts = Callable[[FarError], list[dict[str, Any]] | None]

@@ -122,3 +122,31 @@ class TestRegistry:
             assert process.err.read_text() == ""
         finally:
             process.kill()
+
+
+class TestServe:
+    """``far-discovery serve`` says what keeps it from opening."""
+
+    def refused(self, code: str, words: str, *arguments: str) -> None:
+        plain = CliRunner().invoke(discovery.cli.app, ["serve", *arguments])
+        assert (plain.exit_code, plain.stdout) == (1, "")
+        (line,) = plain.stderr.strip().splitlines()
+        assert line.startswith("error: ")
+        assert words in line
+        told = CliRunner().invoke(discovery.cli.app, ["serve", *arguments, "--json"])
+        event = json.loads(told.stdout)
+        assert (told.exit_code, event["event"], event["code"]) == (1, "error", code)
+
+    def test_nobody_to_follow(self, tmp_path: Path) -> None:
+        self.refused("invalid_setting", "FAR_DISCOVERY_INITIAL_PEERS", "--data-dir", str(tmp_path), "--port", "0")
+
+    def test_a_port_that_is_in_use(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = str(listener.getsockname()[1])
+            self.refused("invalid_argument", f"cannot listen on 127.0.0.1:{port}", "--port", port)
+
+    def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
+        self.refused("invalid_setting", "no file of settings", "--config", str(tmp_path / "none.toml"))
+
+    def test_a_database_that_is_none(self, tmp_path: Path) -> None:
+        self.refused("invalid_setting", "the database's URL is none", "--database-url", "x", "--port", "0")

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from discovery.service import settings as discovery
 from far_mesh.marketplace.app import create_app
 from far_mesh.marketplace.configuration.meanings import MEANINGS
 from far_mesh.marketplace.errors import MissingSetting
@@ -88,6 +89,7 @@ def test_no_page_speaks_of_a_variable_that_nobody_reads(page: Path) -> None:
     others = {"FAR_ANVIL", "FAR_CACHE_DIR", "FAR_CONFIG", "FAR_MODELS_DIR", "FAR_MODELS_MAX_SIZE", "FAR_REGISTRY_TOKEN"}
     others |= {"FAR_API_KEY", "FAR_GATEWAY_URL", "FAR_KEYSTORE", "FAR_KEYSTORE_PASSWORD_FILE", "FAR_WALLET_KEY"}
     known = {PREFIX + name.upper() for name in Settings.model_fields} | others
+    known |= {discovery.PREFIX + name.upper() for name in discovery.Settings.model_fields} | {discovery.FILE}
     code = "".join(file.read_text() for folder in ("discovery", "far_node", "far_mesh") for file in _code(folder))
     assert all(f'"{other}"' in code for other in others)
     shell = set(re.findall(r"(?:export |\s)(FAR_\w+)=", (ROOT / "README.md").read_text()))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from discovery.registry.app import RegistryServer, create_app, listening
+from discovery.registry.app import MAX_CONNECTIONS, create_app
+from discovery.web.server import Server, listening
 
 READY_SECONDS = 30.0
 
@@ -55,7 +56,7 @@ def a_registry(models: Mapping[str, Path], token: str | None = None) -> Iterator
     prepared, ready = threading.Semaphore(0), threading.Event()
     app = create_app(models, token, lambda _id, _status: prepared.release())
     registry = Registry(f"http://127.0.0.1:{door.getsockname()[1]}", app)
-    server = RegistryServer(registry, ready.set)
+    server = Server(registry, ready.set, MAX_CONNECTIONS)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[door])), daemon=True)
     thread.start()
     try:

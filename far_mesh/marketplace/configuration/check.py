@@ -31,8 +31,8 @@ OTHER_VARIABLES = {
 }
 """Variables that other commands read."""
 
-OF_NODES = "FAR_NODE_"
-"""Variables that a provider's node reads."""
+OF_OTHERS = ("FAR_NODE_", "FAR_DISCOVERY_")
+"""How variables begin that a provider's node reads, and the discovery service."""
 
 LOCAL_CHAINS = (CHAIN_ID, 1337)
 DEV_KEYS = 10
@@ -160,7 +160,7 @@ def _unknown_variables() -> Iterator[Problem]:
     """Variables that look like ours and that nobody reads: most of them are misspelt."""
     known = {PREFIX + name.upper() for name in Settings.model_fields} | OTHER_VARIABLES
     for name in sorted(set(map(str.upper, os.environ)) - known):
-        if name.startswith(PREFIX) and not name.startswith(OF_NODES):
+        if name.startswith(PREFIX) and not name.startswith(OF_OTHERS):
             guess = did_you_mean(name, Settings.model_fields)
             meant = guess and f"; did you mean {PREFIX}{guess.split(chr(39))[1].upper()}?"
             yield Problem(name, ENVIRONMENT, f"nobody reads {name}{meant}")

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from far_mesh.marketplace.http import ErrorFacts
+from discovery.web.answers import ErrorFacts
 from far_mesh.marketplace.inference.schemas import GenerateAnswer, GenerateRequest, TextRequest
 
 

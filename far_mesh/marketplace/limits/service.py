@@ -12,18 +12,14 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Network
 
 from discovery.protocol.errors import FarError, InvalidArgument
-from discovery.web.address import Address
+from discovery.web.address import Address, subscriber
 from discovery.web.windows import Share, Standing, Store, Verdict
 from far_mesh.marketplace.errors import RateLimited
 from far_mesh.marketplace.keys.service import KeyService
 from far_mesh.marketplace.limits.schemas import Grant, PerMinute, duration, headers_of, tightest
 from far_mesh.marketplace.tiers.service import TierService
-
-SUBSCRIBER_BITS = 64
-"""An IPv6 network of this length is one subscriber: who has it can use any address in it."""
 
 
 class RateLimits:
@@ -168,15 +164,6 @@ class RateLimits:
         if verdict.wait_us:
             raise _refusal("requests", f"{said} {standing.used} times in the last minute", verdict, standing)
         return standing
-
-
-def subscriber(address: Address | None) -> str:
-    """Who is counted as one: an IPv4 address, or all of a network of IPv6."""
-    if address is None:
-        return "unknown"
-    if isinstance(address, IPv4Address):
-        return str(address)
-    return str(IPv6Network((address, SUBSCRIBER_BITS), strict=False))
 
 
 def _refusal(what: str, said: str, verdict: Verdict, standing: Standing) -> RateLimited:

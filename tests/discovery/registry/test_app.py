@@ -17,9 +17,10 @@ from safetensors.torch import load, save_file
 
 from discovery.protocol.errors import InvalidArgument
 from discovery.registry import ranges
-from discovery.registry.app import listening, parse_model
+from discovery.registry.app import parse_model
 from discovery.registry.manifest import read_manifest
 from discovery.registry.ranges import range_of
+from discovery.web.server import listening
 from far_node.blocks.source import find_model
 from far_node.models.part import Part
 from tests.support.models import BLOCKS, make_model

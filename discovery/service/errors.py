@@ -1,0 +1,13 @@
+"""What the discovery service refuses, beside what every door does."""
+
+from __future__ import annotations
+
+from discovery.protocol.errors import FarError
+
+
+class MirrorFull(FarError):
+    """As many announcements are kept as may be: of all nodes, or of one."""
+
+    code = "mirror_full"
+    retry = True
+    status = 503
