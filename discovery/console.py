@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from discovery.protocol.errors import FarError
 
 EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
 
 
 class Console:
@@ -64,16 +65,23 @@ def quiet_libraries(level: int = logging.WARNING) -> None:
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            # without local variables: they may hold what a user wrote
-            structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
-            structlog.processors.JSONRenderer(),
-        ],
+        processors=json_lines(),
         cache_logger_on_first_use=False,  # who runs a command in a process of his own may set up the logs again
     )
+
+
+def json_lines() -> list[Any]:
+    """What makes a line of JSON of something that is logged."""
+    import structlog
+
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso"),
+        # without local variables: they may hold what a user wrote
+        structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
+        structlog.processors.JSONRenderer(),
+    ]
 
 
 def run(console: Console, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -85,7 +93,7 @@ def run(console: Console, main: Callable[[], Coroutine[Any, Any, None]]) -> None
     except FarError as error:
         fail(console, error)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def settle_memory() -> None:

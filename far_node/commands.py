@@ -125,6 +125,7 @@ def status_of(node: Node, uptime: float) -> dict[str, Any]:
         "state": node.state,
         "peer_id": node.peer_id,
         "wallet": node.config.wallet,
+        "price_units": node.config.price_units,
         "addresses": node.maddrs,
         "relays": node.relays,
         "host_maddrs": node.config.host_maddrs,

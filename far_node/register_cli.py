@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from far_node.options import IdentityOption, NameOption, identity_of
 from far_node.rewards_cli import (
     DomainOption,
     KeystoreOption,
@@ -17,8 +17,6 @@ from far_node.rewards_cli import (
     open_wallet,
 )
 
-DEFAULT_IDENTITY = Path("~/.far/identity")
-
 
 def register(
     gateway: Annotated[str, typer.Option(envvar="FAR_GATEWAY_URL", help="Address of the marketplace's gateway.")],
@@ -27,7 +25,8 @@ def register(
     vram_gb: Annotated[int | None, typer.Option(min=0, help="Its memory in whole GB.")] = None,
     public_addr: Annotated[str | None, typer.Option(help="Where the node can be reached, HOST:PORT.")] = None,
     location: Annotated[str | None, typer.Option(help="A region such as eu-west, or LAT,LON.")] = None,
-    identity: Annotated[Path, typer.Option(help="Key file of the node.")] = DEFAULT_IDENTITY,
+    identity: IdentityOption = None,
+    name: NameOption = None,
     domain: DomainOption = None,
     wallet: WalletOption = None,
     keystore: KeystoreOption = None,
@@ -43,9 +42,10 @@ def register(
         from discovery.protocol.registration import REGISTRATION, consent_text, sign_request
         from far_node.rewards.gateway import Gateway
 
-        if not identity.expanduser().exists():
-            raise InvalidIdentity(f"there is no node's key in {identity}: far-node start makes one; or pass --identity")
-        node, key, at = load_identity(identity), open_wallet(keystore, password_file, wallet), datetime.now(UTC)
+        file = identity_of(console, identity, name)
+        if not file.expanduser().exists():
+            raise InvalidIdentity(f"there is no node's key in {file}: far-node init makes one; or pass --identity")
+        node, key, at = load_identity(file), open_wallet(keystore, password_file, wallet), datetime.now(UTC)
         said = {"gpu_model": gpu_model, "vram_gb": vram_gb, "public_addr": public_addr, "location": location}
         with Gateway(gateway, domain) as market:
             audience = market.uri(key.wallet)

@@ -1,7 +1,7 @@
-"""The settings of a node: every flag of ``far-node start``, from the command line, the environment, a file or defaults.
+"""The settings of a node: every flag of ``far-node start``, as flags, the environment, a file or defaults say.
 
-A flag comes before its variable (``--cache-mb``: ``FAR_NODE_CACHE_MB``), that before the file (``cache_mb``), that before
-the default. Who comes first decides what a node is: ``--cpu-only`` does away with a ``gpu`` in the file.
+A flag comes before its variable (``--cache-mb``: ``FAR_NODE_CACHE_MB``), that before the file (``cache_mb``), and that
+before the default. Who comes first decides what a node is: ``--cpu-only`` does away with a ``gpu`` in the file.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ CONFLICTS = (
 )
 """Settings that exclude each other; of two that different sources say, the one that comes first counts."""
 
+_ADDRESSES = ("initial_peers", "public_addr", "host_maddr")
 _NO = ("", "0", "f", "false", "n", "no", "off")
 _EXAMPLE = {
     "model": "far-demo",
@@ -218,8 +219,12 @@ def gather(flags: Mapping[str, Any], place: Place, config: Path | None = None) -
     return Said(values, origins, problems, file)
 
 
-def check(said: Said, needed: bool = True) -> tuple[NodeSettings, list[FarError]]:
-    """Settings of all that is right, and everything that is wrong; ``needed``: also what is missing.
+def check(said: Said, *, needed: bool = True, addresses: bool = True) -> tuple[NodeSettings, list[FarError]]:
+    """Settings of all that is right, and everything that is wrong.
+
+    Args:
+        needed: whether what is missing is wrong as well.
+        addresses: whether to look at multiaddrs too; what reads them takes seconds to load.
 
     Errors have the facts ``setting`` (the name of its variable) and ``origin``.
     """
@@ -232,7 +237,7 @@ def check(said: Said, needed: bool = True) -> tuple[NodeSettings, list[FarError]
         for one in error.errors():
             values.pop(str(one["loc"][0]), None)
     for name in list(values):
-        wrong = _wrong({name: values[name]})
+        wrong = _wrong({name: values[name]}) or (_wrong_address(name, values[name]) if addresses else None)
         if wrong is not None:
             errors.append(_located(wrong, said, name))
             del values[name]
@@ -314,6 +319,13 @@ def node_config(said: NodeSettings, place: Place, hints: Iterable[str] = ()) -> 
     )
 
 
+def shown_value(value: Any) -> Any:
+    """A value as it may be shown: an address without the password that may stand in it."""
+    if isinstance(value, list):
+        return [shown_value(one) for one in value]
+    return re.sub(r"(?<=://)[^/@\s]*@", "***@", value) if isinstance(value, str) else value
+
+
 def local_model(model: str) -> str:
     """A model as any process of this machine finds it: what is here by its whole path."""
     path = Path(model).expanduser()
@@ -352,27 +364,36 @@ def _is_asserted(name: str, value: Any) -> bool:
 def _wrong(values: Mapping[str, Any]) -> FarError | None:
     """What is wrong with these settings, if everything else is right."""
     try:
-        config = node_config(NodeSettings(**{**_EXAMPLE, **values}), Place())
-        if {"initial_peers", "public_addr", "host_maddr"} & values.keys():
-            _check_addresses(values, config)
-        if values.get("discovery") is not None:
-            from far_node.hints import check_address
-
-            check_address(str(values["discovery"]))
+        node_config(NodeSettings(**{**_EXAMPLE, **values}), Place())
     except FarError as error:
         return error
     return None
 
 
-def _check_addresses(values: Mapping[str, Any], config: NodeConfig) -> None:
+def _wrong_address(name: str, value: Any) -> FarError | None:
+    from far_node import hints
+
+    try:
+        if name == "discovery":
+            hints.check_address(value)
+        elif name in _ADDRESSES:
+            _check_maddrs(name, _several(value))
+    except FarError as error:
+        return error
+    return None
+
+
+def _check_maddrs(name: str, addresses: Iterable[str]) -> None:
     from discovery.dht.peer import check_peer_maddr, check_public_maddr, parse_maddr
 
-    for maddr in config.initial_peers if "initial_peers" in values else ():
-        check_peer_maddr(maddr)
-    for maddr in config.public_maddrs:
-        check_public_maddr(maddr)
-    for maddr in config.host_maddrs:
-        parse_maddr(maddr)
+    for address in addresses:
+        match name:
+            case "initial_peers":
+                check_peer_maddr(address)
+            case "public_addr":
+                check_public_maddr(parse_public_address(address))
+            case _:
+                parse_maddr(address)
 
 
 def _missing(found: NodeSettings, wrong: set[str]) -> Iterator[FarError]:
@@ -381,8 +402,10 @@ def _missing(found: NodeSettings, wrong: set[str]) -> Iterator[FarError]:
         "wallet": found.wallet,
         "initial_peers": found.initial_peers or found.discovery,
     }
+    if variable("discovery") in wrong:
+        del needed["initial_peers"]
     for name, value in needed.items():
-        if not value and variable(name) not in wrong and not (name == "initial_peers" and "FAR_NODE_DISCOVERY" in wrong):
+        if not value and variable(name) not in wrong:
             also = ", or --discovery" if name == "initial_peers" else ""
             message = f"{name} is not set: {flag(name)}{also}, {variable(name)}, or {name} in the file of settings"
             yield InvalidSetting(f"{message}; far-node init asks for what is needed", setting=variable(name))

@@ -25,6 +25,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 os.environ["FAR_CONFIG"] = ""  # whoever runs the tests may have a gateway of their own
+os.environ["FAR_NODE_CONFIG"] = ""  # or a node
 os.environ["FAR_DISCOVERY_CONFIG"] = ""  # or a discovery service
 for variable in ("FAR_CACHE_DIR", "FAR_MODELS_DIR"):
     os.environ[variable] = tempfile.mkdtemp(prefix="far-test-")

@@ -27,6 +27,10 @@ PROGRAMS: dict[str, Any] = {
 PAGES_WITH_COMMANDS = [page for page in PAGES if commands(page)]
 
 
+NEEDED = ("--model", "--wallet", "--initial-peers")
+"""Flags of start that have no default, where neither a variable nor a file says something."""
+
+
 def find_command(words: list[str]) -> tuple[Any, list[str]]:
     """The command that the first words name, in a group or not, and the words after it."""
     command, rest = PROGRAMS[words[0]], words[1:]
@@ -85,8 +89,8 @@ def test_the_table_of_flags_is_that_of_far_node_start() -> None:
     assert list(documented) == list(parameters)
     for flag, parameter in parameters.items():
         said, default = documented[flag], parameter.default
-        if parameter.required:
-            assert said == "needed", flag
+        if flag in NEEDED:
+            assert said.startswith("needed"), flag
         elif default is False:
             assert said == "off", flag
         elif default:

@@ -11,7 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.telemetry.exposition import Exposition, Presence
 from far_mesh.marketplace.telemetry.metrics import Metrics, watch_gates
+from far_node.metrics import exposition
 from tests.docs.pages import ROOT, bare, table
+from tests.support.node_status import STATUS
 
 PAGE = ROOT / "docs" / "metrics.md"
 OURS, THEIRS = "| name | type | labels |", "| name | type | the same as |"
@@ -42,6 +44,16 @@ async def exported(tmp_path: Path) -> dict[str, str]:
 
 def test_the_table_is_what_is_exported(exported: dict[str, str]) -> None:
     assert documented() == exported
+
+
+def test_the_table_of_a_node_is_what_it_exports() -> None:
+    told = {bare(row[0]): (row[1], bare(row[2])) for row in table(PAGE, "| number | type | labels |")}
+    there = {
+        name + {"counter": "_total"}.get(family.type, ""): (family.type, "model" if "_model_" in name else "")
+        for family in text_string_to_metric_families(exposition(STATUS))
+        for name in (family.name,)
+    }
+    assert told == there
 
 
 def test_who_is_the_same_as_another_is(exported: dict[str, str]) -> None:

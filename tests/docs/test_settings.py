@@ -16,6 +16,7 @@ from far_mesh.marketplace.configuration.meanings import MEANINGS
 from far_mesh.marketplace.errors import MissingSetting
 from far_mesh.marketplace.inference.meshes import swarm_meshes
 from far_mesh.marketplace.settings import PREFIX, ModelOffer, Settings
+from far_node import settings as node
 from tests.docs.pages import PAGES, ROOT, bare, name_of, table
 
 OPERATORS = ROOT / "docs" / "operators.md"
@@ -89,6 +90,7 @@ def test_no_page_speaks_of_a_variable_that_nobody_reads(page: Path) -> None:
     others = {"FAR_ANVIL", "FAR_CACHE_DIR", "FAR_CONFIG", "FAR_MODELS_DIR", "FAR_MODELS_MAX_SIZE", "FAR_REGISTRY_TOKEN"}
     others |= {"FAR_API_KEY", "FAR_GATEWAY_URL", "FAR_KEYSTORE", "FAR_KEYSTORE_PASSWORD_FILE", "FAR_WALLET_KEY"}
     known = {PREFIX + name.upper() for name in Settings.model_fields} | others
+    known |= {node.variable(name) for name in node.FIELDS} | {node.PREFIX, node.NAME_VARIABLE, node.FILE_VARIABLE}
     known |= {discovery.PREFIX + name.upper() for name in discovery.Settings.model_fields} | {discovery.FILE}
     code = "".join(file.read_text() for folder in ("discovery", "far_node", "far_mesh") for file in _code(folder))
     assert all(f'"{other}"' in code for other in others)

@@ -246,9 +246,21 @@ def test_a_bootstrap_peer_that_is_not_running(tiny: Path, tmp_path: Path) -> Non
     refused(start(tiny, tmp_path), "peer_unavailable", "is the bootstrap peer running?")
 
 
-@pytest.mark.parametrize(
-    "arguments", [["start"], ["start", "--model", "far-demo"], ["strat"], ["start", "--cache-mb", "0"]]
-)
+def test_a_start_without_what_it_needs_says_all_that_is_missing() -> None:
+    ended = CliRunner().invoke(far_node.cli.app, ["start", "--cpu-only", "--quantization", "int3"])
+    assert ended.exit_code == 1
+    wrong, *missing = ended.stderr.strip().splitlines()
+    assert "int3" in wrong
+    assert [line.split()[1] for line in missing] == ["model", "wallet", "initial_peers"]
+    assert all("far-node init" in line for line in missing)
+
+
+def test_a_discovery_service_that_is_away(tiny: Path, tmp_path: Path) -> None:
+    arguments = start(tiny, tmp_path, discovery="http://127.0.0.1:9")
+    refused(arguments, "peer_unavailable", "the discovery service http://127.0.0.1:9 does not answer")
+
+
+@pytest.mark.parametrize("arguments", [["strat"], ["start", "--cache-mb", "0"], ["start", "--gpu", "0,1"], ["config"]])
 def test_a_usage_error_has_exit_code_2(arguments: list[str]) -> None:
     ended = CliRunner().invoke(far_node.cli.app, arguments)
     assert ended.exit_code == 2

@@ -1,0 +1,99 @@
+"""A discovery service is asked for peers, and believed no further."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from discovery.protocol.errors import InvalidArgument, PeerUnavailable
+from far_node.hints import MAX_ANSWER_BYTES, MAX_PEERS, bootstrap_peers, check_address
+from tests.support.documents import peer_of
+
+PEER = f"/ip4/198.51.100.4/tcp/31337/p2p/{peer_of('bootstrap')}"
+
+
+class Service(ThreadingHTTPServer):
+    """Answers what it is told to."""
+
+    answer: tuple[int, bytes] = (200, b"")
+    asked = ""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Service
+
+    def do_GET(self) -> None:
+        status, body = self.server.answer
+        self.server.asked = self.path
+        self.send_response(status)
+        self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with Service(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def peers(*named: object) -> tuple[int, bytes]:
+    return 200, json.dumps({"initial_peers": named}).encode()
+
+
+def test_peers_are_taken_and_what_is_none_is_left_out(service: Service) -> None:
+    service.answer = peers("nonsense", 5, "/ip4/198.51.100.4/tcp/31337", PEER, None)
+    assert bootstrap_peers(service.url + "/") == (PEER,)
+    assert service.asked == "/bootstrap"
+    service.answer = peers(*[PEER] * 50)
+    assert len(bootstrap_peers(service.url)) == MAX_PEERS
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ((404, b""), "status 404"),
+        ((302, b""), "status 302"),
+        ((200, b"<html>"), "names no peer"),
+        ((200, b"[" * 10_000), "names no peer"),
+        ((200, b"[1]"), "names no peer"),
+        ((200, b'{"initial_peers": {"a": 1}}'), "names no peer"),
+        ((200, b'{"initial_peers": []}'), "names no peer"),
+        ((200, b" " * (MAX_ANSWER_BYTES + 1)), "more than a list of peers"),
+    ],
+    ids=["absent", "elsewhere", "page", "deep", "list", "object", "nobody", "long"],
+)
+def test_what_is_no_answer_is_said(service: Service, answer: tuple[int, bytes], words: str) -> None:
+    service.answer = answer
+    with pytest.raises(PeerUnavailable, match=words):
+        bootstrap_peers(service.url)
+
+
+def test_a_service_that_is_away_is_named() -> None:
+    with pytest.raises(PeerUnavailable, match=r"http://127\.0\.0\.1:9 does not answer"):
+        bootstrap_peers("http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "far.example", "ftp://far.example", "http://", "https://x:port", "https://[", "https://x/?a=1", "file:///etc"],
+)
+def test_what_is_no_address_of_a_service_is_refused(url: str) -> None:
+    with pytest.raises(InvalidArgument, match="--discovery"):
+        check_address(url)
