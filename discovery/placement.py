@@ -1,16 +1,28 @@
-"""How well the blocks of a model are covered, and which nodes would do more good elsewhere. Pure.
+"""Which nodes should hold which blocks of models, and when one should move. Pure.
 
-Advice is only that: nobody can move a node but its owner. What serves as a measure is how few nodes the rarest block
-has, and how many blocks are as rare as that: a block that nobody serves stops the whole model (as Petals places its
-servers, arXiv:2209.01188).
+:func:`choose` says where a node goes that holds nothing yet, :func:`decide` whether one that serves should move,
+:func:`advise` what single moves would do a swarm good, and :func:`place` puts machines where none is yet. All ask
+:class:`discovery.balance.Balance`, which weighs speed, memory, geography, demand and price.
+
+Nobody commands here: nodes that move by themselves all make the same plan from the same announcements, and only those
+move that the plan names, so that a hole is closed by one node and not by all that see it. The plan is made of single
+moves, each time the one that gains most, looked for as M. Minoux does ("Accelerated greedy algorithms for maximizing
+submodular set functions", 1978); among equals the nearest and the idlest go, and then those whom a hash of node and
+place puts first (rendezvous hashing: D. Thaler, C. Ravishankar, IEEE/ACM Transactions on Networking 6(1), 1998). A node
+that is under way says where to (``moving_to`` in its announcement), and counts there for everybody else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, groupby
+import hashlib
+import heapq
+import statistics
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
+from discovery.balance import Balance, Choice, Machine, Model, Seat, Span, Step
+from discovery.geo import Point, distance_km
 from discovery.protocol.announcement import Announcement
 from discovery.protocol.ids import PeerId
 
@@ -18,8 +30,23 @@ WANTED_REPLICAS = 2
 """With two nodes for each block the loss of one costs a pause."""
 MOST_MOVES = 16
 
-Span = tuple[int, int]
-"""Blocks ``[first, end)``."""
+WORTH_MOVING = 1.5
+"""A node loads other blocks when it is worth this many times as much there: nobody reloads for a few percent."""
+UNKNOWN_BLOCK_MS = 5.0
+
+_PARTS: Mapping[str, Point] = {
+    "na": (40.0, -95.0),
+    "sa": (-15.0, -58.0),
+    "eu": (50.0, 12.0),
+    "af": (2.0, 22.0),
+    "me": (27.0, 48.0),
+    "in": (20.0, 78.0),
+    "sea": (3.0, 106.0),
+    "asia": (35.0, 122.0),
+    "oc": (-28.0, 145.0),
+}
+"""Parts of the world, and a point in the middle of the machines of each."""
+_WORDS = {"us": "na", "ca": "na", "uk": "eu", "africa": "af", "ap": "asia", "au": "oc"}
 
 
 @dataclass(frozen=True)
@@ -93,67 +120,275 @@ def thin(covered: Sequence[int], wanted: int) -> list[Stretch]:
     return [piece for piece in stretches(covered) if piece.replicas < wanted]
 
 
+@dataclass(frozen=True)
+class Decision:
+    """Whether a node should move, and in one clause why, or why not. ``others`` are those who should."""
+
+    move: Move | None
+    why: str
+    others: tuple[Move, ...] = ()
+
+
 def advise(
     announcements: Iterable[Announcement],
     block_count: int,
     wanted: int = WANTED_REPLICAS,
     most_moves: int = MOST_MOVES,
 ) -> Advice:
-    """Which nodes should move where until every block has ``wanted`` nodes, or no single move makes it better.
+    """Which nodes should move where, those that do so by themselves and others alike.
 
-    One after the other, each time the move after which the rarest block has the most nodes and the fewest blocks are as
-    rare; of several that are equal the shortest way, and of a range's nodes the one that is least busy. A node moves
-    once, and the same announcements give the same advice everywhere.
+    One after the other, each time the move that gains most (:class:`discovery.balance.Balance`), until no move is worth
+    its loading. Where no single move closes a hole, several together that do. Nobody leaves blocks that nobody else
+    has, unless the model stands still anyway. A node moves once, to as many blocks as it has now, and the same
+    announcements give the same advice everywhere.
     """
-    there = [about for about in announcements if about.state == "ready" and about.block_count == block_count]
-    covered = coverage(there, block_count)
-    now = tuple(covered)
-    moves: list[Move] = []
-    by_span: dict[Span, list[Announcement]] = {}
-    for about in sorted(there, key=lambda about: (about.load, about.peer_id), reverse=True):
-        by_span.setdefault(about.blocks, []).append(about)
-    while len(moves) < most_moves and min(covered) < wanted:
-        found = max((_best(span, covered) for span in sorted(by_span)), default=None)
-        if found is None or found[0] <= _score(covered):
+    there = _there(announcements, block_count)
+    machines = [
+        replace(one, movable=about.moving_to is None) for one, about in zip(_machines(there), there, strict=True)
+    ]
+    balance = Balance(machines, [Model(_ONE, block_count)], wanted)
+    moves = _moves(there, plan(balance, most_moves))
+    return Advice(tuple(coverage(there, block_count)), wanted, moves, tuple(balance.replicas(_ONE)))
+
+
+def decide(
+    peer_id: PeerId,
+    announcements: Iterable[Announcement],
+    block_count: int,
+    excluded: Collection[str] = (),
+    wanted: int = WANTED_REPLICAS,
+) -> Decision:
+    """Whether a node that moves by itself should do so now.
+
+    Args:
+        excluded: nodes that have been named for some time and did not go: somebody else has to.
+    """
+    there = _there(announcements, block_count)
+    me = next((about for about in there if about.peer_id == peer_id), None)
+    if me is None:
+        return Decision(None, "the swarm does not know of it yet")
+    machines = [
+        replace(one, movable=about.auto_place and about.moving_to is None and about.peer_id not in excluded)
+        for one, about in zip(_machines(there), there, strict=True)
+    ]
+    balance = Balance(machines, [Model(_ONE, block_count)], wanted)
+    worth, option = balance.best(peer_id)
+    alone = _alone(balance, me.blocks)
+    under_way = sum(about.moving_to is not None for about in there)
+    moves = _moves(there, plan(balance, max(1, len(there) // _AT_ONCE) - under_way))
+    mine = next((move for move in moves if move.peer_id == peer_id), None)
+    others = tuple(move for move in moves if move is not mine)
+    if mine is not None:
+        return Decision(mine, "it is needed more at blocks {}:{}".format(*mine.to), others)
+    if alone is not None:
+        return Decision(None, "nobody else serves blocks {}:{}".format(*alone), others)
+    if option is None or option.gain <= worth + _ROUNDING:
+        return Decision(None, "it is best where it is", others)
+    if option.gain <= WORTH_MOVING * worth:
+        return Decision(None, "another place would be better, but is not worth loading other blocks", others)
+    return Decision(None, "others go where it would be needed", others)
+
+
+def choose(
+    candidates: Sequence[Span],
+    announcements: Iterable[Announcement],
+    block_count: int,
+    site: str | None = None,
+    wanted: int = WANTED_REPLICAS,
+) -> Span:
+    """Which of some equally long ranges a node should take that holds nothing yet; the lowest of equals.
+
+    Args:
+        announcements: of the others. How fast the node is will be known when it has loaded; it counts as usual.
+        site: its part of the world, as :func:`site_at` names it.
+    """
+    there = _there(announcements, block_count)
+    first, end = candidates[0]
+    newcomer = Machine("", {_ONE: Choice(end - first, _usual_ms(there))}, site=site)
+    balance = Balance([*_machines(there), newcomer], [Model(_ONE, block_count)], wanted)
+    best = balance.best("", starts=[first for first, _ in candidates])[1]
+    assert best is not None, "it has nothing to leave behind"
+    return best.to.first, best.to.end
+
+
+def place(machines: Iterable[Machine], models: Iterable[Model], wanted: int = WANTED_REPLICAS) -> Balance:
+    """Where machines go that may all go anywhere, those with the most work first, and then better one by one."""
+    balance = Balance(machines, models, wanted)
+    for name in sorted(balance.machines, key=lambda name: (-balance.work_of(name), name)):
+        if name not in balance.seats:
+            _, option = balance.best(name)
+            balance.put(name, None if option is None else option.to)
+    for _ in range(_SWEEPS):
+        if not plan(balance, len(balance.machines), _A_LITTLE):
             break
-        _, _, span, to = found
-        movers = by_span[span]
-        moves.append(Move(PeerId(movers.pop().peer_id), span, to))
-        if not movers:
-            del by_span[span]
-        for block in range(*span):
-            covered[block] -= 1
-        for block in range(*to):
-            covered[block] += 1
-    return Advice(now, wanted, tuple(moves), tuple(covered))
+    return balance
 
 
-_Score = tuple[int, int]
-"""How many nodes the rarest block has, and how many blocks are as rare, negative."""
+def plan(balance: Balance, most_moves: int, worth_moving: float = WORTH_MOVING) -> list[Step]:
+    """Make the moves that gain most, one after the other; where holes are left, those that close them together.
+
+    ``most_moves`` limits those that close no hole: all that do are made at once.
+    """
+    order = _Order(balance, worth_moving)
+    steps: dict[str, Step] = {}
+    others = 0
+    while (step := order.next(steps.keys(), others < most_moves)) is not None:
+        others += not step.closes
+        balance.put(step.machine, step.to)
+        steps[step.machine] = step
+    for model in balance.models:
+        if balance.holes(model):
+            for name, to in _shifted(balance, model).items():
+                seat = steps[name].seat if name in steps else balance.seats[name]
+                balance.put(name, to)
+                steps[name] = Step(name, seat, to, closes=True)
+    return [step for step in steps.values() if step.seat != step.to]
 
 
-_Option = tuple[_Score, int, Span, Span]
-"""What a move would lead to, how near it is (negative), from where and where to: the greatest is the best."""
+class _Order:
+    """Whose move gains most, now. What a move gains is looked at again only when it would be the next."""
+
+    def __init__(self, balance: Balance, worth_moving: float) -> None:
+        self._balance, self._worth_moving = balance, worth_moving
+        self._heap: list[tuple[tuple[float, int, float, bytes], str]] = []
+        self._fill(())
+
+    def next(self, gone: Collection[str], any_gain: bool) -> Step | None:
+        """The best move of those who are not ``gone``; only one that closes a hole unless ``any_gain``."""
+        for again in (False, True):
+            if again:  # moves also make room where they come from
+                self._fill(gone)
+            while self._heap:
+                _, name = heapq.heappop(self._heap)
+                found = None if name in gone else self._look(name)
+                if found is None or not (any_gain or found[1].closes):
+                    continue
+                if not self._heap or found[0] <= self._heap[0][0]:
+                    return found[1]
+                heapq.heappush(self._heap, (found[0], name))
+        return None
+
+    def _fill(self, gone: Collection[str]) -> None:
+        machines = (machine for machine in self._balance.machines.values() if machine.movable)
+        found = ((self._look(machine.name), machine.name) for machine in machines if machine.name not in gone)
+        self._heap = [(one[0], name) for one, name in found if one is not None]
+        heapq.heapify(self._heap)
+
+    def _look(self, name: str) -> tuple[tuple[float, int, float, bytes], Step] | None:
+        here = self._balance.seats.get(name)
+        worth, option = self._balance.best(name)
+        if option is None or option.to == here:
+            return None
+        least = worth if option.closes > 0 else self._worth_moving * worth
+        if option.gain <= least + _ROUNDING:
+            return None
+        key = (
+            -round(option.gain - worth, 6),
+            -option.nearness,
+            self._balance.machines[name].load,
+            _lot(name, option.to),
+        )
+        return key, Step(name, here, option.to, closes=option.closes > 0)
 
 
-def _score(covered: Sequence[int]) -> _Score:
-    rarest = min(covered)
-    return rarest, -sum(replicas == rarest for replicas in covered)
+def _shifted(balance: Balance, model: str) -> dict[str, Seat]:
+    """Where machines of a model with holes could go so that it has none; nothing, if their memory does not suffice.
+
+    As few as possible first, then all of them end to end. The model stands still, so nobody is disturbed.
+    """
+    return _laid_out(balance, model, keep=True) or _laid_out(balance, model, keep=False) or {}
 
 
-def _best(span: Span, covered: Sequence[int]) -> _Option:
-    """Where one node of ``span`` would do the most good: among the rarest blocks, somewhere."""
-    rest = [replicas - (span[0] <= block < span[1]) for block, replicas in enumerate(covered)]
-    rarest, length = min(rest), span[1] - span[0]
-    rare = [0, *accumulate(replicas == rarest for replicas in rest)]
-    next_rare = [0, *accumulate(replicas == rarest + 1 for replicas in rest)]
+def _laid_out(balance: Balance, model: str, keep: bool) -> dict[str, Seat] | None:
+    """Block after block: who covers it and reaches farthest stays, if ``keep``; where nobody does, one comes whose
+    blocks others have as well, or else the next moves up. None: some blocks are left."""
+    mine = [(seat, name) for name, seat in balance.seats.items() if seat.model == model]
+    blocks = len(balance.replicas(model))
+    fixed = {
+        block for seat, name in mine if not balance.machines[name].movable for block in range(seat.first, seat.end)
+    }
+    waiting = sorted(one for one in mine if balance.machines[one[1]].movable)
+    spare: list[tuple[Seat, str]] = []
+    moved: dict[str, Seat] = {}
+    block = 0
+    while block < blocks:
+        if block in fixed:
+            block += 1
+            continue
+        if keep:
+            spare += (one for one in waiting if one[0].first <= block)
+            waiting = [one for one in waiting if one[0].first > block]
+            best = max(spare, key=lambda one: (one[0].end, one[1]), default=None)
+            if best is not None and best[0].end > block:
+                spare.remove(best)
+                block = best[0].end
+                continue
+        if not spare and not waiting:
+            return None
+        seat, name = spare.pop(_longest(spare)) if spare else waiting.pop(0)
+        length = seat.end - seat.first
+        first = min(block, blocks - length)
+        moved[name] = Seat(model, first, first + length)
+        block = first + length
+    return moved
 
-    def option(first: int) -> _Option:
-        end = first + length
-        inside, left = rare[end] - rare[first], rare[-1] - rare[end] + rare[first]
-        outside = next_rare[-1] - next_rare[end] + next_rare[first]
-        score = (rarest, -left) if left else (rarest + 1, -(inside + outside))
-        return score, -abs(first - span[0]), span, (first, end)
 
-    starts = range(len(covered) - length + 1)
-    return max(option(first) for first in starts if rare[first + length] > rare[first])
+def _longest(seats: Sequence[tuple[Seat, str]]) -> int:
+    return max(range(len(seats)), key=lambda place: (seats[place][0].end - seats[place][0].first, seats[place]))
+
+
+_ONE = ""  # the name of a model where there is one
+_AT_ONCE = 50
+"""Of so many nodes one moves at a time where no hole is to be closed."""
+_SWEEPS = 8
+_A_LITTLE = 1.02
+_ROUNDING = 1e-6
+
+
+def site_at(location: Point | None, region: str | None) -> str | None:
+    """The part of the world of a point, or else of a region such as ``eu-west``; None: unknown."""
+    if location is not None:
+        return min(_PARTS, key=lambda part: distance_km(_PARTS[part], location))
+    word = (region or "").partition("-")[0]
+    word = _WORDS.get(word, word)
+    return word if word in _PARTS else None
+
+
+def _there(announcements: Iterable[Announcement], block_count: int) -> list[Announcement]:
+    """Who serves a model, or is about to."""
+    return [
+        about
+        for about in announcements
+        if about.block_count == block_count and (about.state == "ready" or about.moving_to is not None)
+    ]
+
+
+def _usual_ms(there: Sequence[Announcement]) -> float:
+    known = [about.block_ms for about in there if about.block_ms is not None]
+    return statistics.median(known) if known else UNKNOWN_BLOCK_MS
+
+
+def _machines(there: Sequence[Announcement]) -> list[Machine]:
+    usual = _usual_ms(there)
+    machines = []
+    for about in there:
+        first, end = about.blocks if about.moving_to is None else about.moving_to
+        seat, choice = Seat(_ONE, first, end), Choice(end - first, about.block_ms or usual)
+        site = site_at(about.location, about.region)
+        machines.append(Machine(about.peer_id, {_ONE: choice}, seat, site, about.load))
+    return machines
+
+
+def _moves(there: Sequence[Announcement], steps: Iterable[Step]) -> tuple[Move, ...]:
+    blocks = {about.peer_id: about.blocks for about in there}
+    return tuple(Move(PeerId(step.machine), blocks[step.machine], (step.to.first, step.to.end)) for step in steps)
+
+
+def _alone(balance: Balance, blocks: Span) -> Span | None:
+    """From the first to the last block of a range that only one node has."""
+    lonely = [block for block in range(*blocks) if balance.replicas(_ONE)[block] == 1]
+    return (lonely[0], lonely[-1] + 1) if lonely else None
+
+
+def _lot(name: str, to: Seat) -> bytes:
+    return hashlib.sha256(f"{name} {to.model} {to.first}:{to.end}".encode()).digest()

@@ -32,6 +32,7 @@ DEFAULT_HOST_MADDR = "/ip4/0.0.0.0/tcp/31330"
 DEFAULT_IDENTITY = Path("~/.far/identity")
 DEFAULT_CACHE_BYTES = 1 << 30
 DEFAULT_DRAIN_SECONDS = 30.0
+MIN_PLACE_MINUTES = 1.0
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class NodeConfig:
         wake_url: where the node is woken when it sleeps.
         idle_exit: seconds without a session after which it goes to sleep; None: it does not.
         membership: the private swarm that it serves, whose name ``prefix`` is; None for one that is open to all.
+        auto_place: minutes between two looks at whether other blocks need it more; None: it stays where it is.
     """
 
     model: ModelOptions
@@ -128,6 +130,7 @@ class NodeConfig:
     membership: Membership | None = None
     wake_url: str | None = None
     idle_exit: float | None = None
+    auto_place: float | None = None
 
     def __post_init__(self) -> None:
         if not self.initial_peers:
@@ -154,6 +157,10 @@ class NodeConfig:
             raise InvalidArgument("--idle-exit must be between 1 second and a week")
         if self.region is not None and not re.fullmatch(REGION_PATTERN, self.region):
             raise InvalidArgument(f"--region {self.region!r} is not written like eu-west")
+        if self.auto_place is not None and not MIN_PLACE_MINUTES <= self.auto_place <= 1440.0:
+            raise InvalidArgument(f"--auto-place takes {MIN_PLACE_MINUTES:g} to 1440 minutes")
+        if self.auto_place is not None and self.model.blocks is not None:
+            raise InvalidArgument("--auto-place is for a node that chooses its blocks: leave out --blocks")
 
 
 def choose_device(device: str | None, gpu: int | None, cpu_only: bool) -> str:

@@ -18,9 +18,10 @@ from discovery import __version__
 from discovery.console import settle_memory
 from discovery.dht.identity import Identity, load_identity
 from discovery.dht.peer import PeerConfig, SwarmPeer, bare_maddr
-from discovery.placement import coverage
+from discovery.placement import choose, site_at
 from discovery.protocol.announcement import LIFETIME_SECONDS, MAX_MADDRS, MAX_SESSIONS, Announcement
 from discovery.protocol.errors import FarError, InvalidArgument, NotInvited
+from discovery.protocol.ids import PeerId
 from discovery.tracing import Tracing
 from far_node.announcer import Announcer
 from far_node.blocks.memory import return_freed_memory
@@ -34,7 +35,6 @@ from far_node.hardware import find_device, limit_memory, memory_of
 from far_node.links import LinkMeter, block_ms, load_facts
 from far_node.loading import Found, Watch, fetch, find, load
 from far_node.oncall import OnCall, when_idle
-from far_node.placement import least_covered
 from far_node.receipts import Signer
 from far_node.rewards.kept import ReceiptShelf
 from far_node.serving import Serving
@@ -42,6 +42,8 @@ from far_node.serving import Serving
 log = structlog.get_logger(__name__)
 
 _USUAL_POSITIONS = 2048
+_WHOLE_SESSIONS = 86_400.0
+"""Seconds; longer than sessions last."""
 
 
 def unwatched(event: str, **facts: Any) -> None:
@@ -112,6 +114,7 @@ class Node:
         self.handler = NodeHandler(peer.transport, self._executor, config.limits, keep, self._tracing)
         self._models: dict[str, ServedModel] = {}
         self._changing = asyncio.Lock()
+        self._heading: dict[str, Range] = {}
         self._on_call: dict[str, OnCall] = {}
         self._leaving = self._falls_asleep = False
         self.maddrs: tuple[str, ...] = ()
@@ -152,7 +155,7 @@ class Node:
             return await self._serve(self._first, watch)
 
     @property
-    def peer_id(self) -> str:
+    def peer_id(self) -> PeerId:
         """Who we are in the swarm."""
         return self._identity.peer_id
 
@@ -252,22 +255,71 @@ class Node:
             FarError: whatever stands in the way.
         """
         async with self._change():
-            old = self.find_model(name)
-            found = await self._find(options, instead_of=old)
-            with found.held():
-                plan = found.plan(self._rooms(options, instead_of=old))
-                blocks = await self._fetch(found, plan, watch)
-                same = found.source.digest == old.about.model_digest
-                if not same and found.fits(plan, self._rooms(options)):
-                    new = await self._bring_up(found, plan, blocks, watch)
-                    return new, await self._retire(old, patience)
-                watch("making_room", model_id=old.about.model_id)
-                ended = await self._retire(old, patience)
-                try:
-                    return await self._bring_up(found, plan, blocks, watch), ended
-                except FarError:
-                    await self._bring_back(old, watch)
-                    raise
+            return await self._replace(self.find_model(name), options, patience, watch)
+
+    @property
+    def roaming(self) -> tuple[str, ...]:
+        """Digests of the models whose blocks this node chooses itself, and chooses again (``--auto-place``)."""
+        return tuple(model.about.model_digest for model in self.models if model.about.auto_place)
+
+    def sessions_of(self, model_digest: str) -> int:
+        """How many sessions of a model are open."""
+        return self.handler.info(model_digest).open_sessions
+
+    async def nodes_of(self, model_digest: str) -> list[Announcement]:
+        """What the swarm says of a model's nodes, this one among them."""
+        return [signed.announcement for signed in await self._peer.board.nodes_of(model_digest)]
+
+    async def set_out(self, model_digest: str, to: Range | None) -> None:
+        """Say in the swarm that this node is about to serve other blocks of a model; None: that it is not."""
+        if self._heading.get(model_digest) == to:
+            return
+        if to is None:
+            del self._heading[model_digest]
+        else:
+            self._heading[model_digest] = to
+        if model_digest in self._models:
+            self._models[model_digest].announcer.renew_soon()
+
+    async def go(self, model_digest: str, to: Range, watch: Watch = unwatched) -> None:
+        """Serve as many other blocks of a model. Sessions that are open end first, however long they take.
+
+        Raises:
+            FarError: the blocks cannot be loaded, and the former ones are served again; or this node is leaving.
+        """
+        async with self._change():
+            old = self.find_model(model_digest)
+            about = old.about
+            options = replace(
+                old.found.options,
+                model_id=about.model_id,
+                num_blocks=to[1] - to[0],
+                quantization=about.quantization,
+                dtype=about.dtype,
+            )
+            await self._replace(old, options, _WHOLE_SESSIONS, watch, to)
+
+    async def _replace(
+        self, old: ServedModel, options: ModelOptions, patience: float, watch: Watch, to: Range | None = None
+    ) -> tuple[ServedModel, bool]:
+        """Serve something else in the place of a model; of equally long ranges ``to``, or where they lack most."""
+        found = await self._find(options, instead_of=old)
+        with found.held():
+            plan = found.plan(self._rooms(options, instead_of=old))
+            if to is not None:
+                plan = replace(plan, candidates=(to,))
+            blocks = await self._fetch(found, plan, watch)
+            same = found.source.digest == old.about.model_digest
+            if not same and found.fits(plan, self._rooms(options)):
+                new = await self._bring_up(found, plan, blocks, watch)
+                return new, await self._retire(old, patience)
+            watch("making_room", model_id=old.about.model_id)
+            ended = await self._retire(old, patience)
+            try:
+                return await self._bring_up(found, plan, blocks, watch), ended
+            except FarError:
+                await self._bring_back(old, watch)
+                raise
 
     async def drain(self, patience: float) -> bool:
         """Say that we leave, take no new sessions, and let those that are open end.
@@ -320,9 +372,10 @@ class Node:
         """Choose our blocks, and have them on this disk."""
         blocks = plan.candidates[0]
         if len(plan.candidates) > 1:
-            others = [signed.announcement for signed in await self._peer.board.nodes_of(found.source.digest)]
-            covered = coverage(others, found.shape.block_count, self._identity.peer_id)
-            blocks = least_covered(plan.candidates, covered)
+            nodes = await self.nodes_of(found.source.digest)
+            others = [about for about in nodes if about.peer_id != self.peer_id]
+            site = site_at(self.config.location, self.config.region)
+            blocks = choose(plan.candidates, others, found.shape.block_count, site)
         watch(
             "loading",
             model_id=found.source.id,
@@ -374,7 +427,12 @@ class Node:
             return [signed.announcement for signed in await board.nodes_of(about.model_digest)]
 
         def current() -> dict[str, Any]:
-            standing = {"links": links.links(), "sessions": model.sessions_of_one_client}
+            heading = self._heading.get(about.model_digest)
+            standing = {
+                "links": links.links(),
+                "sessions": model.sessions_of_one_client,
+                "moving_to": None if heading == about.blocks else heading,
+            }
             return self._load_facts(about) | standing
 
         announcer = Announcer(board, about, self._identity.key, current)
@@ -413,7 +471,7 @@ class Node:
         return ended
 
     async def _bring_back(self, old: ServedModel, watch: Watch) -> None:
-        """What a swap took away, as it was."""
+        """What a swap took away, as it was; a node that could not move stays."""
         about = old.about
         options = replace(
             old.found.options,
@@ -452,6 +510,7 @@ class Node:
             block_ms=each_ms,
             region=self.config.region,
             location=self.config.location,
+            auto_place=self.config.auto_place is not None and found.options.blocks is None,
             swarm=self.config.prefix,
             invitation=None if self._peer.gate is None else self._peer.gate.pass_text,
         )

@@ -68,6 +68,8 @@ class Announcement(Body):
         sessions: sessions of usual length that it takes at once from one client.
         region: where the owner says it is, such as ``eu-west``; ``location`` the same in whole degrees.
         links: round trips that the node measured to others of its models.
+        auto_place: whether it goes by itself where it is needed more (:mod:`discovery.placement`).
+        moving_to: the blocks it is about to serve instead of these, when it is on its way.
         swarm: the prefix of the swarm that it is meant for. In another one it counts for nothing, whoever carries it
             there.
         invitation: the pass by which it is a member of a private swarm (:mod:`discovery.protocol.membership`).
@@ -95,6 +97,8 @@ class Announcement(Body):
     region: Annotated[str, Field(pattern=f"^{REGION_PATTERN}$")] | None = None
     location: Location | None = None
     links: Annotated[tuple[PeerLink, ...], Field(max_length=MAX_LINKS)] = ()
+    auto_place: bool = False
+    moving_to: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] | None = None
     swarm: Annotated[str, Field(max_length=MAX_SWARM_LENGTH)] = DEFAULT_SWARM
     invitation: Annotated[str, Field(max_length=MAX_INVITATION_LENGTH)] | None = None
 
@@ -111,6 +115,8 @@ class Announcement(Body):
             raise ValueError("a link leads to another peer, and to each only once")
         if not self.first_block < self.end_block <= self.block_count:
             raise ValueError(f"blocks {self.first_block}:{self.end_block} are not within 0:{self.block_count}")
+        if self.moving_to is not None and not self.moving_to[0] < self.moving_to[1] <= self.block_count:
+            raise ValueError("moving_to {}:{} is not within 0:{}".format(*self.moving_to, self.block_count))
         if not 0 < self.expires_at - self.issued_at <= MAX_LIFETIME_SECONDS:
             raise ValueError("the lifetime must be between 0 and 24 hours")
         return self

@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 import far_node.node as node_module
+import far_node.placement as placement_module
 from discovery.dht.identity import load_identity
 from discovery.dht.peer import LOCAL_MADDR, PeerConfig, SwarmPeer
 from discovery.protocol.errors import FarError, InvalidArgument
@@ -28,6 +29,7 @@ from far_node.display import print_status
 from far_node.errors import BlocksNotServed, Leaving
 from far_node.limits import Limits
 from far_node.node import Node, unwatched
+from far_node.placement import Mover
 from tests.support.documents import signed_announcement, wallet_of
 from tests.support.models import BUNDLED_VOCABULARY, greedy, make_model, whole_model, with_bundled_tokenizer
 
@@ -291,6 +293,28 @@ async def test_a_swap_that_fails_brings_the_old_model_back(town: SwarmPeer, node
     mesh, reader = await a_reader(town, llama)
     assert await reader.read_on() == expected(llama)
     await mesh.close()
+
+
+async def test_a_node_that_chooses_its_blocks_goes_where_nobody_is(
+    town: SwarmPeer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placement_module, "TELL_SECONDS", 0.0)
+    model = with_bundled_tokenizer(make_model(tmp_path / "roaming", "llama", vocab_size=BUNDLED_VOCABULARY, seed=6))
+    config = replace(await config_of(town, tmp_path, options(model, num_blocks=3)), auto_place=10.0)
+    async with serving(config) as node:
+        (served,) = node.models
+        digest = served.about.model_digest
+        assert (served.about.blocks, node.roaming) == ((0, 3), (digest,))
+        others = {"model_digest": digest, "block_count": 6, "first_block": 0, "end_block": 3}
+        await town.board.publish(signed_announcement("somebody else at the same blocks", **others))
+        told: list[str] = []
+        mover = Mover(node, 600.0, lambda event, **facts: told.append(event))
+        await mover.look(only_holes=True)
+        (about,) = [signed.announcement for signed in await town.board.node(node.peer_id)]
+        assert (about.state, about.blocks, about.auto_place) == ("ready", (3, 6), True)
+        assert (node.roaming, told[0], told[-1]) == ((digest,), "moving", "moved")
+        await mover.look()
+        assert node.models[0].about.blocks == (3, 6)
 
 
 async def test_an_automatic_number_of_blocks_is_what_fits_where_the_swarm_has_least(

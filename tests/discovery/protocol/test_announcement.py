@@ -168,6 +168,12 @@ WRONG_FIELDS: list[dict[str, Any]] = [
     {"links": [[peer_of("node"), 1.0]]},
     {"links": [[peer_of(f"other {number}"), 1.0] for number in range(17)]},
     {"links": {peer_of("other"): 1.0}},
+    {"auto_place": 1},
+    {"moving_to": [4]},
+    {"moving_to": [-1, 3]},
+    {"moving_to": [4, 4]},
+    {"moving_to": [4, 9]},
+    {"moving_to": "4:8"},
 ]
 OPTIONAL = {
     "version",
@@ -182,6 +188,8 @@ OPTIONAL = {
     "links",
     "swarm",
     "invitation",
+    "auto_place",
+    "moving_to",
 }
 
 
@@ -213,6 +221,8 @@ def test_what_routes_are_planned_with_may_be_left_out_and_is_read_back_as_it_was
         sessions=65_536,
         region="eu-west-2",
         location=(-33, 151),
+        auto_place=True,
+        moving_to=(4, 8),
         links=tuple((peer_of(f"other {number}"), 10_000 / (number + 1)) for number in range(MAX_LINKS)),
     )
     read = read_announcement(full.to_bytes()).announcement
