@@ -91,7 +91,7 @@ def test_no_page_speaks_of_a_variable_that_nobody_reads(page: Path) -> None:
     others |= {"FAR_API_KEY", "FAR_GATEWAY_URL", "FAR_KEYSTORE", "FAR_KEYSTORE_PASSWORD_FILE", "FAR_WALLET_KEY"}
     known = {PREFIX + name.upper() for name in Settings.model_fields} | others
     known |= {node.variable(name) for name in node.FIELDS} | {node.PREFIX, node.NAME_VARIABLE, node.FILE_VARIABLE}
-    known |= {discovery.PREFIX + name.upper() for name in discovery.Settings.model_fields} | {discovery.FILE}
+    known |= {discovery.PREFIX + name.upper() for name in discovery.Settings.model_fields} | {discovery.PREFIX, discovery.FILE}
     code = "".join(file.read_text() for folder in ("discovery", "far_node", "far_mesh") for file in _code(folder))
     assert all(f'"{other}"' in code for other in others)
     shell = set(re.findall(r"(?:export |\s)(FAR_\w+)=", (ROOT / "README.md").read_text()))
