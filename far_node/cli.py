@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from discovery.console import Console, fail, quiet_libraries, run
-from far_node import models_cli, register_cli, rewards_cli
+from discovery.console import EXIT_FAILED, Console, fail, quiet_libraries, run
+from far_node import config_cli, init_cli, models_cli, register_cli, rewards_cli, watch_cli
+from far_node.options import ConfigOption, IdentityOption, JsonOption, NameOption, ask_node, identity_of
 
 if TYPE_CHECKING:
     from far_node.config import ModelOptions, NodeConfig
+    from far_node.settings import NodeSettings, Place
 
 app = typer.Typer(
     help="Serve blocks of a language model to the Far Mesh swarm, and be paid for the work.",
@@ -22,7 +24,12 @@ app = typer.Typer(
 )
 app.add_typer(models_cli.app, name="models")
 app.add_typer(rewards_cli.app, name="rewards")
+app.add_typer(config_cli.app, name="config")
+app.command()(init_cli.init)
 app.command()(register_cli.register)
+app.command()(watch_cli.status)
+app.command()(watch_cli.logs)
+app.command()(watch_cli.metrics)
 
 _MODEL, _DEVICE, _CROWD, _NETWORK, _ROUTE, _LIFE = (
     "Model",
@@ -53,23 +60,29 @@ AttentionOption = Annotated[
 ]
 ContextOption = Annotated[int | None, _model_option("Positions of the longest session; default: the model's own.")]
 CacheOption = Annotated[int, _model_option("Budget of the attention cache in MiB.", "--cache-mb", min=1)]
-OffloadOption = Annotated[bool, _model_option("Run blocks that do not fit on the GPU on the CPU.", "--cpu-offload")]
+OffloadOption = Annotated[
+    bool, _model_option("Run blocks that do not fit on the GPU on the CPU.", "--cpu-offload/--no-cpu-offload")
+]
 
-IdentityOption = Annotated[Path, typer.Option(help="Key file of this node; made by start if absent.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 PatienceOption = Annotated[
     float | None,
     typer.Option("--drain-timeout", min=0, help="Seconds that open sessions get; default: what the node was told."),
 ]
-DEFAULT_IDENTITY = Path("~/.far/identity")
 
 
 @app.command()
 def start(
     context: typer.Context,
-    model: Annotated[str, _model_option("Model directory, hub id (owner/name) or the bundled far-demo.")],
-    wallet: Annotated[str, typer.Option(help="EVM address that is paid, 0x…")],
-    initial_peers: Annotated[list[str], typer.Option(help="Multiaddr of a swarm peer, …/p2p/12D3KooW…; repeatable.")],
+    model: Annotated[
+        str | None, _model_option("Model directory, hub id (owner/name) or the bundled far-demo. Needed.")
+    ] = None,
+    wallet: Annotated[str | None, typer.Option(help="EVM address that is paid, 0x… Needed.")] = None,
+    initial_peers: Annotated[
+        list[str], typer.Option(help="Multiaddr of a swarm peer, …/p2p/12D3KooW…; repeatable. Needed, or --discovery.")
+    ] = [],  # noqa: B006
+    discovery: Annotated[
+        str | None, typer.Option(help="Address of a discovery service, which names peers of the swarm.")
+    ] = None,
     model_id: ModelIdOption = None,
     registry: RegistryOption = None,
     blocks: BlocksOption = None,
@@ -87,7 +100,8 @@ def start(
         int | None, typer.Option(min=0, help="Index of the CUDA device, as --device cuda:N.", rich_help_panel=_DEVICE)
     ] = None,
     cpu_only: Annotated[
-        bool, typer.Option("--cpu-only", help="Do not use a GPU, as --device cpu.", rich_help_panel=_DEVICE)
+        bool,
+        typer.Option("--cpu-only/--no-cpu-only", help="Do not use a GPU, as --device cpu.", rich_help_panel=_DEVICE),
     ] = False,
     reserve_gb: Annotated[
         float,
@@ -127,18 +141,24 @@ def start(
     ] = [],  # noqa: B006
     map_ports: Annotated[
         bool,
-        typer.Option("--map-ports", help="Ask the router for a port (UPnP, NAT-PMP).", rich_help_panel=_NETWORK),
+        typer.Option(
+            "--map-ports/--no-map-ports", help="Ask the router for a port (UPnP, NAT-PMP).", rich_help_panel=_NETWORK
+        ),
     ] = False,
     relay: Annotated[
         bool,
         typer.Option(
-            "--relay", help="No open port: be reached through the initial peers, slower.", rich_help_panel=_NETWORK
+            "--relay/--no-relay",
+            help="No open port: be reached through the initial peers, slower.",
+            rich_help_panel=_NETWORK,
         ),
     ] = False,
     prefix: Annotated[
         str, typer.Option(help="DHT prefix; a private swarm has its own.", rich_help_panel=_NETWORK)
     ] = "far",
-    price: Annotated[int, typer.Option(help="Asked for 1,000 token-layers, in 1e-9 FAR.", rich_help_panel=_ROUTE)] = 0,
+    price: Annotated[
+        int, typer.Option(help="Least for 1,000 token-layers, in 1e-9 FAR; less is refused.", rich_help_panel=_ROUTE)
+    ] = 0,
     region: Annotated[
         str | None, typer.Option(help="Announced as where the node is, such as eu-west.", rich_help_panel=_ROUTE)
     ] = None,
@@ -157,54 +177,32 @@ def start(
     receipts: Annotated[
         Path | None, typer.Option(help="Keep every receipt here, for far-node rewards history.", rich_help_panel=_LIFE)
     ] = None,
-    identity: IdentityOption = DEFAULT_IDENTITY,
+    log_level: Annotated[
+        str, typer.Option(help="Least that the log keeps: debug, info, warning, error.", rich_help_panel=_LIFE)
+    ] = "info",
+    identity: Annotated[
+        Path | None, typer.Option(help="Key file of this node, made if absent; default: ~/.far/identity.")
+    ] = None,
+    name: NameOption = None,
+    config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
     """Load a range of blocks, join the swarm, announce, and serve until stopped."""
     from discovery.protocol.errors import FarError
-    from discovery.protocol.ids import check_wallet
-    from far_node.capacity import GIB
-    from far_node.config import NodeConfig, choose_device, parse_location, parse_public_address
-    from far_node.limits import Limits
+    from far_node import settings
 
     console = Console(json)
     quiet_libraries()
     try:
-        config = NodeConfig(
-            model=_model_options(context),
-            wallet=check_wallet(wallet),
-            initial_peers=tuple(initial_peers),
-            device=choose_device(device, gpu, cpu_only),
-            threads=threads,
-            identity=identity,
-            host_maddrs=tuple(host_maddr),
-            public_maddrs=tuple(parse_public_address(address) for address in public_addr),
-            prefix=prefix,
-            map_ports=map_ports,
-            relay=relay,
-            reserve_bytes=int(reserve_gb * GIB),
-            gpu_memory_fraction=gpu_memory_fraction,
-            drain_timeout=drain_timeout,
-            auto_place=auto_place,
-            receipts=receipts,
-            price_units=price,
-            region=region,
-            location=None if location is None else parse_location(location),
-            limits=Limits(
-                max_batch_size=max_batch_size,
-                prefill_chunk=prefill_chunk,
-                queue_size=queue_size,
-                queue_timeout=queue_timeout,
-                step_timeout=step_timeout,
-                max_sessions=max_sessions,
-                max_sessions_per_client=max_sessions_per_client,
-                idle_timeout=idle_timeout,
-                prefix_cache_bytes=prefix_cache_mb << 20,
-            ),
-        )
+        place = settings.Place.of(name)
+        said = settings.read(_on_the_command_line(context), place, config)
     except FarError as error:
         fail(console, error)
-    run(console, lambda: _serve(console, config))
+    except settings.InvalidSettings as wrong:
+        for each in wrong.errors:
+            console.error(each)
+        raise typer.Exit(EXIT_FAILED) from None
+    run(console, lambda: _start(console, said, place))
 
 
 @app.command()
@@ -221,11 +219,13 @@ def load(
     context_length: ContextOption = None,
     cache_mb: CacheOption = 1024,
     cpu_offload: OffloadOption = False,
-    identity: IdentityOption = DEFAULT_IDENTITY,
+    identity: IdentityOption = None,
+    name: NameOption = None,
     json: JsonOption = False,
 ) -> None:
     """Serve one more model on the running node. Its sessions go on."""
-    _change(Console(json), identity, "load", lambda: {"options": asdict(_model_options(context))})
+    console = Console(json)
+    _change(console, identity_of(console, identity, name), "load", lambda: {"options": asdict(_model_options(context))})
 
 
 @app.command()
@@ -244,7 +244,8 @@ def swap(
     cache_mb: CacheOption = 1024,
     cpu_offload: OffloadOption = False,
     drain_timeout: PatienceOption = None,
-    identity: IdentityOption = DEFAULT_IDENTITY,
+    identity: IdentityOption = None,
+    name: NameOption = None,
     json: JsonOption = False,
 ) -> None:
     """Serve another model in the place of one. Sessions of the old one may end first."""
@@ -252,51 +253,49 @@ def swap(
     def arguments() -> dict[str, Any]:
         return {"model": old, "options": asdict(_model_options(context)), "drain_timeout": drain_timeout}
 
-    _change(Console(json), identity, "swap", arguments)
+    console = Console(json)
+    _change(console, identity_of(console, identity, name), "swap", arguments)
 
 
 @app.command()
 def unload(
     model: Annotated[str, typer.Argument(help="Public name or digest of the model that goes.")],
     drain_timeout: PatienceOption = None,
-    identity: IdentityOption = DEFAULT_IDENTITY,
+    identity: IdentityOption = None,
+    name: NameOption = None,
     json: JsonOption = False,
 ) -> None:
     """Serve a model no longer. Its sessions may end first; the last model stays until the node stops."""
-    _change(Console(json), identity, "unload", lambda: {"model": model, "drain_timeout": drain_timeout})
+    console = Console(json)
+    _change(
+        console,
+        identity_of(console, identity, name),
+        "unload",
+        lambda: {"model": model, "drain_timeout": drain_timeout},
+    )
 
 
 @app.command()
 def stop(
-    drain_timeout: PatienceOption = None, identity: IdentityOption = DEFAULT_IDENTITY, json: JsonOption = False
+    drain_timeout: PatienceOption = None,
+    identity: IdentityOption = None,
+    name: NameOption = None,
+    json: JsonOption = False,
 ) -> None:
     """Let the open sessions end, then stop the node. A second stop does not wait for them."""
     from far_node.display import Story
 
     console = Console(json)
     story = Story(console)
-    told = _ask(
+    told = ask_node(
         console,
-        identity,
+        identity_of(console, identity, name),
         "stop",
         {"drain_timeout": drain_timeout},
         on_event=lambda said: story.tell(**said),
         until_closed=True,
     )
     story.stopped(told)
-
-
-@app.command()
-def status(identity: IdentityOption = DEFAULT_IDENTITY, json: JsonOption = False) -> None:
-    """Tell what the node on this machine serves, and how busy it is."""
-    from far_node.display import print_status
-
-    console = Console(json)
-    told = _ask(console, identity, "status", timeout=_STATUS_SECONDS)
-    if json:
-        console.event("status", **told)
-    else:
-        print_status(told)
 
 
 @app.command()
@@ -331,7 +330,18 @@ def plan(
         first += share
 
 
-_STATUS_SECONDS = 10.0
+async def _start(console: Console, said: NodeSettings, place: Place) -> None:
+    import asyncio
+
+    from far_node.hints import bootstrap_peers
+    from far_node.logs import kept, log_path
+    from far_node.settings import node_config
+
+    with kept(console, log_path(said.identity or place.identity), said.log_level) as telling:
+        hints: tuple[str, ...] = ()
+        if said.discovery is not None:
+            hints = await asyncio.to_thread(bootstrap_peers, said.discovery)
+        await _serve(telling, node_config(said, place, hints))
 
 
 async def _serve(console: Console, config: NodeConfig) -> None:
@@ -379,20 +389,17 @@ def _change(console: Console, identity: Path, command: str, arguments: Callable[
     except FarError as error:
         fail(console, error)
     with story:
-        told = _ask(console, identity, command, given, on_event=lambda said: story.tell(**said))
+        told = ask_node(console, identity, command, given, on_event=lambda said: story.tell(**said))
     story.changed(command, told)
 
 
-def _ask(
-    console: Console, identity: Path, command: str, arguments: Mapping[str, Any] = {}, **more: Any
-) -> dict[str, Any]:
-    from discovery.protocol.errors import FarError
-    from far_node.control import ask, control_path
+def _on_the_command_line(context: typer.Context) -> dict[str, Any]:
+    """Settings that were given as flags, not those that have their defaults."""
+    from far_node.settings import FIELDS
 
-    try:
-        return ask(control_path(identity), command, arguments, **more)
-    except FarError as error:
-        fail(console, error)
+    sources = {name: context.get_parameter_source(name) for name in FIELDS if name in context.params}
+    given = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    return {name: context.params[name] for name in given}
 
 
 def _model_options(context: typer.Context) -> ModelOptions:
@@ -404,11 +411,10 @@ def _model_options(context: typer.Context) -> ModelOptions:
     from dataclasses import fields
 
     from far_node.config import ModelOptions, parse_blocks
+    from far_node.settings import local_model
 
     given = dict(context.params)
-    path = Path(given["model"]).expanduser()
-    if given["model"] and (path.is_dir() or path.suffix == ".gguf"):  # a running node has another idea of where it is
-        given["model"] = str(path.absolute())
+    given["model"] = local_model(given["model"])  # a running node has another idea of where it is
     given["blocks"] = parse_blocks(given["blocks"]) if given["blocks"] is not None else None
     given["cache_bytes"] = given["cache_mb"] << 20
     return ModelOptions(**{field.name: given[field.name] for field in fields(ModelOptions)})

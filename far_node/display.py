@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console as Terminal
+from rich.console import Group
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -123,13 +124,25 @@ def _way_in(relays: Sequence[str] | None, host_maddrs: Sequence[str]) -> str:
 
 def print_status(told: dict[str, Any]) -> None:
     """The answer to ``far-node status``, for people."""
-    terminal = Terminal()
+    Terminal().print(status_view(told))
+
+
+def print_metrics(samples: Iterable[tuple[str, dict[str, str], float]]) -> None:
+    """The numbers of a node, for people."""
+    table = Table("metric", "of", "value", box=None, pad_edge=False, header_style="bold")
+    for name, labels, value in samples:
+        of = labels.get("model", "") if labels.keys() <= {"model"} else ", ".join(f"{k} {v}" for k, v in labels.items())
+        table.add_row(name, of, f"{value:,.10g}")
+    Terminal(width=None if sys.stdout.isatty() else 1000).print(table, markup=False)
+
+
+def status_view(told: dict[str, Any]) -> Group:
+    """The same, to be shown in one place again and again."""
     facts = Table.grid(padding=(0, 2))
     facts.add_column()
     facts.add_column(overflow="fold")
     for name, value in _node_facts(told).items():
         facts.add_row(name, value)
-    terminal.print(facts)
     models = Table("model", "blocks", "weights", "memory", "cache free", "sessions", "state")
     for model in told["models"]:
         first, end = model["blocks"]
@@ -142,7 +155,7 @@ def print_status(told: dict[str, Any]) -> None:
             str(model["open_sessions"]),
             model["state"],
         )
-    terminal.print(models)
+    return Group(facts, models)
 
 
 def _node_facts(told: dict[str, Any]) -> dict[str, str]:
@@ -152,6 +165,7 @@ def _node_facts(told: dict[str, Any]) -> dict[str, str]:
     return {
         "node": f"{told['peer_id']} ({told['state']})",
         "paid to": told["wallet"],
+        "asks for": f"{told['price_units']} units (1e-9 FAR) for 1,000 token-layers",
         "addresses": "\n".join(told["addresses"]),
         "reached": _way_in(told["relays"], told["host_maddrs"]),
         "up for": f"{hours} h {minutes} min {seconds} s",

@@ -107,6 +107,7 @@ class NodeSettings(BaseModel):
     region: str | None = None
     location: str | None = None
     drain_timeout: float = 30.0
+    auto_place: float | None = None
     receipts: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     identity: Path | None = None
@@ -311,6 +312,7 @@ def node_config(said: NodeSettings, place: Place, hints: Iterable[str] = ()) -> 
         reserve_bytes=int(said.reserve_gb * GIB),
         gpu_memory_fraction=said.gpu_memory_fraction,
         drain_timeout=said.drain_timeout,
+        auto_place=said.auto_place,
         receipts=None if said.receipts is None else said.receipts.expanduser(),
         price_units=said.price,
         region=said.region,
