@@ -10,10 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from discovery.console import EXIT_FAILED, Console, fail, quiet_libraries, run
-from far_node import config_cli, init_cli, models_cli, register_cli, rewards_cli, watch_cli
+from far_node import (
+    claim_cli,
+    config_cli,
+    doctor_cli,
+    info_cli,
+    init_cli,
+    models_cli,
+    peers_cli,
+    register_cli,
+    rewards_cli,
+    waker_cli,
+    watch_cli,
+)
 from far_node.options import ConfigOption, IdentityOption, JsonOption, NameOption, ask_node, identity_of
 
 if TYPE_CHECKING:
+    from discovery.protocol.errors import NotInvited
     from far_node.config import ModelOptions, NodeConfig
     from far_node.settings import NodeSettings, Place
 
@@ -25,8 +38,13 @@ app = typer.Typer(
 app.add_typer(models_cli.app, name="models")
 app.add_typer(rewards_cli.app, name="rewards")
 app.add_typer(config_cli.app, name="config")
+app.add_typer(waker_cli.app, name="waker")
 app.command()(init_cli.init)
+app.add_typer(peers_cli.app, name="peers")
+app.add_typer(info_cli.app, name="info")
 app.command()(register_cli.register)
+app.command()(claim_cli.claim)
+app.command()(doctor_cli.doctor)
 app.command()(watch_cli.status)
 app.command()(watch_cli.logs)
 app.command()(watch_cli.metrics)
@@ -154,8 +172,14 @@ def start(
         ),
     ] = False,
     prefix: Annotated[
-        str, typer.Option(help="DHT prefix; a private swarm has its own.", rich_help_panel=_NETWORK)
+        str, typer.Option(help="DHT prefix; swarms that share peers have each their own.", rich_help_panel=_NETWORK)
     ] = "far",
+    swarm: Annotated[
+        Path | None, typer.Option(help="File of a private swarm that invited this node.", rich_help_panel=_NETWORK)
+    ] = None,
+    invite: Annotated[
+        str | None, typer.Option(help="The invitation to it, or a file that has it.", rich_help_panel=_NETWORK)
+    ] = None,
     price: Annotated[
         int, typer.Option(help="Least for 1,000 token-layers, in 1e-9 FAR; less is refused.", rich_help_panel=_ROUTE)
     ] = 0,
@@ -173,6 +197,14 @@ def start(
         typer.Option(
             metavar="MINUTES", help="Look this often whether other blocks need the node more.", rich_help_panel=_LIFE
         ),
+    ] = None,
+    wake_url: Annotated[
+        str | None,
+        typer.Option(help="Where this node is woken when it sleeps; see far-node waker.", rich_help_panel=_LIFE),
+    ] = None,
+    idle_exit: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="End after so long without a session.", rich_help_panel=_LIFE),
     ] = None,
     receipts: Annotated[
         Path | None, typer.Option(help="Keep every receipt here, for far-node rewards history.", rich_help_panel=_LIFE)
@@ -357,8 +389,10 @@ async def _serve(console: Console, config: NodeConfig) -> None:
     story.tell("starting", model=config.model.model)
     node = await departure.outrun_by(Node.join(config))
     if node is None:
-        return story.stopped({"token_layers_served": 0, "drained": True})
+        story.stopped({"token_layers_served": 0, "drained": True})
+        return
     owner: ControlServer | None = None
+    why: NotInvited | None = None
     try:
         owner = await ControlServer.start(control_path(config.identity), OwnersCommands(node, departure).by_name())
         with story:
@@ -368,14 +402,16 @@ async def _serve(console: Console, config: NodeConfig) -> None:
             who = {"peer_id": node.peer_id, "wallet": config.wallet, "maddrs": node.maddrs}
             story.ready(about, node.relays, config.host_maddrs, **who)
             async with moving(node, config.auto_place, story.tell):
-                await departure.when_asked()
+                why = await departure.outrun_by(node.when_over())
         story.tell("leaving", sessions=node.handler.open_sessions)
-        drained = await departure.take(node.drain, config.drain_timeout)
+        drained = await departure.take(node.drain, config.drain_timeout if why is None else 0.0)
     finally:
         await node.stop()
         if owner is not None:
             await owner.close()
-    return story.stopped({"token_layers_served": node.token_layers_served, "drained": drained})
+    story.stopped({"token_layers_served": node.token_layers_served, "drained": drained})
+    if why is not None:
+        raise why
 
 
 def _change(console: Console, identity: Path, command: str, arguments: Callable[[], dict[str, Any]]) -> None:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from discovery import settings
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.ids import check_wallet
+from discovery.protocol.membership import INVITATION_MARK, initial_peers_of, membership_of
 from discovery.settings import ENVIRONMENT, FLAG, Problem, Said, did_you_mean, unknown_key
 from discovery.web.errors import InvalidSetting
 from far_node.capacity import GIB
@@ -43,6 +44,7 @@ CONFLICTS = (
     ("blocks", "num_blocks"),
     ("relay", "public_addr"),
     ("relay", "map_ports"),
+    ("auto_place", "blocks"),
 )
 """Settings that exclude each other; of two that different sources say, the one that comes first counts."""
 
@@ -103,11 +105,15 @@ class NodeSettings(BaseModel):
     map_ports: bool = False
     relay: bool = False
     prefix: str = "far"
+    swarm: Path | None = None
+    invite: str | None = None
     price: int = 0
     region: str | None = None
     location: str | None = None
     drain_timeout: float = 30.0
     auto_place: float | None = None
+    wake_url: str | None = None
+    idle_exit: float | None = None
     receipts: Path | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     identity: Path | None = None
@@ -296,17 +302,22 @@ def node_config(said: NodeSettings, place: Place, hints: Iterable[str] = ()) -> 
     model = {name: getattr(said, name) for name in own}
     model["model"] = local_model(said.model or "")
     model["blocks"] = None if said.blocks is None else parse_blocks(said.blocks)
+    membership = membership_of(said.swarm, said.invite) if said.swarm and said.invite else None
+    peers = said.initial_peers or initial_peers_of(membership)
     limits = {field.name: getattr(said, field.name) for field in fields(Limits) if field.name in FIELDS}
     return NodeConfig(
         model=ModelOptions(cache_bytes=said.cache_mb << 20, **model),
         wallet=check_wallet(said.wallet or ""),
-        initial_peers=tuple(dict.fromkeys((*said.initial_peers, *hints))),
+        initial_peers=tuple(dict.fromkeys((*peers, *hints))),
         device=choose_device(said.device, said.gpu, said.cpu_only),
         threads=said.threads,
         identity=said.identity or place.identity,
         host_maddrs=said.host_maddr,
         public_maddrs=tuple(parse_public_address(address) for address in said.public_addr),
-        prefix=said.prefix,
+        prefix=said.prefix if membership is None else membership.charter.swarm,
+        membership=membership,
+        wake_url=said.wake_url,
+        idle_exit=said.idle_exit,
         map_ports=said.map_ports,
         relay=said.relay,
         reserve_bytes=int(said.reserve_gb * GIB),
@@ -322,9 +333,11 @@ def node_config(said: NodeSettings, place: Place, hints: Iterable[str] = ()) -> 
 
 
 def shown_value(value: Any) -> Any:
-    """A value as it may be shown: an address without the password that may stand in it."""
+    """A value as it may be shown: an address without the password that may stand in it, and no invitation."""
     if isinstance(value, list):
         return [shown_value(one) for one in value]
+    if isinstance(value, str) and value.startswith(INVITATION_MARK):
+        return f"{INVITATION_MARK}***"
     return re.sub(r"(?<=://)[^/@\s]*@", "***@", value) if isinstance(value, str) else value
 
 
@@ -402,10 +415,14 @@ def _missing(found: NodeSettings, wrong: set[str]) -> Iterator[FarError]:
     needed = {
         "model": found.model,
         "wallet": found.wallet,
-        "initial_peers": found.initial_peers or found.discovery,
+        "initial_peers": found.initial_peers or found.discovery or found.swarm,
     }
     if variable("discovery") in wrong:
         del needed["initial_peers"]
+    if (found.swarm is None) != (found.invite is None):
+        missing = "swarm" if found.swarm is None else "invite"
+        message = f"{missing} is not set: a private swarm takes both, --swarm with its file and --invite"
+        yield InvalidSetting(message, setting=variable(missing))
     for name, value in needed.items():
         if not value and variable(name) not in wrong:
             also = ", or --discovery" if name == "initial_peers" else ""

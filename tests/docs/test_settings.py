@@ -89,9 +89,11 @@ def test_no_page_speaks_of_a_variable_that_nobody_reads(page: Path) -> None:
     text = page.read_text()
     others = {"FAR_ANVIL", "FAR_CACHE_DIR", "FAR_CONFIG", "FAR_MODELS_DIR", "FAR_MODELS_MAX_SIZE", "FAR_REGISTRY_TOKEN"}
     others |= {"FAR_API_KEY", "FAR_GATEWAY_URL", "FAR_KEYSTORE", "FAR_KEYSTORE_PASSWORD_FILE", "FAR_WALLET_KEY"}
+    others |= {"FAR_DASHBOARD_URL"}
     known = {PREFIX + name.upper() for name in Settings.model_fields} | others
     known |= {node.variable(name) for name in node.FIELDS} | {node.PREFIX, node.NAME_VARIABLE, node.FILE_VARIABLE}
-    known |= {discovery.PREFIX + name.upper() for name in discovery.Settings.model_fields} | {discovery.PREFIX, discovery.FILE}
+    known |= {discovery.PREFIX + name.upper() for name in discovery.Settings.model_fields}
+    known |= {discovery.PREFIX, discovery.FILE}
     code = "".join(file.read_text() for folder in ("discovery", "far_node", "far_mesh") for file in _code(folder))
     assert all(f'"{other}"' in code for other in others)
     shell = set(re.findall(r"(?:export |\s)(FAR_\w+)=", (ROOT / "README.md").read_text()))
