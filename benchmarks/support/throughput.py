@@ -32,7 +32,7 @@ def most_tokens(machines: Sequence[Placed], blocks: int) -> float:
         chosen, left_out = _dearest(inside, blocks, most)
         found = (total - left_out) / chosen
         if found >= most - 1e-9 * max(1.0, most):
-            return max(0.0, most)
+            return most if most > 1e-9 * total else 0.0
         most = found
 
 

@@ -49,3 +49,4 @@ def test_the_best_of_all_placements() -> None:
     assert best_placement([2, 2, 4], [1.0, 1.0, 2.0], 4) == pytest.approx(1.0)
     assert best_placement([2, 2], [1.0, 3.0], 4) == pytest.approx(0.5)
     assert best_placement([1, 2], [1.0, 3.0], 4) == 0.0
+    assert best_placement([1, 1, 2, 2], [1 / 0.7, 1 / 0.3, 1 / 1.1, 1 / 0.9], 7) == 0.0, "rounding is no throughput"
