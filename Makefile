@@ -37,6 +37,7 @@ check: $(VENV)/dev node_modules/.all ## ruff, mypy --strict, import-linter, solh
 	$(BIN)/lint-imports
 	npm run --silent lint
 	npm run --silent export:check
+	$(BIN)/far-mesh openapi --check sdk/openapi.json
 	$(MAKE) --no-print-directory check-proto
 
 check-proto: $(VENV)/dev
@@ -47,10 +48,11 @@ check-proto: $(VENV)/dev
 	  diff -q "$$fresh/$$file" "$$file" || { echo "run make generate"; exit 1; }; \
 	done
 
-generate: $(VENV)/dev node_modules/.all ## files that are made from others: protobuf, contract ABIs
+generate: $(VENV)/dev node_modules/.all ## files that are made from others: protobuf, contract ABIs, openapi.json
 	$(PROTOC) --python_out=. --pyi_out=. $(PROTO) $(GRPC_PROTO)
 	$(PROTOC) --grpc_python_out=. $(GRPC_PROTO)
 	npm run --silent export
+	mkdir -p sdk && $(BIN)/far-mesh openapi --output sdk/openapi.json
 
 format: $(VENV)/dev ## format the Python code
 	$(BIN)/ruff check --fix .

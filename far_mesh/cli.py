@@ -11,6 +11,7 @@ import typer
 from discovery.console import Console, fail, quiet_libraries, run, settle_memory
 from far_mesh import embed_cli, geoip_cli, route_cli, swarm_cli
 from far_mesh.bench import cli as bench_cli
+from far_mesh.marketplace import document_cli
 from far_mesh.marketplace.cluster import cli as cluster_cli
 from far_mesh.marketplace.configuration import cli as config_cli
 from far_mesh.marketplace.ledger import cli as ledger_cli
@@ -71,6 +72,7 @@ app.add_typer(cluster_cli.app, name="cluster")
 app.add_typer(config_cli.app, name="config")
 app.command()(embed_cli.embed)
 app.add_typer(geoip_cli.app, name="geoip")
+app.command()(document_cli.openapi)
 app.add_typer(ledger_cli.app, name="ledger")
 app.add_typer(prices_cli.app, name="prices")
 app.add_typer(tiers_cli.app, name="tiers")

@@ -159,7 +159,7 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
                 app.state.accepts = rooms.terms.accepts
             yield
 
-    app = Documented(title="Far Mesh", version="0.1.0", lifespan=lifespan, redirect_slashes=False, telemetry=_UNTOLD)
+    app = faces(lifespan, has_escrow=settings.has_escrow)
     http.install(app, settings.max_body_bytes, settings.body_seconds)
     app.add_middleware(Watch, telemetry=telemetry)
     app.state.trusted_proxies = settings.trusted_proxies
@@ -167,9 +167,16 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
     app.state.patience = Patience(
         settings.max_connections, settings.header_seconds, settings.keep_alive_seconds, settings.reader_seconds
     )
+    return app
+
+
+def faces(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None, *, has_escrow: bool) -> Documented:
+    """Every route of a marketplace, with or without those that need an escrow. Its document is what the SDKs are made
+    from."""
+    app = Documented(title="Far Mesh", version="0.1.0", lifespan=lifespan, redirect_slashes=False, telemetry=_UNTOLD)
     rooms = [auth_endpoints, keys_endpoints, account_endpoints, inference_endpoints, openai_endpoints, health_endpoints]
     rooms += [usage_endpoints, provider_endpoints, node_endpoints, node_claims, cluster_endpoints, job_endpoints]
-    if settings.has_escrow:
+    if has_escrow:
         rooms += [channel_endpoints]
     rooms += [tiers_endpoints]
     for room in rooms:
