@@ -30,10 +30,12 @@ from far_mesh.marketplace.inference.schemas import (
     GenerateRequest,
     ModelEntry,
     ModelList,
+    NodeReceipt,
     NodeUsed,
     PriceInTier,
     QuoteAnswer,
     QuoteRequest,
+    RequestReceipts,
     RequestState,
     SettlementState,
     TokenEvent,
@@ -128,6 +130,20 @@ async def models(service: Service) -> ModelList:
 async def request_state(service: Service, wallet: InferenceCaller, request_id: str) -> RequestState:
     """One of the caller's own requests: its money, its nodes, its settlement."""
     return _state(await service.report(wallet, request_id))
+
+
+@router.get("/requests/{request_id}/receipts")
+async def request_receipts(service: Service, wallet: InferenceCaller, request_id: str) -> RequestReceipts:
+    """What the nodes have signed for one of the caller's own requests: to be checked by whoever wants to, offline."""
+    report = await service.report(wallet, request_id)
+    return RequestReceipts(
+        request_id=request_id,
+        model_id=report.session.model_id,
+        receipts=[
+            NodeReceipt(**used.model_dump(), receipt=paid.share.receipt)
+            for used, paid in zip(nodes_used(report.shares), report.shares, strict=True)
+        ],
+    )
 
 
 def wish_of(body: GenerateRequest) -> Wish:

@@ -90,6 +90,21 @@ class NodeUsed(BaseModel):
     paid_units: int
 
 
+class NodeReceipt(NodeUsed):
+    """A node's part of a request with what proves it: ``receipt`` is the document that the node has signed, as it came,
+    JSON text of ``body``, ``signer`` and ``signature``. Anybody can check it without asking anybody."""
+
+    receipt: str
+
+
+class RequestReceipts(BaseModel):
+    """The receipts of a request, whose shares of its price are divided by them."""
+
+    request_id: str
+    model_id: str
+    receipts: list[NodeReceipt]
+
+
 class Costs(BaseModel):
     """How the money of a request was divided. ``held = Σ paid + fee + refund``, to the unit of 1e-9 FAR.
     ``service_level_met`` says whether the tier's promise was kept; null: there was none, or nothing to measure. What it

@@ -80,6 +80,10 @@ def request_of(user: User) -> Thing:
     return Thing(f"/api/inference/requests/{user.generate().json()['request_id']}")
 
 
+def receipts_of(user: User) -> Thing:
+    return Thing(f"{request_of(user).path}/receipts")
+
+
 def job_of(user: User) -> Thing:
     job = {"model_id": MODEL, "prompt": "Tell me a story", "max_tokens": 3}
     return Thing(f"/results/{user.http.post('/submit', json=job).json()['job_id']}")
@@ -158,6 +162,7 @@ OWNED: dict[str, Callable[[User], Thing]] = {
     "GET /api/channels/{channel_id}": channel_of,
     "DELETE /results/{job_id}": job_of,
     "GET /api/inference/requests/{request_id}": request_of,
+    "GET /api/inference/requests/{request_id}/receipts": receipts_of,
     "GET /api/nodes/earnings/{wallet_address}": earnings_of,
     "GET /api/provider/batches/{number}": batch_of,
     "GET /jobs/{job_id}/deliveries": deliveries_of,

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from discovery.protocol.errors import PeerUnavailable
+from discovery.protocol.receipt import read_receipt
 from far_mesh.errors import NoRoute
 from far_mesh.marketplace.errors import FeeMismatch
 from far_mesh.marketplace.ledger.schemas import Account, Book
@@ -432,6 +433,20 @@ def test_a_request_is_nobody_elses_business(open_house: OpenHouse) -> None:
     assert owner.request(request_id)["status"] == "completed"
     for request in (request_id, "req_unknown"):
         assert error_of(stranger.http.get(f"/api/inference/requests/{request}"), 404)["code"] == "request_not_found"
+
+
+def test_what_nodes_have_signed_for_a_request_is_had_by_its_owner(open_house: OpenHouse) -> None:
+    user = open_house().user()
+    answer = user.generate().json()
+    told = user.http.get(f"/api/inference/requests/{answer['request_id']}/receipts").json()
+    assert (told["request_id"], told["model_id"]) == (answer["request_id"], MODEL)
+    assert [{**one, "receipt": None} for one in told["receipts"]] == [
+        {**one, "receipt": None} for one in answer["nodes_used"]
+    ]
+    for one in told["receipts"]:
+        signed = read_receipt(one["receipt"].encode())
+        assert (signed.peer_id, signed.receipt.token_layers) == (one["node_id"], one["token_layers"])
+        assert signed.receipt.blocks == (one["layers"][0], one["layers"][-1] + 1)
 
 
 # ---- prices
