@@ -46,6 +46,7 @@ from far_mesh.marketplace.inference.admission import Rules
 from far_mesh.marketplace.inference.meshes import MeshLike, swarm_meshes
 from far_mesh.marketplace.inference.payment import Terms
 from far_mesh.marketplace.inference.run import Limits
+from far_mesh.marketplace.inference.schemas import DoneEvent, TokenEvent, VoucherEvent
 from far_mesh.marketplace.inference.service import InferenceService
 from far_mesh.marketplace.jobs import endpoints as job_endpoints
 from far_mesh.marketplace.jobs.room import job_room
@@ -67,6 +68,7 @@ from far_mesh.marketplace.nodes import endpoints as node_endpoints
 from far_mesh.marketplace.nodes.claims import Claims
 from far_mesh.marketplace.nodes.service import NodeService
 from far_mesh.marketplace.openai_api import endpoints as openai_endpoints
+from far_mesh.marketplace.openai_api.schemas import ChatChunk
 from far_mesh.marketplace.pricing.quotes import Quotes
 from far_mesh.marketplace.pricing.service import Pricing
 from far_mesh.marketplace.pricing.service import Terms as PriceTerms
@@ -173,7 +175,14 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
 def faces(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None, *, has_escrow: bool) -> Documented:
     """Every route of a marketplace, with or without those that need an escrow. Its document is what the SDKs are made
     from."""
-    app = Documented(title="Far Mesh", version="0.1.0", lifespan=lifespan, redirect_slashes=False, telemetry=_UNTOLD)
+    app = Documented(
+        title="Far Mesh",
+        version="0.1.0",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        telemetry=_UNTOLD,
+        events=(TokenEvent, VoucherEvent, DoneEvent, ChatChunk),
+    )
     rooms = [auth_endpoints, keys_endpoints, account_endpoints, inference_endpoints, openai_endpoints, health_endpoints]
     rooms += [usage_endpoints, provider_endpoints, node_endpoints, node_claims, cluster_endpoints, job_endpoints]
     if has_escrow:

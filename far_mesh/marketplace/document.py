@@ -7,12 +7,13 @@ takes: who asks, an id in the path, a body. What is particular to one, its route
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from far_mesh.marketplace.http import ErrorBody, PaymentNeeded
 
@@ -25,22 +26,29 @@ _WITH_RETRY_AFTER = frozenset({408, 429, 503})
 
 
 class Documented(FastAPI):
-    """An application whose document says how its operations fail."""
+    """An application whose document says how its operations fail, and what the ``events`` of its streams look like,
+    for which OpenAPI has no place of its own: they are among the schemas."""
+
+    def __init__(self, *, events: Sequence[type[BaseModel]] = (), **options: Any) -> None:
+        super().__init__(**options)
+        self._events = tuple(events)
 
     def openapi(self) -> dict[str, Any]:
         """The document."""
         if self.openapi_schema is None:
-            self.openapi_schema = with_failures(super().openapi())
+            self.openapi_schema = with_failures(super().openapi(), self._events)
         return self.openapi_schema
 
 
-def with_failures(document: dict[str, Any]) -> dict[str, Any]:
-    """``document`` with the failures of every operation in our shape."""
+def with_failures(document: dict[str, Any], events: Sequence[type[BaseModel]] = ()) -> dict[str, Any]:
+    """``document`` with the failures of every operation in our shape, and with the shapes of ``events``."""
     schemas: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
     for name in _OF_THE_FRAMEWORK:
         schemas.pop(name, None)
-    _, shapes = models_json_schema([(ErrorBody, "serialization"), (PaymentNeeded, "serialization")], ref_template=_REF)
-    schemas |= shapes["$defs"]
+    models: list[type[BaseModel]] = [ErrorBody, PaymentNeeded, *events]
+    sent: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "serialization") for model in models]
+    _, shapes = models_json_schema(sent, ref_template=_REF)
+    schemas |= {name: shape for name, shape in shapes["$defs"].items() if name not in schemas}
     for path, operations in document["paths"].items():
         for operation in operations.values():
             responses: dict[str, Any] = operation["responses"]
