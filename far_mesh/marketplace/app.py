@@ -36,6 +36,8 @@ from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.cluster import endpoints as cluster_endpoints
 from far_mesh.marketplace.cluster.service import ClusterService
 from far_mesh.marketplace.connections import Patience
+from far_mesh.marketplace.dashboard.door import Dashboard
+from far_mesh.marketplace.dashboard.site import PACKAGED, Site
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.document import Documented
 from far_mesh.marketplace.errors import ChainUnavailable, DatabaseUnavailable
@@ -162,6 +164,8 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
             yield
 
     app = faces(lifespan, has_escrow=settings.has_escrow)
+    if settings.dashboard and (site := Site.read(PACKAGED)) is not None:
+        app.add_middleware(Dashboard, site=site)
     http.install(app, settings.max_body_bytes, settings.body_seconds)
     app.add_middleware(Watch, telemetry=telemetry)
     app.state.trusted_proxies = settings.trusted_proxies

@@ -162,6 +162,7 @@ class Settings(BaseSettings):
     auth_cache_seconds: Annotated[float, Field(ge=0, le=60)] = 2.0
     operators: tuple[str, ...] = ()
 
+    dashboard: bool = True
     geoip_db: Path | None = None
     location: Annotated[Point | None, NoDecode, BeforeValidator(_point)] = None
     initial_peers: tuple[str, ...] = ()

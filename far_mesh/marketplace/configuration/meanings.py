@@ -58,6 +58,7 @@ MEANINGS = {
     "nonce_seconds": "lifetime of a sign-in message",
     "auth_cache_seconds": "how long a gateway remembers that a token or a key counts: so long one that was revoked at another gateway may still work here. 0: it asks the database at every request",  # noqa: E501
     "operators": "list of the wallets that are operators",
+    "dashboard": "whether pages for people are served beside the interface, where they were built",
     "geoip_db": "city database, by which nodes are found on the map (Where nodes are)",
     "location": "latitude and longitude of this gateway, such as 52.5,13.4, for first guesses at round trips",
     "initial_peers": "list of addresses of swarm peers",

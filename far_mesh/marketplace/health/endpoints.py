@@ -16,8 +16,16 @@ async def health(request: Request) -> Alive:
     """The process answers, whatever it needs is there or not; and whether the books agreed with the chain."""
     rooms = request.app.state.rooms
     held = await rooms.health.held() if rooms.payouts is not None else {}
+    place = rooms.pay_in
     payments = Payments(
-        provider=rooms.pay_in.payment_provider, escrow=rooms.pay_in.escrow_address is not None, held=held or None
+        provider=place.payment_provider,
+        escrow=place.escrow_address is not None,
+        chain_id=place.chain_id,
+        chain=place.chain,
+        token_address=place.token_address,
+        escrow_address=place.escrow_address,
+        deposit_address=place.deposit_address,
+        held=held or None,
     )
     last = rooms.reconciler and rooms.reconciler.last
     if last is None:

@@ -18,10 +18,16 @@ class Reconciliation(BaseModel):
 
 class Payments(BaseModel):
     """How money comes in: by which provider, and whether into an escrow. ``held``: where providers are paid by
-    transfer, how many cannot be paid what is due to them, by the reason; None where all can."""
+    transfer, how many cannot be paid what is due to them, by the reason; None where all can. ``chain_id`` is what
+    sign-in messages name, ``chain`` a CAIP-2 name."""
 
     provider: str
     escrow: bool
+    chain_id: int
+    chain: str | None = None
+    token_address: str | None = None
+    escrow_address: str | None = None
+    deposit_address: str | None = None
     held: dict[str, int] | None = None
 
 

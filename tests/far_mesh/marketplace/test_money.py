@@ -116,10 +116,9 @@ def test_what_needs_an_escrow_is_refused_where_there_is_none(open_house: OpenHou
 
 def test_it_says_what_it_is_paid_with(open_house: OpenHouse) -> None:
     house = open_house(**BY_TRANSFER)
-    assert httpx.get(house.url + "/health").json() == {
-        "status": "alive",
-        "payments": {"provider": "evm", "escrow": False},
-    }
+    told = httpx.get(house.url + "/health").json()
+    assert (told["payments"]["provider"], told["payments"]["escrow"]) == ("evm", False)
+    assert told["payments"]["deposit_address"] == house.rooms.pay_in.deposit_address
     assert httpx.get(house.url + "/ready").status_code == 200
 
 
@@ -128,7 +127,8 @@ def test_without_payments_balances_are_granted(
 ) -> None:
     house = open_house(**NONE)
     user = User(house, DEPLOYER)
-    assert httpx.get(house.url + "/health").json()["payments"] == {"provider": "none", "escrow": False}
+    told = httpx.get(house.url + "/health").json()["payments"]
+    assert told == {"provider": "none", "escrow": False, "chain_id": house.rooms.pay_in.chain_id}
     assert httpx.get(house.url + "/ready").status_code == 200
     refused = user.http.post("/api/account/deposit", json={"tx_hash": "0x" + "1" * 64})
     assert (refused.status_code, refused.json()["error"]["code"]) == (503, "payments_off")

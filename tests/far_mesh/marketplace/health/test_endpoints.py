@@ -16,7 +16,14 @@ def test_ready_when_everything_answers(open_house: OpenHouse) -> None:
     house = open_house()
     assert httpx.get(house.url + "/health").json() == {
         "status": "alive",
-        "payments": {"provider": "evm", "escrow": True},
+        "payments": {
+            "provider": "evm",
+            "escrow": True,
+            "chain_id": house.rooms.pay_in.chain_id,
+            "chain": f"eip155:{house.rooms.pay_in.chain_id}",
+            "token_address": house.rooms.pay_in.token_address,
+            "escrow_address": house.rooms.pay_in.escrow_address,
+        },
     }
     answer = httpx.get(house.url + "/ready")
     body = answer.json()

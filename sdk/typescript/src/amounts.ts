@@ -1,0 +1,23 @@
+/** Money is counted in whole units of 1e-9 FAR; the token itself has 18 decimal places (wei). */
+
+export const UNITS_PER_FAR = 1_000_000_000n;
+export const WEI_PER_UNIT = 1_000_000_000n;
+
+/** An amount as people write it, exactly: `1234567890` units are `1.23456789`. */
+export function formatFar(units: number | bigint | string): string {
+  const all = BigInt(units);
+  const size = all < 0n ? -all : all;
+  const fraction = (size % UNITS_PER_FAR).toString().padStart(9, "0").replace(/0+$/, "");
+  return `${all < 0n ? "-" : ""}${size / UNITS_PER_FAR}${fraction === "" ? "" : `.${fraction}`}`;
+}
+
+/**
+ * The units of an amount as people write it.
+ *
+ * @throws RangeError it is none, or has more than nine decimal places.
+ */
+export function parseFar(text: string): bigint {
+  const match = /^(\d{1,30})(?:\.(\d{1,9}))?$/.exec(text.trim());
+  if (match === null) throw new RangeError(`${text} is no amount of FAR: write digits, and up to nine after the point`);
+  return BigInt(match[1] as string) * UNITS_PER_FAR + BigInt((match[2] ?? "").padEnd(9, "0"));
+}

@@ -1,0 +1,123 @@
+import { accountTier } from "./actions/accountTier.js";
+import { activeNodes } from "./actions/activeNodes.js";
+import { apiKeys } from "./actions/apiKeys.js";
+import { balance } from "./actions/balance.js";
+import { cancelJob } from "./actions/cancelJob.js";
+import { channel } from "./actions/channel.js";
+import { channels } from "./actions/channels.js";
+import { chat } from "./actions/chat.js";
+import { claimNode } from "./actions/claimNode.js";
+import { clusterStatus } from "./actions/clusterStatus.js";
+import { createApiKey } from "./actions/createApiKey.js";
+import { deposit } from "./actions/deposit.js";
+import { deposits } from "./actions/deposits.js";
+import { generate } from "./actions/generate.js";
+import { health } from "./actions/health.js";
+import { jobResult } from "./actions/jobResult.js";
+import { jobs } from "./actions/jobs.js";
+import { models } from "./actions/models.js";
+import { node } from "./actions/node.js";
+import { payByVoucher } from "./actions/payByVoucher.js";
+import { providerNodes } from "./actions/providerNodes.js";
+import { providerStats } from "./actions/providerStats.js";
+import { quote } from "./actions/quote.js";
+import { ready } from "./actions/ready.js";
+import { receipts } from "./actions/receipts.js";
+import { request } from "./actions/request.js";
+import { revokeApiKey } from "./actions/revokeApiKey.js";
+import { rewardHistory } from "./actions/rewardHistory.js";
+import { rewards } from "./actions/rewards.js";
+import { sendVoucher } from "./actions/sendVoucher.js";
+import { type Session, signIn } from "./actions/signIn.js";
+import { signOut } from "./actions/signOut.js";
+import { submitJob } from "./actions/submitJob.js";
+import { tiers } from "./actions/tiers.js";
+import { usage } from "./actions/usage.js";
+import { AuthenticationError } from "./errors.js";
+import { createTransport, type CallOptions, type Transport, type TransportOptions } from "./transport.js";
+
+export type FarLabsClientOptions = TransportOptions;
+
+const ACTIONS = {
+  accountTier,
+  activeNodes,
+  apiKeys,
+  balance,
+  cancelJob,
+  channel,
+  channels,
+  chat,
+  claimNode,
+  clusterStatus,
+  createApiKey,
+  deposit,
+  deposits,
+  generate,
+  health,
+  jobResult,
+  jobs,
+  models,
+  node,
+  payByVoucher,
+  providerNodes,
+  providerStats,
+  quote,
+  ready,
+  receipts,
+  request,
+  revokeApiKey,
+  rewardHistory,
+  rewards,
+  sendVoucher,
+  signOut,
+  submitJob,
+  tiers,
+  usage,
+} as const;
+
+type Bound<F> = F extends (transport: Transport, ...rest: infer Rest) => infer Result
+  ? (...rest: Rest) => Result
+  : never;
+
+type Actions = { readonly [Name in keyof typeof ACTIONS]: Bound<(typeof ACTIONS)[Name]> };
+
+// eslint-disable-next-line @typescript-eslint/no-unsafe-declaration-merging
+export interface FarLabsClient extends Actions {}
+
+/**
+ * A client of one gateway. Every action of this package is one of its methods.
+ *
+ * ```ts
+ * const client = new FarLabsClient({ url: "https://api.farlabs.ai", apiKey: process.env.FAR_API_KEY });
+ * for await (const text of client.generate({ model: "far-demo", prompt: "Once" })) process.stdout.write(text);
+ * ```
+ */
+// eslint-disable-next-line @typescript-eslint/no-unsafe-declaration-merging
+export class FarLabsClient {
+  readonly transport: Transport;
+
+  /** @throws FarLabsError `invalid_url`. */
+  constructor(options: FarLabsClientOptions) {
+    this.transport = createTransport(options);
+    for (const [name, action] of Object.entries(ACTIONS)) {
+      const bound = (...rest: unknown[]) => (action as (...all: unknown[]) => unknown)(this.transport, ...rest);
+      Object.defineProperty(this, name, { value: bound });
+    }
+  }
+
+  /** The token in use, to be kept for the next time. */
+  get session(): Session | undefined {
+    return this.transport.session;
+  }
+
+  /**
+   * Sign in now, so that the wallet is not asked in the middle of something.
+   *
+   * @throws AuthenticationError there is no wallet, or the gateway does not take its signature.
+   */
+  async signIn(options?: CallOptions): Promise<Session> {
+    const { signer } = this.transport;
+    if (signer === undefined) throw new AuthenticationError("to sign in takes a wallet: give signer", { code: "no_signer" });
+    return signIn(this.transport, signer, options);
+  }
+}
