@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 
+from discovery.placement import site_at
 from discovery.protocol.announcement import RENEW_SECONDS, Announcement
 from discovery.web.registration import HeartbeatAnswer, HeartbeatRequest, RegistrationAnswer, RegistrationRequest
 from far_mesh.marketplace.http import errors
@@ -129,6 +130,8 @@ def active_node(one: Sighting) -> ActiveNode:
         gpu_model=row.hardware.gpu_model if row else None,
         vram_gb=row.hardware.vram_gb if row else None,
         location=one.region,
+        coordinates=None if one.point is None else (round(one.point[0]), round(one.point[1])),
+        part=site_at(one.point, one.region),
         layers_served=list(range(*about.blocks)),
         distance_km=one.distance_km,
         registered=row is not None and row.is_registered,

@@ -1302,7 +1302,9 @@ export interface components {
          *     ``reliability_score`` (0 to 1) is what the gateways have seen of it, ``avg_latency_ms`` the round trip that this one
          *     has measured; null where nothing was. ``wallet_address`` and all that follows ``state`` are from the node's signed
          *     announcement; ``gpu_model`` and ``vram_gb`` from its registration; ``location`` is the region that it names in one
-         *     or the other.
+         *     or the other. ``coordinates`` are its latitude and longitude in whole degrees (some 100 km), by its address where
+         *     this gateway has a city database, else as it says; ``part`` is the part of the world there, or else of its region:
+         *     one of na, sa, eu, af, me, in, sea, asia, oc. Both are for maps, and null where the place is unknown.
          */
         ActiveNode: {
             /** Node Id */
@@ -1315,6 +1317,13 @@ export interface components {
             vram_gb: number | null;
             /** Location */
             location: string | null;
+            /** Coordinates */
+            coordinates: [
+                number,
+                number
+            ] | null;
+            /** Part */
+            part: string | null;
             /** Layers Served */
             layers_served: number[];
             /** Reliability Score */

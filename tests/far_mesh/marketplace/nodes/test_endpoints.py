@@ -122,6 +122,15 @@ def test_who_is_near_a_point_the_nearest_first(http: httpx.Client, mesh: MeshDou
     assert asked(http, ACTIVE, location="0,0", max_distance_km=100)["total_nodes"] == 0
 
 
+def test_where_nodes_are_for_a_map_in_whole_degrees_and_unknown_where_nobody_knows(
+    http: httpx.Client, mesh: MeshDouble
+) -> None:
+    mesh.serving = (replace(ANN, region="us-east"), BOB, CID)
+    mesh.knows = Known(points={BOB.peer_id: (-33.87, 151.21)})
+    found = {node["node_id"]: (node["coordinates"], node["part"]) for node in asked(http, ACTIVE)["nodes"]}
+    assert found == {ANN.peer_id: (None, "na"), BOB.peer_id: ([-34, 151], "oc"), CID.peer_id: (None, None)}
+
+
 def test_who_is_in_a_region(http: httpx.Client, mesh: MeshDouble) -> None:
     mesh.serving = (replace(ANN, region="us-east"), replace(BOB, region="eu-west"), CID)
     assert ids(asked(http, ACTIVE, location="US")) == [ANN.peer_id]
