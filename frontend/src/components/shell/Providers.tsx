@@ -19,7 +19,11 @@ export function Providers({ children }: { children: ReactNode }) {
           queries: {
             retry: (failures, error) => failures < 2 && (!(error instanceof FarLabsError) || error.retry),
             staleTime: 2_000,
+            // a gateway on this machine is there without a network, and where there is none asking says so
+            networkMode: "always",
+            refetchOnReconnect: true,
           },
+          mutations: { networkMode: "always" },
         },
       }),
   );

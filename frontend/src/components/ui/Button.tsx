@@ -6,11 +6,16 @@ const KINDS = {
   danger: "border border-bad text-bad hover:bg-raised",
 } as const;
 
+export type ButtonKind = keyof typeof KINDS;
+
 interface ButtonProps extends ButtonHTMLAttributes<HTMLButtonElement> {
-  kind?: keyof typeof KINDS;
+  kind?: ButtonKind;
 }
 
 export function Button({ kind = "primary", className = "", type = "button", ...rest }: ButtonProps) {
-  const look = "inline-flex min-h-10 items-center justify-center gap-2 rounded-md px-4 py-2 text-sm font-medium";
-  return <button type={type} className={`${look} disabled:opacity-60 ${KINDS[kind]} ${className}`} {...rest} />;
+  return <button type={type} className={buttonLook(kind, className)} {...rest} />;
+}
+
+export function buttonLook(kind: ButtonKind, more = ""): string {
+  return `inline-flex min-h-10 items-center justify-center gap-2 rounded-md px-4 py-2 text-sm font-medium disabled:opacity-60 ${KINDS[kind]} ${more}`;
 }

@@ -16,7 +16,7 @@ interface ErrorStateProps {
 /** What could not be loaded, why, and what to do. Whoever is offline is told that and not that something broke. */
 export function ErrorState({ what, error, onRetry }: ErrorStateProps) {
   const isOnline = useOnline();
-  if (!isOnline) {
+  if (!isOnline && error instanceof ConnectionError) {
     return (
       <Notice kind="warn" title="You are offline">
         {what} will be loaded when the connection is back.

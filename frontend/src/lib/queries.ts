@@ -1,0 +1,29 @@
+"use client";
+
+import { useQueries, useQuery, type UseQueryResult } from "@tanstack/react-query";
+import { activeNodes, type ActiveNodes, type Model, models } from "farlabs";
+import { publicTransport } from "./gateway";
+
+/** What several pages ask for, asked once. It changes by itself, so it is asked again. */
+const AGAIN_MS = 5_000;
+const MOST_NODES = 1_000;
+
+/** The models on sale. */
+export function useModels(): UseQueryResult<Model[]> {
+  return useQuery({
+    queryKey: ["models"],
+    queryFn: ({ signal }) => models(publicTransport(), { signal }),
+    refetchInterval: AGAIN_MS,
+  });
+}
+
+/** The nodes that serve each of some models now, in their order. */
+export function useActiveNodes(modelIds: readonly string[]): UseQueryResult<ActiveNodes>[] {
+  return useQueries({
+    queries: modelIds.map((id) => ({
+      queryKey: ["nodes", id],
+      queryFn: ({ signal }: { signal: AbortSignal }) => activeNodes(publicTransport(), id, { limit: MOST_NODES, signal }),
+      refetchInterval: AGAIN_MS,
+    })),
+  });
+}
