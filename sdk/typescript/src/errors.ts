@@ -11,7 +11,10 @@ export interface Facts {
   cause?: unknown;
 }
 
-/** The parent of all errors that this package throws, bad arguments of its own included. */
+/**
+ * The parent of all errors that this package throws, bad arguments of its own included. What an `AbortSignal` gives as
+ * its reason and what a wallet throws, such as its owner's refusal, are handed on as they are.
+ */
 export class FarLabsError extends Error {
   override readonly name: string = "FarLabsError";
   readonly code: string;
@@ -38,7 +41,7 @@ export class FarLabsError extends Error {
   }
 }
 
-/** The gateway could not be reached, or hung up before it answered. */
+/** The gateway could not be reached, or hung up before it had answered. */
 export class ConnectionError extends FarLabsError {
   override readonly name = "ConnectionError";
 }
@@ -104,6 +107,11 @@ export class ReceiptError extends FarLabsError {
   override readonly name = "ReceiptError";
 }
 
+/** A message that does not come from the gateway, or is an old one that somebody sends again. */
+export class WebhookError extends FarLabsError {
+  override readonly name = "WebhookError";
+}
+
 const BY_STATUS = new Map<number, new (message: string, facts: Facts) => FarLabsError>([
   [401, AuthenticationError],
   [402, PaymentRequiredError],
@@ -114,14 +122,14 @@ const BY_STATUS = new Map<number, new (message: string, facts: Facts) => FarLabs
 ]);
 
 /** Statuses at which nothing was begun, so that the same request may be sent again. */
-export const CAN_RETRY: ReadonlySet<number> = new Set([408, 429, 502, 503, 504]);
+export const CAN_RETRY: ReadonlySet<number | undefined> = new Set([408, 429, 502, 503, 504]);
 
 /** What a body of the gateway's, of whatever shape, says of a failure. */
 export function errorOf(status: number | undefined, body: unknown, facts: Partial<Facts> = {}): FarLabsError {
   const told = isObject(body) && isObject(body["error"]) ? body["error"] : {};
   const message = typeof told["message"] === "string" ? told["message"] : `the gateway answered with status ${status}`;
   const all = {
-    retry: status !== undefined && CAN_RETRY.has(status),
+    retry: CAN_RETRY.has(status),
     ...facts,
     code: typeof told["code"] === "string" ? told["code"] : `http_${status ?? "error"}`,
     status,

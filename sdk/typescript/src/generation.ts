@@ -3,13 +3,16 @@
 import { errorOf, FarLabsError, isObject, StreamError } from "./errors.js";
 import type { ServerSentEvent } from "./sse.js";
 import type { EventStream } from "./transport.js";
-import type { DoneEvent, TokenEvent, VoucherEvent } from "./types.js";
+import type { DoneEvent, GeneratedText, GenerateAnswer, TokenEvent, VoucherEvent } from "./types.js";
 
-/** Signs what a stream waits for, when it is paid by a channel. */
-export type PayVoucher = (needed: VoucherEvent) => Promise<void>;
+/** Signs what a stream waits for, when it is paid by a channel. `tokens`: how many have come until then. */
+export type PayVoucher = (needed: VoucherEvent, tokens: number) => Promise<void>;
 
-/** What a whole answer came to. */
-export type GenerationResult = Omit<DoneEvent, "done"> & { text: string };
+/** What a request may ask for (`n`): a higher index is none. */
+const MOST_ANSWERS = 128;
+
+/** What a whole answer came to, in the shape in which the gateway gives one that is not streamed. */
+export type GenerationResult = GenerateAnswer;
 
 /**
  * The text of an answer, piece by piece: `for await (const text of generation)`. Leaving the loop hangs up, and what
@@ -18,8 +21,9 @@ export type GenerationResult = Omit<DoneEvent, "done"> & { text: string };
 export class Generation implements AsyncIterable<string> {
   readonly #begin: () => Promise<EventStream>;
   readonly #pay: PayVoucher | undefined;
+  readonly #texts: Required<GeneratedText>[] = [];
+  #tokens = 0;
   #isRead = false;
-  #text = "";
   #done: DoneEvent | undefined;
   #requestId: string | undefined;
 
@@ -28,14 +32,14 @@ export class Generation implements AsyncIterable<string> {
     this.#pay = pay;
   }
 
-  /** The name of the request at the gateway, once the answer has begun. */
+  /** The name of the request at the gateway, once the answer has begun: `request(id)` tells what became of it. */
   get requestId(): string | undefined {
     return this.#requestId;
   }
 
   /** What came so far: of several answers, the first. */
   get text(): string {
-    return this.#text;
+    return this.#texts[0]?.text ?? "";
   }
 
   /** Usage, cost and who served it, once the stream has ended. */
@@ -43,6 +47,7 @@ export class Generation implements AsyncIterable<string> {
     return this.#done;
   }
 
+  /** The text of the first answer. @throws as {@link Generation.events}. */
   async *[Symbol.asyncIterator](): AsyncGenerator<string, void, undefined> {
     for await (const event of this.events()) if (event.token !== "" && (event.index ?? 0) === 0) yield event.token;
   }
@@ -50,10 +55,12 @@ export class Generation implements AsyncIterable<string> {
   /**
    * The pieces with all that is told of them: which of several answers, log probabilities, calls of tools.
    *
-   * @throws StreamError the answer broke off; FarLabsError it failed; TypeError it was read before.
+   * @throws StreamError the answer broke off; FarLabsError it failed, or `already_read`.
    */
   async *events(): AsyncGenerator<TokenEvent, void, undefined> {
-    if (this.#isRead) throw new TypeError("an answer can be read once: keep what comes, or ask again");
+    if (this.#isRead) {
+      throw new FarLabsError("an answer can be read once: keep what comes, or ask again", { code: "already_read" });
+    }
     this.#isRead = true;
     const stream = await this.#begin();
     this.#requestId = stream.headers.get("x-far-request-id") ?? undefined;
@@ -66,7 +73,8 @@ export class Generation implements AsyncIterable<string> {
       if ("type" in told) {
         await this.#payFor(told);
       } else {
-        if ((told.index ?? 0) === 0) this.#text += told.token;
+        this.#tokens++;
+        this.#keep(told);
         yield told;
       }
     }
@@ -76,14 +84,39 @@ export class Generation implements AsyncIterable<string> {
     });
   }
 
-  /** All of it: reads what was not read yet. */
+  /**
+   * All of it: reads what was not read yet.
+   *
+   * @throws as {@link Generation.events}, and StreamError `not_ended`: the loop was left before the end.
+   */
   async result(): Promise<GenerationResult> {
     if (!this.#isRead) for await (const _ of this.events());
     if (this.#done === undefined) {
       throw new StreamError("the answer was not read to its end", { code: "not_ended", requestId: this.#requestId });
     }
-    const { done: _, ...bill } = this.#done;
-    return { ...bill, text: this.#text };
+    const { done: _, finish_reasons: reasons, ...bill } = this.#done;
+    const count = Math.max(reasons?.length ?? 1, this.#texts.length);
+    const texts = Array.from({ length: count }, (_, index) => ({
+      ...this.#textOf(index),
+      finish_reason: reasons?.[index] ?? bill.finish_reason,
+    }));
+    const { text, tool_calls, logprobs } = this.#textOf(0);
+    const choices = count > 1 ? texts : null;
+    return { ...bill, text, tool_calls, logprobs, choices, tokens_generated: bill.completion_tokens };
+  }
+
+  #textOf(index: number): Required<GeneratedText> {
+    for (let next = this.#texts.length; next <= index; next++) {
+      this.#texts.push({ index: next, text: "", tool_calls: null, finish_reason: "", logprobs: null });
+    }
+    return this.#texts[index] as Required<GeneratedText>;
+  }
+
+  #keep(told: TokenEvent): void {
+    const one = this.#textOf(told.index ?? 0);
+    one.text += told.token;
+    if (told.tool_calls != null) one.tool_calls = [...(one.tool_calls ?? []), ...told.tool_calls];
+    if (told.logprob != null) (one.logprobs ??= []).push(told.logprob);
   }
 
   #parsed(event: ServerSentEvent): TokenEvent | DoneEvent | VoucherEvent {
@@ -97,7 +130,9 @@ export class Generation implements AsyncIterable<string> {
       if (isObject(told["error"])) throw errorOf(undefined, told, { requestId: this.#requestId });
       if (told["done"] === true) return told as unknown as DoneEvent;
       if (told["type"] === "voucher_needed") return told as unknown as VoucherEvent;
-      if (typeof told["token"] === "string") return told as unknown as TokenEvent;
+      const index = told["index"] ?? 0;
+      const isIndex = Number.isInteger(index) && (index as number) >= 0 && (index as number) < MOST_ANSWERS;
+      if (typeof told["token"] === "string" && isIndex) return told as unknown as TokenEvent;
     }
     throw new StreamError("an event of the stream means nothing", {
       code: "not_understood",
@@ -112,6 +147,6 @@ export class Generation implements AsyncIterable<string> {
         requestId: this.#requestId,
       });
     }
-    await this.#pay(needed);
+    await this.#pay(needed, this.#tokens);
   }
 }

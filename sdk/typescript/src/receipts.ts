@@ -6,7 +6,7 @@
  * (https://github.com/libp2p/specs/blob/master/peer-ids/peer-ids.md).
  */
 
-import { isObject, ReceiptError } from "./errors.js";
+import { FarLabsError, isObject, ReceiptError } from "./errors.js";
 import type { RequestReceipts } from "./types.js";
 
 /** A node ran blocks `[firstBlock, endBlock)` for so many positions of a session. */
@@ -21,6 +21,9 @@ export interface Receipt {
   positions: number;
   /** `positions × (endBlock - firstBlock)`: what is paid for. */
   tokenLayers: number;
+  /** Of the positions, how many were known from an earlier session, and how many brought it to where a lost node was. */
+  cachedPositions: number;
+  replayedPositions: number;
   /** Unix time, in seconds. */
   issuedAt: number;
 }
@@ -51,28 +54,32 @@ export async function verifyReceipt(document: string): Promise<Receipt> {
   if (typeof body !== "string" || typeof signer !== "string" || typeof signature !== "string") {
     throw wrong("this is not a signed document");
   }
-  const key = await crypto.subtle.importKey("raw", keyOf(signer), "Ed25519", false, ["verify"]);
-  const text = new TextEncoder().encode(`${DOMAIN}\n${body}`);
-  if (!(await crypto.subtle.verify("Ed25519", key, bytesOf(signature), text))) {
+  if (!(await isSigned(keyOf(signer), bytesOf(signature), new TextEncoder().encode(`${DOMAIN}\n${body}`)))) {
     throw wrong(`the signature is not that of ${signer}`);
   }
   const said = parsed(body);
+  if ((said["version"] ?? 1) !== 1) throw wrong("this is a receipt of another version");
   const receipt: Receipt = {
     peerId: textOf(said, "peer_id"),
-    wallet: textOf(said, "wallet"),
-    sessionId: textOf(said, "session_id"),
-    modelDigest: textOf(said, "model_digest"),
+    wallet: textOf(said, "wallet", /^0x[0-9a-fA-F]{40}$/),
+    sessionId: textOf(said, "session_id", /^[0-9a-f]{32}$/),
+    modelDigest: textOf(said, "model_digest", /^[0-9a-f]{64}$/),
     firstBlock: countOf(said, "first_block"),
     endBlock: countOf(said, "end_block"),
     quantization: textOf(said, "quantization"),
     positions: countOf(said, "positions"),
     tokenLayers: countOf(said, "token_layers"),
+    cachedPositions: countOf(said, "cached_positions", 0),
+    replayedPositions: countOf(said, "replayed_positions", 0),
     issuedAt: countOf(said, "issued_at"),
   };
   if (receipt.peerId !== signer) throw wrong(`${signer} signed the receipt of ${receipt.peerId}`);
   if (receipt.firstBlock >= receipt.endBlock) throw wrong("the block range is empty");
   if (receipt.tokenLayers !== receipt.positions * (receipt.endBlock - receipt.firstBlock)) {
     throw wrong("token_layers is not positions × blocks");
+  }
+  if (Math.max(receipt.cachedPositions, receipt.replayedPositions) > receipt.positions) {
+    throw wrong("more positions were cached or replayed than there were");
   }
   return receipt;
 }
@@ -100,6 +107,22 @@ export async function verifyReceipts(told: RequestReceipts): Promise<Verified> {
   }
   const tokenLayers = told.receipts.reduce((sum, one) => sum + one.token_layers, 0);
   return { receipts, tokenLayers, blocks: union(receipts.map((one) => [one.firstBlock, one.endBlock])) };
+}
+
+/** @throws FarLabsError `cannot_verify`: a page without https, or a browser older than of 2025, has no ed25519. */
+async function isSigned(
+  key: Uint8Array<ArrayBuffer>,
+  signature: Uint8Array<ArrayBuffer>,
+  text: Uint8Array<ArrayBuffer>,
+): Promise<boolean> {
+  let verifier: CryptoKey;
+  try {
+    verifier = await crypto.subtle.importKey("raw", key, "Ed25519", false, ["verify"]);
+  } catch (cause) {
+    const message = "signatures of nodes (ed25519) cannot be checked here: it takes https and a browser that knows them";
+    throw new FarLabsError(message, { code: "cannot_verify", cause });
+  }
+  return crypto.subtle.verify("Ed25519", verifier, signature, text);
 }
 
 function union(ranges: [number, number][]): [number, number][] {
@@ -131,14 +154,8 @@ function keyOf(peerId: string): Uint8Array<ArrayBuffer> {
 }
 
 function bytesOf(base64: string): Uint8Array<ArrayBuffer> {
-  try {
-    const text = atob(base64);
-    const bytes = new Uint8Array(new ArrayBuffer(text.length));
-    for (let at = 0; at < text.length; at++) bytes[at] = text.charCodeAt(at);
-    return bytes;
-  } catch {
-    throw wrong("the signature is not base64");
-  }
+  if (!/^[A-Za-z0-9+/]{86}==$/.test(base64)) throw wrong("the signature is not base64 of 64 bytes");
+  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
 }
 
 function parsed(text: string): Record<string, unknown> {
@@ -151,14 +168,15 @@ function parsed(text: string): Record<string, unknown> {
   throw wrong("this is not a signed document");
 }
 
-function textOf(said: Record<string, unknown>, name: string): string {
+function textOf(said: Record<string, unknown>, name: string, form?: RegExp): string {
   const value = said[name];
   if (typeof value !== "string") throw wrong(`${name} is missing`);
+  if (form?.test(value) === false) throw wrong(`${name} is malformed`);
   return value;
 }
 
-function countOf(said: Record<string, unknown>, name: string): number {
-  const value = said[name];
+function countOf(said: Record<string, unknown>, name: string, otherwise?: number): number {
+  const value = said[name] ?? otherwise;
   if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0) throw wrong(`${name} is no count`);
   return value;
 }

@@ -9,43 +9,57 @@ export interface ServerSentEvent {
   data: string;
 }
 
-/** Longest line and event that is taken, in characters: what is longer is no event of ours. */
+/** Longest event that is taken, in characters: what is longer is no event of ours. */
 export const MAX_EVENT_CHARACTERS = 16 * 2 ** 20;
 
-/** Takes text as it comes, and gives whole events. */
+/** Takes text as it comes, and gives whole events. Each character is looked at once. */
 export class EventParser {
-  #rest = "";
+  /** The line that has not ended yet, in the pieces in which it came. */
+  #line: string[] = [];
   #data: string[] = [];
-  #length = 0;
   #event = "";
+  #length = 0;
   #isFirst = true;
+  #wasReturn = false;
 
   /**
    * The events that end within `text`.
    *
-   * @throws RangeError if a line or an event is longer than {@link MAX_EVENT_CHARACTERS}.
+   * @throws RangeError an event is longer than {@link MAX_EVENT_CHARACTERS}.
    */
   push(text: string): ServerSentEvent[] {
-    if (this.#isFirst && text !== "") {
-      this.#isFirst = false;
-      if (text.startsWith("\uFEFF")) text = text.slice(1);
-    }
     const events: ServerSentEvent[] = [];
-    let all = this.#rest + text;
     let from = 0;
-    for (;;) {
-      const end = nextBreak(all, from);
-      if (end === undefined) break;
-      this.#line(all.slice(from, end.at), events);
-      from = end.next;
+    if (text !== "") {
+      if (this.#isFirst && text.startsWith("\uFEFF")) from = 1;
+      else if (this.#wasReturn && text.startsWith("\n")) from = 1; // of the line that the carriage return has ended
+      this.#isFirst = this.#wasReturn = false;
     }
-    all = all.slice(from);
-    if (all.length + this.#length > MAX_EVENT_CHARACTERS) throw new RangeError("an event of the stream is too long");
-    this.#rest = all;
+    for (let at = from; at < text.length; at++) {
+      const character = text.charCodeAt(at);
+      if (character !== 10 && character !== 13) continue;
+      this.#keep(text.slice(from, at));
+      this.#endLine(events);
+      if (character === 13) {
+        if (at + 1 === text.length) this.#wasReturn = true;
+        else if (text.charCodeAt(at + 1) === 10) at++;
+      }
+      from = at + 1;
+    }
+    this.#keep(text.slice(from));
     return events;
   }
 
-  #line(line: string, events: ServerSentEvent[]): void {
+  #keep(piece: string): void {
+    if (piece === "") return;
+    this.#length += piece.length;
+    if (this.#length > MAX_EVENT_CHARACTERS) throw new RangeError("an event of the stream is too long");
+    this.#line.push(piece);
+  }
+
+  #endLine(events: ServerSentEvent[]): void {
+    const line = this.#line.join("");
+    this.#line = [];
     if (line === "") {
       if (this.#data.length > 0) events.push({ event: this.#event || "message", data: this.#data.join("\n") });
       this.#data = [];
@@ -56,23 +70,12 @@ export class EventParser {
     const colon = line.indexOf(":");
     const field = colon < 0 ? line : line.slice(0, colon); // a comment has an empty one
     const value = colon < 0 ? "" : line.slice(line[colon + 1] === " " ? colon + 2 : colon + 1);
-    if (field === "data") {
-      this.#data.push(value);
-      this.#length += value.length;
-    } else if (field === "event") this.#event = value;
-  }
-}
-
-function nextBreak(text: string, from: number): { at: number; next: number } | undefined {
-  for (let at = from; at < text.length; at++) {
-    const character = text.charCodeAt(at);
-    if (character === 10) return { at, next: at + 1 };
-    if (character === 13) {
-      if (at + 1 === text.length) return undefined; // the line feed may come with the next chunk
-      return { at, next: text.charCodeAt(at + 1) === 10 ? at + 2 : at + 1 };
+    if (field === "data") this.#data.push(value);
+    else {
+      if (field === "event") this.#event = value;
+      this.#length -= line.length; // nothing of it is kept
     }
   }
-  return undefined;
 }
 
 /** The events of a body. What stands after the last blank line is none: the stream was cut off in it. */

@@ -7,6 +7,7 @@ import {
   ConnectionError,
   errorOf,
   FarLabsError,
+  isObject,
   StreamError,
   TimeoutError,
 } from "./errors.js";
@@ -20,12 +21,15 @@ export interface TransportOptions {
   apiKey?: string | undefined;
   /** The wallet that signs in when that is needed, and again before the token runs out. */
   signer?: Signer | undefined;
-  /** A token from before, such as one that a page has kept. */
+  /** A token from before, such as one that a page has kept. One of another wallet than the signer's is not used. */
   session?: Session | undefined;
   /** Told of each new token, and with undefined when there is none any more. */
   onSession?: ((session: Session | undefined) => void) | undefined;
   fetch?: typeof globalThis.fetch | undefined;
-  /** Milliseconds in which an answer has to begin, and in which something has to come in a stream. Default: 60,000. */
+  /**
+   * Milliseconds in which an answer has to begin, and in which something has to come in a stream. Default: 60,000;
+   * `Infinity`: as long as it takes.
+   */
   timeout?: number | undefined;
   /** How often a request that was not begun is asked again. Default: 2. */
   maxRetries?: number | undefined;
@@ -48,6 +52,12 @@ export interface Call extends CallOptions {
   auth?: "required" | "none" | undefined;
   /** The name under which the gateway charges this once, however often it arrives. A new one, if true. */
   idempotencyKey?: string | true | undefined;
+  /** Whether it comes to the same if it arrives twice. Default: unless it is a POST without an idempotency key. */
+  repeatable?: boolean | undefined;
+  /** Statuses from 400 on that are answers as well. */
+  accept?: readonly number[] | undefined;
+  /** What the answer is: parsed JSON (default), or its text. */
+  as?: "json" | "text" | undefined;
 }
 
 export interface Answer<T> {
@@ -58,6 +68,7 @@ export interface Answer<T> {
 
 export interface EventStream {
   headers: Headers;
+  /** To be read to its end or left early: either hangs up. */
   events: AsyncGenerator<ServerSentEvent, void, undefined>;
 }
 
@@ -69,12 +80,15 @@ export interface Transport {
   call<T>(call: Call): Promise<Answer<T>>;
   /** An answer as it comes. Whoever leaves the loop hangs up. */
   stream(call: Call): Promise<EventStream>;
+  /** Sign in, unless it is being done: whoever asks meanwhile gets the same token. */
+  signIn(options?: CallOptions): Promise<Session>;
   useSession(session: Session | undefined): void;
 }
 
 const RENEW_BEFORE_MS = 60_000;
 const FIRST_WAIT_MS = 250;
 const LONGEST_WAIT_MS = 30_000;
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /**
  * A transport that signs in, renews, retries and gives up by itself.
@@ -82,12 +96,16 @@ const LONGEST_WAIT_MS = 30_000;
  * Asked again is what was certainly not begun (429, 503 and the like, as `Retry-After` says), and what got no answer
  * where it can be named by an idempotency key or changes nothing. Never a stream whose answer had begun.
  *
- * @throws FarLabsError `invalid_url`.
+ * @throws FarLabsError `invalid_url`, `invalid_key`.
  */
 export function createTransport(options: TransportOptions): Transport {
   const base = baseOf(options.url);
   const fetch = options.fetch ?? globalThis.fetch.bind(globalThis);
-  let session = options.session;
+  const { apiKey, signer } = options;
+  if (apiKey !== undefined && !/^[\x21-\x7e]+$/.test(apiKey)) {
+    throw new FarLabsError("this is no API key: they are letters, digits and dashes", { code: "invalid_key" });
+  }
+  let session = isOf(signer, options.session) ? options.session : undefined;
   let signingIn: Promise<Session> | undefined;
 
   function useSession(next: Session | undefined): void {
@@ -95,58 +113,71 @@ export function createTransport(options: TransportOptions): Transport {
     options.onSession?.(next);
   }
 
-  async function credential(renew: boolean): Promise<string> {
-    if (options.apiKey !== undefined) return options.apiKey;
-    if (session !== undefined && !renew && Date.parse(session.expiresAt) - Date.now() > RENEW_BEFORE_MS) {
-      return session.token;
-    }
-    const { signer } = options;
+  async function signInOnce({ signal, ...call }: CallOptions = {}): Promise<Session> {
     if (signer === undefined) {
-      if (session !== undefined && !renew) return session.token; // until the gateway says that it counts no more
       throw new AuthenticationError("this needs an API key or a wallet: give apiKey or signer", { code: "no_credential" });
     }
-    signingIn ??= signIn(transport, signer).finally(() => (signingIn = undefined));
-    return (await signingIn).token;
+    signingIn ??= signIn(transport, signer, call).finally(() => (signingIn = undefined));
+    return unlessAborted(signingIn, signal); // who gives up leaves it to the others
   }
 
-  /** One answer with a status below 400, from the first try that gets one. */
+  /** What proves who asks; another one than `refused`. */
+  async function credential(refused: string | undefined, signal: AbortSignal | undefined): Promise<string> {
+    if (apiKey !== undefined) return apiKey;
+    if (session !== undefined && session.token !== refused) {
+      const isFresh = Date.parse(session.expiresAt) - Date.now() > RENEW_BEFORE_MS;
+      if (isFresh || signer === undefined) return session.token; // until the gateway says that it counts no more
+    }
+    return (await signInOnce({ signal })).token;
+  }
+
+  /** One answer with a status that is one, from the first try that gets it. */
   async function send(call: Call): Promise<{ response: Response; watch: Watch }> {
     const method = call.method ?? "GET";
     const tries = 1 + (call.maxRetries ?? options.maxRetries ?? 2);
-    let key = call.idempotencyKey === true ? crypto.randomUUID() : call.idempotencyKey;
-    let renew = false;
+    const body = call.body === undefined ? undefined : jsonOf(call.body);
+    let key = call.idempotencyKey === true ? newKey() : call.idempotencyKey;
+    const isRepeatable = call.repeatable ?? (method !== "POST" || key !== undefined);
+    let refused: string | undefined;
     for (let attempt = 1; ; attempt++) {
+      call.signal?.throwIfAborted();
+      const headers = new Headers(call.headers);
+      const token = call.auth === "none" ? undefined : await credential(refused, call.signal);
+      if (token !== undefined) headers.set("authorization", `Bearer ${token}`);
+      if (key !== undefined) headers.set("idempotency-key", key);
+      const init: RequestInit = { method, headers, redirect: "manual" };
+      if (body !== undefined) {
+        headers.set("content-type", "application/json");
+        init.body = body;
+      }
       const watch = new Watch(call.signal, call.timeout ?? options.timeout ?? 60_000);
+      let error: FarLabsError;
       try {
-        const headers = new Headers(call.headers);
-        if (call.auth !== "none") headers.set("authorization", `Bearer ${await credential(renew)}`);
-        if (key !== undefined) headers.set("idempotency-key", key);
-        const init: RequestInit = { method, headers, signal: watch.signal };
-        if (call.body !== undefined) {
-          headers.set("content-type", "application/json");
-          init.body = JSON.stringify(call.body);
-        }
-        const response = await watch.guard(fetch(urlOf(base, call), init));
-        if (response.ok) return { response, watch };
-        const error = await refusal(response, watch);
-        watch.end();
-        const expired = error instanceof AuthenticationError && options.apiKey === undefined && call.auth !== "none";
-        if (expired && !renew && options.signer !== undefined) {
-          renew = true; // once: a fresh token that is refused stays refused
+        const response = await watch.guard(fetch(urlOf(base, call), { ...init, signal: watch.signal }));
+        if (response.ok || call.accept?.includes(response.status) === true) return { response, watch };
+        const { told, isOurs } = await refusal(response, watch);
+        error = told;
+        watch.hangUp();
+        if (isOurs && call.idempotencyKey === true) key = newKey(); // under the old one nothing runs, and nothing can
+      } catch (cause) {
+        watch.hangUp();
+        const failed = watch.explain(cause);
+        if (!(failed instanceof ConnectionError) || !isRepeatable) throw failed;
+        error = failed;
+      }
+      if (error instanceof AuthenticationError && token !== undefined && apiKey === undefined) {
+        if (refused === undefined && signer !== undefined) {
+          refused = token; // once: a fresh token that is refused stays refused
           attempt--;
           continue;
         }
-        if (expired) useSession(undefined);
-        if (!CAN_RETRY.has(response.status) || error.code === "request_timeout" || attempt >= tries) throw error;
-        if (call.idempotencyKey === true) key = crypto.randomUUID(); // it was refused: under this name nothing runs
-        await pause(waitOf(error, attempt), call.signal);
-      } catch (cause) {
-        watch.end();
-        const error = watch.explain(cause);
-        const isSafe = method !== "POST" || key !== undefined;
-        if (!(error instanceof ConnectionError) || !isSafe || attempt >= tries) throw error;
-        await pause(FIRST_WAIT_MS * 2 ** (attempt - 1), call.signal);
+        if (session?.token === token) useSession(undefined);
       }
+      const again = error instanceof ConnectionError || (CAN_RETRY.has(error.status) && error.code !== "request_timeout");
+      if (!again || attempt >= tries) throw error;
+      const wait = waitOf(error, attempt);
+      if (wait > LONGEST_WAIT_MS) throw error; // whoever asked decides whether to wait for so long
+      await pause(wait, call.signal);
     }
   }
 
@@ -155,23 +186,32 @@ export function createTransport(options: TransportOptions): Transport {
     get session() {
       return session;
     },
-    signer: options.signer,
+    signer,
+    signIn: signInOnce,
     useSession,
     async call<T>(call: Call): Promise<Answer<T>> {
       const { response, watch } = await send(call);
+      const { status, headers } = response;
       try {
         const text = await watch.guard(response.text());
-        const isJson = text !== "" && (response.headers.get("content-type") ?? "").includes("json");
-        return { status: response.status, headers: response.headers, body: (isJson ? JSON.parse(text) : text) as T };
+        if (call.as === "text" || status === 204) return { status, headers, body: text as T };
+        const body: unknown = JSON.parse(text);
+        if (typeof body !== "object" || body === null) throw notUnderstood(headers);
+        return { status, headers, body: body as T };
       } catch (cause) {
-        throw watch.explain(cause);
+        throw cause instanceof SyntaxError ? notUnderstood(headers, cause) : watch.explain(cause);
       } finally {
-        watch.end();
+        watch.hangUp();
       }
     },
     async stream(call: Call): Promise<EventStream> {
       const { response, watch } = await send({ ...call, headers: { accept: "text/event-stream", ...call.headers } });
-      return { headers: response.headers, events: read(response, watch) };
+      const { headers } = response;
+      if (!(headers.get("content-type") ?? "").startsWith("text/event-stream")) {
+        watch.hangUp();
+        throw notUnderstood(headers);
+      }
+      return { headers, events: read(response, watch) };
     },
   };
   return transport;
@@ -182,6 +222,9 @@ async function* read(response: Response, watch: Watch): AsyncGenerator<ServerSen
   try {
     if (response.body !== null) yield* eventsOf(watch.chunks(response.body));
   } catch (cause) {
+    if (cause instanceof RangeError) {
+      throw new StreamError(cause.message, { code: "not_understood", requestId, cause });
+    }
     const error = watch.explain(cause);
     if (!(error instanceof ConnectionError)) throw error;
     throw new StreamError("the answer broke off", { code: "stream_broken", requestId, cause });
@@ -190,18 +233,40 @@ async function* read(response: Response, watch: Watch): AsyncGenerator<ServerSen
   }
 }
 
-async function refusal(response: Response, watch: Watch): Promise<FarLabsError> {
+/** What a gateway says when it refuses; `isOurs` tells whether it was a gateway, or somebody on the way to it. */
+async function refusal(response: Response, watch: Watch): Promise<{ told: FarLabsError; isOurs: boolean }> {
+  const { status, headers } = response;
+  if (response.type === "opaqueredirect" || (status >= 300 && status < 400)) {
+    const to = headers.get("location");
+    const message = `${response.url} sends elsewhere${to === null ? "" : `, to ${to}`}: give the gateway's own address`;
+    return { told: new FarLabsError(message, { code: "redirected", status }), isOurs: false };
+  }
   let body: unknown;
   try {
     body = JSON.parse(await watch.guard(response.text()));
   } catch (cause) {
     if (!(cause instanceof SyntaxError)) throw cause; // else it is somebody's in between, who does not speak our language
   }
-  const after = Number(response.headers.get("retry-after-ms")) / 1000 || Number(response.headers.get("retry-after"));
-  return errorOf(response.status, body, {
-    retryAfter: Number.isFinite(after) && after > 0 ? after : undefined,
-    requestId: response.headers.get("x-request-id") ?? undefined,
-  });
+  const told = errorOf(status, body, { retryAfter: secondsOf(headers), requestId: requestIdOf(headers) });
+  return { told, isOurs: isObject(body) && isObject(body["error"]) };
+}
+
+/** `retry-after-ms`, or `Retry-After` in seconds or as a date (RFC 9110, 10.2.3). */
+function secondsOf(headers: Headers): number | undefined {
+  const milliseconds = headers.get("retry-after-ms");
+  const after = headers.get("retry-after");
+  let seconds = milliseconds === null ? Number(after) : Number(milliseconds) / 1000;
+  if (Number.isNaN(seconds) && after !== null) seconds = (Date.parse(after) - Date.now()) / 1000;
+  return seconds > 0 && seconds < Infinity ? seconds : undefined;
+}
+
+function requestIdOf(headers: Headers): string | undefined {
+  return headers.get("x-far-request-id") ?? headers.get("x-request-id") ?? undefined;
+}
+
+function notUnderstood(headers: Headers, cause?: unknown): FarLabsError {
+  const facts = { code: "not_understood", requestId: requestIdOf(headers), cause };
+  return new FarLabsError("this is no answer of a gateway: is the address right?", facts);
 }
 
 function baseOf(url: string | URL): string {
@@ -224,24 +289,42 @@ function urlOf(base: string, { path, query }: Call): string {
   return search === "" ? base + path : `${base}${path}?${search}`;
 }
 
+function jsonOf(body: unknown): string {
+  try {
+    return JSON.stringify(body);
+  } catch (cause) {
+    throw new FarLabsError(`this cannot be written as JSON: ${String(cause)}`, { code: "invalid_argument", cause });
+  }
+}
+
+/** 128 random bits; `crypto.randomUUID` is for pages of https alone. */
+function newKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Whether a token is for the wallet that signs. */
+function isOf(signer: Signer | undefined, session: Session | undefined): boolean {
+  return signer === undefined || session?.walletAddress.toLowerCase() === signer.address.toLowerCase();
+}
+
 function waitOf(error: FarLabsError, attempt: number): number {
-  const asked = error.retryAfter === undefined ? FIRST_WAIT_MS * 2 ** (attempt - 1) : error.retryAfter * 1000;
-  if (asked > LONGEST_WAIT_MS) throw error; // whoever asked decides whether to wait for so long
-  return asked;
+  return error.retryAfter === undefined ? FIRST_WAIT_MS * 2 ** (attempt - 1) : error.retryAfter * 1000;
 }
 
 function pause(milliseconds: number, signal: AbortSignal | undefined): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const stop = () => {
-      clearTimeout(timer);
-      reject(signal?.reason);
-    };
-    const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", stop);
-      resolve();
-    }, milliseconds);
-    if (signal?.aborted === true) stop();
-    else signal?.addEventListener("abort", stop, { once: true });
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  const over = new Promise<void>((resolve) => (timer = setTimeout(resolve, milliseconds)));
+  return unlessAborted(over, signal).finally(() => clearTimeout(timer));
+}
+
+/** `next`, unless `signal` is first. */
+function unlessAborted<T>(next: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return next;
+  return new Promise<T>((resolve, reject) => {
+    const stop = () => reject(signal.reason);
+    if (signal.aborted) stop();
+    else signal.addEventListener("abort", stop, { once: true });
+    next.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
   });
 }
 
@@ -264,14 +347,15 @@ class Watch {
     return this.#controller.signal;
   }
 
-  /** `next`, in time. */
+  /** `next`, in time; also where whoever fetches does not heed signals. */
   async guard<T>(next: Promise<T>): Promise<T> {
-    const timer = setTimeout(() => {
+    const late = () => {
       this.#isLate = true;
       this.#stop();
-    }, this.#milliseconds);
+    };
+    const timer = this.#milliseconds <= LONGEST_TIMER_MS ? setTimeout(late, this.#milliseconds) : undefined;
     try {
-      return await next;
+      return await unlessAborted(next, this.signal);
     } finally {
       clearTimeout(timer);
     }
@@ -279,10 +363,14 @@ class Watch {
 
   async *chunks(body: ReadableStream<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
     const reader = body.getReader();
-    for (;;) {
-      const { done, value } = await this.guard(reader.read());
-      if (done) return;
-      yield value;
+    try {
+      for (;;) {
+        const { done, value } = await this.guard(reader.read());
+        if (done) return;
+        yield value;
+      }
+    } finally {
+      reader.cancel().catch(() => undefined); // it has failed already, or has ended
     }
   }
 
@@ -293,19 +381,12 @@ class Watch {
     if (this.#isLate) {
       return new TimeoutError(`nothing came for ${this.#milliseconds / 1000} s`, { code: "timeout", retry: true, cause });
     }
-    if (cause instanceof RangeError || cause instanceof SyntaxError) {
-      return new StreamError(`this is no answer of a gateway: ${cause.message}`, { code: "not_understood", cause });
-    }
     return new ConnectionError("the gateway cannot be reached", { code: "connection_failed", retry: true, cause });
-  }
-
-  end(): void {
-    this.#outer?.removeEventListener("abort", this.#stop);
   }
 
   /** Whatever may still come is not wanted. */
   hangUp(): void {
-    this.end();
+    this.#outer?.removeEventListener("abort", this.#stop);
     this.#stop();
   }
 }

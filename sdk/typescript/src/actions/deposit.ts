@@ -17,5 +17,6 @@ export async function deposit(
 ): Promise<DepositAnswer> {
   const { payerSignature, ...call } = options;
   const body = { tx_hash: transaction, payer_signature: payerSignature };
-  return (await transport.call<DepositAnswer>({ ...call, method: "POST", path: "/api/account/deposit", body })).body;
+  const how = { method: "POST", path: "/api/account/deposit", body, repeatable: true } as const;
+  return (await transport.call<DepositAnswer>({ ...call, ...how })).body;
 }

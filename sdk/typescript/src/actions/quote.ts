@@ -10,6 +10,6 @@ export interface QuoteOptions extends CallOptions, Partial<Omit<QuoteRequest, "m
 export async function quote(transport: Transport, options: QuoteOptions): Promise<Quote> {
   const { model, maxTokens, signal, timeout, maxRetries, ...rest } = options;
   const body = { ...rest, model_id: model, max_tokens: maxTokens };
-  const call = { signal, timeout, maxRetries, method: "POST", path: "/api/inference/quote", body } as const;
+  const call = { signal, timeout, maxRetries, method: "POST", path: "/api/inference/quote", body, repeatable: true } as const;
   return (await transport.call<Quote>(call)).body;
 }

@@ -22,6 +22,7 @@ export async function signIn(transport: Transport, signer: Signer, options: Call
     path: "/api/auth/nonce",
     auth: "none",
     body: { wallet_address: signer.address },
+    repeatable: true,
   });
   const signature = await signer.signMessage({ message: offer.body.message });
   const login = await transport.call<{ token: string; expires_at: string; wallet_address: string }>({

@@ -1,5 +1,5 @@
 import type { CallOptions, Transport } from "../transport.js";
-import type { Job, JobRequest } from "../types.js";
+import type { JobRequest, JobState } from "../types.js";
 
 export interface SubmitJobOptions extends CallOptions, Partial<Omit<JobRequest, "model_id" | "max_tokens">> {
   model: string;
@@ -9,9 +9,9 @@ export interface SubmitJobOptions extends CallOptions, Partial<Omit<JobRequest, 
 }
 
 /** Have something generated while nobody waits: see `jobResult`, or give a webhook. */
-export async function submitJob(transport: Transport, options: SubmitJobOptions): Promise<Job> {
+export async function submitJob(transport: Transport, options: SubmitJobOptions): Promise<JobState> {
   const { model, maxTokens, idempotencyKey, signal, timeout, maxRetries, ...rest } = options;
   const body = { ...rest, model_id: model, max_tokens: maxTokens };
   const how = { signal, timeout, maxRetries, idempotencyKey: idempotencyKey ?? (true as const) };
-  return (await transport.call<Job>({ ...how, method: "POST", path: "/submit", body })).body;
+  return (await transport.call<JobState>({ ...how, method: "POST", path: "/submit", body })).body;
 }

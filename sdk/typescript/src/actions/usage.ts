@@ -1,4 +1,4 @@
-import type { CallOptions, Transport } from "../transport.js";
+import type { Call, CallOptions, Transport } from "../transport.js";
 import type { Usage } from "../types.js";
 
 export interface UsageOptions extends CallOptions {
@@ -13,7 +13,12 @@ export interface UsageOptions extends CallOptions {
 
 /** What one has used by day, model and API key. */
 export async function usage(transport: Transport, options: UsageOptions = {}): Promise<Usage> {
-  const { from, to, model, apiKey, limit, cursor, ...call } = options;
-  const query = { from, to, model_id: model, api_key_id: apiKey, limit, cursor };
+  const { query, call } = usageQuery(options);
   return (await transport.call<Usage>({ ...call, path: "/api/account/usage", query })).body;
+}
+
+/** @internal */
+export function usageQuery(options: UsageOptions): { query: NonNullable<Call["query"]>; call: CallOptions } {
+  const { from, to, model, apiKey, limit, cursor, ...call } = options;
+  return { query: { from, to, model_id: model, api_key_id: apiKey, limit, cursor }, call };
 }
