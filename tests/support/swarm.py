@@ -175,14 +175,19 @@ class Town:
         options = ["--json", "--host-maddr", self._listen_at(), "--identity", str(self.directory / f"{name}.id")]
         for peer in initial_peers:
             options += ["--initial-peers", peer]
-        return self._start(name, ["discovery.cli", "bootstrap", *options])
+        return self.start(name, ["discovery.cli", "bootstrap", *options])
 
     def start_node(
-        self, model: str | Path, blocks: tuple[int, int] | None, *options: str, initial_peers: Sequence[str] = ()
+        self,
+        model: str | Path,
+        blocks: tuple[int, int] | None,
+        *options: str,
+        initial_peers: Sequence[str] = (),
+        wallet: str = "",
     ) -> Process:
         """A node that is not waited for. Without ``blocks`` it chooses for itself."""
         name = f"node{len(self.processes)}"
-        arguments = ["--json", "--model", str(model), "--wallet", wallet_of(name)]
+        arguments = ["--json", "--model", str(model), "--wallet", wallet or wallet_of(name)]
         if blocks is not None:
             arguments += ["--blocks", "{}:{}".format(*blocks)]
         if "--quantization" not in options:
@@ -190,7 +195,7 @@ class Town:
         arguments += ["--host-maddr", self._listen_at(), "--identity", str(self.directory / f"{name}.id"), "--cpu-only"]
         for peer in initial_peers or self.initial_peers:
             arguments += ["--initial-peers", peer]
-        node = self._start(name, ["far_node.cli", "start", *arguments, "--threads", "1", *options])
+        node = self.start(name, ["far_node.cli", "start", *arguments, "--threads", "1", *options])
         self.nodes.append(node)
         return node
 
@@ -219,14 +224,15 @@ class Town:
         """What all of them wrote."""
         return "\n".join(process.story() for process in self.processes)
 
-    def _listen_at(self) -> str:
-        """Where the next process listens."""
-        return ANY_LOCAL_PORT
-
-    def _start(self, name: str, arguments: Sequence[str]) -> Process:
+    def start(self, name: str, arguments: Sequence[str]) -> Process:
+        """Anything else of ours that belongs to this town; it is not waited for."""
         process = Process.start(name, arguments, self.directory)
         self.processes.append(process)
         return process
+
+    def _listen_at(self) -> str:
+        """Where the next process listens."""
+        return ANY_LOCAL_PORT
 
 
 @dataclass(frozen=True)

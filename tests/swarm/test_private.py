@@ -55,7 +55,7 @@ class Club(Town):
 
     def start_bootstrap(self, *initial_peers: str) -> Process:
         options = ["--json", "--host-maddr", self._listen_at(), "--identity", str(self.directory / "bootstrap.id")]
-        return self._start("bootstrap", ["discovery.cli", "bootstrap", *options, *self.entry(self.invite())])
+        return self.start("bootstrap", ["discovery.cli", "bootstrap", *options, *self.entry(self.invite())])
 
 
 @pytest.fixture(scope="module")

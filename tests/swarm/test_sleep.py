@@ -49,7 +49,7 @@ def start_waker(town: Town, model: Path, blocks: str) -> tuple[Process, str]:
     port = url.rpartition(":")[2].partition("/")[0]
     door = ["far_node.cli", "waker", "serve", "--json", "--url", url, "--port", port]
     door += ["--node", load_identity(identity).peer_id, "--", sys.executable, "-m", *node]
-    return town._start("waker", door).wait_until_ready(), url
+    return town.start("waker", door).wait_until_ready(), url
 
 
 def _free_port() -> int:
