@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
@@ -42,10 +41,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def browser(folder: Path) -> Iterator[httpx.Client]:
+def browser(folder: Path) -> Iterator[TestClient]:
     site = Site.read(folder)
     assert site is not None
-    api = Starlette(routes=[Route("/health", lambda _: PlainTextResponse("alive"))])
+    no_key = Route("/api/keys/1", lambda _: PlainTextResponse("no such key", 404))
+    api = Starlette(routes=[Route("/health", lambda _: PlainTextResponse("alive")), no_key])
     with TestClient(Dashboard(api, site)) as client:
         yield client
 
@@ -54,7 +54,7 @@ def browser(folder: Path) -> Iterator[httpx.Client]:
     ("path", "text"),
     [("/", "here"), ("/playground", "play"), ("/playground/", "play"), ("/gpu/distributed", "provide")],
 )
-def test_a_page_is_found_by_its_name(browser: httpx.Client, path: str, text: str) -> None:
+def test_a_page_is_found_by_its_name(browser: TestClient, path: str, text: str) -> None:
     answer = browser.get(path)
     assert (answer.status_code, text in answer.text) == (200, True)
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
@@ -62,7 +62,7 @@ def test_a_page_is_found_by_its_name(browser: httpx.Client, path: str, text: str
     assert browser.head(path).headers["etag"] == answer.headers["etag"]
 
 
-def test_a_page_loads_nothing_from_elsewhere_and_runs_only_its_own_scripts(browser: httpx.Client) -> None:
+def test_a_page_loads_nothing_from_elsewhere_and_runs_only_its_own_scripts(browser: TestClient) -> None:
     policy = browser.get("/").headers["content-security-policy"]
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     assert "default-src 'none'" in policy
@@ -73,13 +73,13 @@ def test_a_page_loads_nothing_from_elsewhere_and_runs_only_its_own_scripts(brows
     assert policy_of("<p>no script").count("sha256") == 0
 
 
-def test_what_has_its_content_in_its_name_is_kept_for_ever(browser: httpx.Client) -> None:
+def test_what_has_its_content_in_its_name_is_kept_for_ever(browser: TestClient) -> None:
     answer = browser.get("/_next/static/a.js")
     assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
     assert "javascript" in answer.headers["content-type"]
 
 
-def test_what_a_browser_has_already_is_not_sent_again(browser: httpx.Client) -> None:
+def test_what_a_browser_has_already_is_not_sent_again(browser: TestClient) -> None:
     tag = browser.get("/playground").headers["etag"]
     for sent in (tag, f"W/{tag}", f'"other", {tag}'):
         again = browser.get("/playground", headers={"if-none-match": sent})
@@ -87,7 +87,7 @@ def test_what_a_browser_has_already_is_not_sent_again(browser: httpx.Client) -> 
     assert browser.get("/playground", headers={"if-none-match": '"other"'}).status_code == 200
 
 
-def test_text_is_packed_for_who_takes_that(browser: httpx.Client, folder: Path) -> None:
+def test_text_is_packed_for_who_takes_that(browser: TestClient, folder: Path) -> None:
     with browser.stream("GET", "/playground", headers={"accept-encoding": "gzip"}) as packed:
         raw = b"".join(packed.iter_raw())
     assert packed.headers["content-encoding"] == "gzip"
@@ -100,15 +100,28 @@ def test_text_is_packed_for_who_takes_that(browser: httpx.Client, folder: Path) 
 @pytest.mark.parametrize(
     "path", ["/../secret.txt", "/%2e%2e/secret.txt", "/linked.txt", "/nothing", "/index.html", "/_next/static/"]
 )
-def test_nothing_else_is_given(browser: httpx.Client, path: str) -> None:
+def test_nothing_else_is_given(browser: TestClient, path: str) -> None:
     answer = browser.get(path)
     assert answer.status_code == 404
     assert "secret" not in answer.text
 
 
-def test_the_interface_is_asked_for_the_rest(browser: httpx.Client) -> None:
+def test_the_interface_is_asked_for_the_rest(browser: TestClient) -> None:
     assert browser.get("/health").text == "alive"
     assert browser.post("/playground").status_code == 404
+
+
+def test_at_an_address_that_is_none_a_browser_gets_a_page_and_a_client_the_answer(browser: TestClient) -> None:
+    wants_pages = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8", "if-none-match": "*"}
+    page = browser.get("/nothing", headers=wants_pages)
+    assert (page.status_code, page.text) == (404, "<p>nothing")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "content-security-policy" in page.headers
+    assert browser.get("/nothing").text == "Not Found"
+
+
+def test_what_a_route_has_not_is_said_by_the_route(browser: TestClient) -> None:
+    assert browser.get("/api/keys/1", headers={"accept": "text/html"}).text == "no such key"
 
 
 def test_where_nothing_was_built_there_is_no_site(tmp_path: Path) -> None:
