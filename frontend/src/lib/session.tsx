@@ -5,43 +5,67 @@ import { walletClientSigner } from "farlabs/viem";
 import { createContext, type ReactNode, useCallback, useContext, useEffect, useMemo, useState } from "react";
 import { useConnection, useWalletClient } from "wagmi";
 import { gatewayUrl } from "./gateway";
+import { handedSession } from "./handed";
 
 interface SessionState {
   /** Asks the gateway as whoever is connected; signs in when something needs that. */
   client: FarLabsClient;
+  /** The connected wallet, or the one that a handed session is of: that one can sign nothing. */
   wallet: `0x${string}` | undefined;
   isSignedIn: boolean;
+  /** Signed in by the address of the page (`handed.ts`), without a wallet. */
+  isHanded: boolean;
   signIn: () => Promise<void>;
   signOut: () => Promise<void>;
 }
 
 const Context = createContext<SessionState | undefined>(undefined);
 const KEPT = "far-session";
+const HANDED = "far-session-handed";
 
 /** Who one is on this page: the connected wallet, and the token it has signed for. A token outlives a reload, no more. */
 export function SessionProvider({ children }: { children: ReactNode }) {
   const { address } = useConnection();
   const { data: walletClient } = useWalletClient();
   const [session, setSession] = useState<Session>();
+  const [handed, setHanded] = useState<Session>();
 
-  useEffect(() => setSession(address === undefined ? undefined : kept(address)), [address]);
+  useEffect(() => {
+    const given = handedSession(window.location);
+    if (given !== undefined) {
+      window.history.replaceState(null, "", window.location.pathname + window.location.search);
+      keep(HANDED, given);
+    }
+    setHanded(kept(HANDED));
+  }, []);
+
+  useEffect(() => setSession(address === undefined ? undefined : kept(KEPT, address)), [address]);
 
   const client = useMemo(() => {
+    if (address === undefined) {
+      const onSession = (next: Session | undefined) => {
+        keep(HANDED, next);
+        setHanded(next);
+      };
+      return new FarLabsClient({ url: gatewayUrl(), session: handed, onSession });
+    }
+    if (walletClient === undefined) return new FarLabsClient({ url: gatewayUrl() });
     const onSession = (next: Session | undefined) => {
+      keep(KEPT, next);
       setSession(next);
-      if (next === undefined) sessionStorage.removeItem(KEPT);
-      else sessionStorage.setItem(KEPT, JSON.stringify(next));
     };
-    if (address === undefined || walletClient === undefined) return new FarLabsClient({ url: gatewayUrl() });
     const signer = walletClientSigner(walletClient as never, address);
-    return new FarLabsClient({ url: gatewayUrl(), signer, session: kept(address), onSession });
-  }, [address, walletClient]);
+    return new FarLabsClient({ url: gatewayUrl(), signer, session: kept(KEPT, address), onSession });
+  }, [address, walletClient, handed]);
 
   const signIn = useCallback(async () => void (await client.signIn()), [client]);
   const signOut = useCallback(() => client.signOut(), [client]);
-  const isSignedIn = session !== undefined && session.walletAddress.toLowerCase() === address?.toLowerCase();
 
-  const state = { client, wallet: address, isSignedIn, signIn, signOut };
+  const isHanded = address === undefined && handed !== undefined;
+  const wallet = address ?? (handed?.walletAddress as `0x${string}` | undefined);
+  const isSignedIn = isHanded || (session !== undefined && session.walletAddress.toLowerCase() === address?.toLowerCase());
+
+  const state = { client, wallet, isSignedIn, isHanded, signIn, signOut };
   return <Context.Provider value={state}>{children}</Context.Provider>;
 }
 
@@ -51,11 +75,17 @@ export function useSession(): SessionState {
   return state;
 }
 
-function kept(wallet: string): Session | undefined {
+function keep(name: string, session: Session | undefined): void {
+  if (session === undefined) sessionStorage.removeItem(name);
+  else sessionStorage.setItem(name, JSON.stringify(session));
+}
+
+/** One that still counts, of this wallet if it is said. */
+function kept(name: string, wallet?: string): Session | undefined {
   try {
-    const found = JSON.parse(sessionStorage.getItem(KEPT) ?? "null") as Session | null;
-    const isOurs = found?.walletAddress.toLowerCase() === wallet.toLowerCase();
-    return isOurs && Date.parse(found.expiresAt) > Date.now() ? found : undefined;
+    const found = JSON.parse(sessionStorage.getItem(name) ?? "null") as Session | null;
+    if (found === null || Date.parse(found.expiresAt) <= Date.now()) return undefined;
+    return wallet === undefined || found.walletAddress.toLowerCase() === wallet.toLowerCase() ? found : undefined;
   } catch {
     return undefined;
   }

@@ -13,15 +13,31 @@ import { useSession } from "@/lib/session";
 export function WalletButton() {
   const [isOpen, setOpen] = useState(false);
   const { address } = useConnection();
+  const { wallet, isHanded } = useSession();
   return (
     <>
-      <Button kind={address === undefined ? "primary" : "quiet"} onClick={() => setOpen(true)} title={address}>
-        {address === undefined ? "Connect wallet" : short(address)}
+      <Button kind={wallet === undefined ? "primary" : "quiet"} onClick={() => setOpen(true)} title={wallet}>
+        {wallet === undefined ? "Connect wallet" : short(wallet)}
       </Button>
       <Dialog title={address === undefined ? "Connect a wallet" : "Your wallet"} isOpen={isOpen} onClose={() => setOpen(false)}>
+        {isHanded && <Handed />}
         {address === undefined ? <Choose /> : <Connected onLeave={() => setOpen(false)} />}
       </Dialog>
     </>
+  );
+}
+
+/** Signed in by a link: asking works, but nothing can be signed. */
+function Handed() {
+  const { wallet, signOut } = useSession();
+  return (
+    <div className="mb-4 flex flex-col gap-3">
+      <Notice kind="info" title="You are signed in by a link">
+        You ask as <span className="font-mono break-all">{wallet}</span>, and it pays. What has to be signed, such as a
+        deposit, needs a wallet of your own.
+      </Notice>
+      <Button kind="quiet" onClick={() => void signOut()}>Sign out</Button>
+    </div>
   );
 }
 

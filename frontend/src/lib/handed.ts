@@ -1,0 +1,29 @@
+import type { Session } from "farlabs";
+
+/** In the fragment of an address, which no server gets to see. */
+export const HANDED = "session";
+
+const LOOPBACK: readonly string[] = ["127.0.0.1", "localhost", "[::1]"];
+
+/**
+ * A session that comes with the address, `#session=<token>`, as the demo prints it. Taken on this machine's own gateway
+ * alone: elsewhere a link could make its reader use the account of whoever made it.
+ */
+export function handedSession({ hash, hostname }: { hash: string; hostname: string }): Session | undefined {
+  if (!LOOPBACK.includes(hostname)) return undefined;
+  const token = new URLSearchParams(hash.slice(1)).get(HANDED);
+  const claims = token === null ? undefined : claimsOf(token);
+  if (token === null || typeof claims?.sub !== "string" || typeof claims.exp !== "number") return undefined;
+  return { token, walletAddress: claims.sub, expiresAt: new Date(1000 * claims.exp).toISOString() };
+}
+
+/** What a token says (RFC 7519). Whether it is true is for the gateway to say. */
+function claimsOf(token: string): { sub?: unknown; exp?: unknown } | undefined {
+  try {
+    const payload = (token.split(".")[1] ?? "").replaceAll("-", "+").replaceAll("_", "/");
+    const claims: unknown = JSON.parse(atob(payload));
+    return typeof claims === "object" && claims !== null ? claims : undefined;
+  } catch {
+    return undefined;
+  }
+}
