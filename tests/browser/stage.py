@@ -124,7 +124,7 @@ class Stage:
     def _until_sold(self) -> None:
         """Until the gateway knows of nodes for every block."""
         with httpx.Client(base_url=self.url, timeout=20) as http:
-            wait_until(lambda: all(model["available"] for model in http.get("/api/inference/models").json()))
+            wait_until(lambda: all(model["available"] for model in http.get("/api/inference/models").json()["models"]))
 
     def _start_gateway(self) -> Process:
         file = self._directory / "far-mesh.toml"
