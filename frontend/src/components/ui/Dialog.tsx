@@ -6,11 +6,15 @@ interface DialogProps {
   title: string;
   isOpen: boolean;
   onClose: () => void;
+  /** On a phone it comes up from below, as wide as the screen. */
+  isSheet?: boolean;
   children: ReactNode;
 }
 
+const SHEET = "max-sm:mb-0 max-sm:w-full max-sm:max-w-full max-sm:rounded-b-none";
+
 /** The browser's own modal dialog: it keeps the focus, and Escape closes it. */
-export function Dialog({ title, isOpen, onClose, children }: DialogProps) {
+export function Dialog({ title, isOpen, onClose, isSheet = false, children }: DialogProps) {
   const dialog = useRef<HTMLDialogElement>(null);
   const heading = useId();
   useEffect(() => {
@@ -23,7 +27,7 @@ export function Dialog({ title, isOpen, onClose, children }: DialogProps) {
       aria-labelledby={heading}
       onClose={onClose}
       onClick={(event) => event.target === dialog.current && onClose()}
-      className="m-auto w-[min(28rem,calc(100vw-2rem))] rounded-xl border border-line bg-surface p-0 text-ink backdrop:bg-black/60"
+      className={`m-auto w-[min(28rem,calc(100vw-2rem))] rounded-xl border border-line bg-surface p-0 text-ink backdrop:bg-black/60 ${isSheet ? SHEET : ""}`}
     >
       {isOpen && (
         <div className="p-5">
