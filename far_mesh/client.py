@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from transformers import PreTrainedConfig
 
-from discovery.protocol.announcement import Announcement, SignedAnnouncement
+from discovery.protocol.announcement import Announcement, Quantization, SignedAnnouncement
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.messages import WireTensor
 from discovery.protocol.oncall import Registration
@@ -39,6 +39,7 @@ from far_mesh.trace import Trace
 from far_mesh.walk import Chosen, Drafter, Walk
 from far_node.blocks.cut import read_config, shape_of
 from far_node.blocks.load import load_client_model
+from far_node.blocks.sizes import block_sizes
 from far_node.blocks.slots import divides
 from far_node.blocks.source import ENDS, ModelSource, find_model
 from far_node.blocks.thread import ComputeThread
@@ -211,6 +212,16 @@ class Mesh:
     def context_length(self) -> int:
         """Longest prompt and answer together, in tokens."""
         return self._model.facts.context_length
+
+    def block_bytes(self, quantization: Quantization, device: str) -> tuple[int, ...]:
+        """What each block takes in the memory of a node that computes on ``device`` (``cpu`` or ``cuda``) as nodes do
+        there unless they are told otherwise: bfloat16 on a GPU, float32 on a CPU. Told from the config, in part of a
+        second.
+
+        Raises:
+            ModelUnsupported: no model can be made of the config.
+        """
+        return block_sizes(self._model.source, quantization, "float32" if device == "cpu" else "bfloat16", device)
 
     @property
     def tool_format(self) -> ToolFormat | None:
@@ -506,6 +517,7 @@ class _ClientModel:
 
     def __init__(
         self,
+        source: ModelSource,
         facts: ModelFacts,
         tokens: Tokens,
         ends: ModelEnds,
@@ -514,7 +526,8 @@ class _ClientModel:
         guesses: bool,
         draft: DraftModel | None,
     ) -> None:
-        self.facts, self.tokens, self._ends, self._guesses = facts, tokens, ends, guesses
+        self.source, self.facts, self.tokens = source, facts, tokens
+        self._ends, self._guesses = ends, guesses
         self._local = local
         self._drafter = None if draft is None else Drafter(draft)
         self._thread = ComputeThread("model-ends")
@@ -545,7 +558,7 @@ class _ClientModel:
         draft = draft_model or draft_beside(source)
         loaded = DraftModel.load(str(draft), source.id, tokens) if guesses and draft else None
         facts = replace(model_facts(source, config), local=local)
-        return cls(facts, tokens, ends, blocks, guesses=guesses, draft=loaded)
+        return cls(source, facts, tokens, ends, blocks, guesses=guesses, draft=loaded)
 
     async def sampler(self, prompt_ids: Sequence[int], options: GenerationOptions) -> Sampler:
         """What chooses the tokens of an answer.

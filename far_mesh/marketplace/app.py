@@ -67,7 +67,9 @@ from far_mesh.marketplace.migrations import upgrade
 from far_mesh.marketplace.money import Money, check_settings, open_money
 from far_mesh.marketplace.nodes import claims as node_claims
 from far_mesh.marketplace.nodes import endpoints as node_endpoints
+from far_mesh.marketplace.nodes import join as node_join
 from far_mesh.marketplace.nodes.claims import Claims
+from far_mesh.marketplace.nodes.join import JoinService
 from far_mesh.marketplace.nodes.service import NodeService
 from far_mesh.marketplace.openai_api import endpoints as openai_endpoints
 from far_mesh.marketplace.openai_api.schemas import ChatChunk
@@ -121,6 +123,7 @@ class Rooms:
     provider: ProviderService
     nodes: NodeService
     claims: Claims
+    join: JoinService
     cluster: ClusterService
     payouts: PayoutRoom | None
     health: HealthService
@@ -188,7 +191,8 @@ def faces(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | Non
         events=(TokenEvent, VoucherEvent, DoneEvent, ChatChunk),
     )
     rooms = [auth_endpoints, keys_endpoints, account_endpoints, inference_endpoints, openai_endpoints, health_endpoints]
-    rooms += [usage_endpoints, provider_endpoints, node_endpoints, node_claims, cluster_endpoints, job_endpoints]
+    rooms += [usage_endpoints, provider_endpoints, node_endpoints, node_claims, node_join]
+    rooms += [cluster_endpoints, job_endpoints]
     if has_escrow:
         rooms += [channel_endpoints]
     rooms += [tiers_endpoints]
@@ -264,6 +268,7 @@ async def open_rooms(
             provider=ProviderService(database, None if escrow is None else escrow.chain, meshes),
             nodes=nodes,
             claims=Claims(database, nodes, auth, settings.chain_id),
+            join=JoinService(database, settings, meshes),
             cluster=ClusterService(database, gateway.name, health, nodes, inference.offers(), lambda: inference.gates),
             payouts=_payouts(settings, database, money),
             health=health,

@@ -166,6 +166,7 @@ class Settings(BaseSettings):
     geoip_db: Path | None = None
     location: Annotated[Point | None, NoDecode, BeforeValidator(_point)] = None
     initial_peers: tuple[str, ...] = ()
+    public_peers: tuple[str, ...] = ()
     dht_prefix: Annotated[str, Field(min_length=1, max_length=64)] = DEFAULT_PREFIX
     swarm: Path | None = None
     invite: SecretStr | None = None

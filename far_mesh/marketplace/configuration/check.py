@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,7 +77,8 @@ async def check(said: Said) -> Report:
         settings.metrics_key,
         settings.job_keys,
         lambda: check_settings(settings),
-        lambda: _check_peers(settings),
+        lambda: check_peers("FAR_INITIAL_PEERS", settings.initial_peers),
+        lambda: check_peers("FAR_PUBLIC_PEERS", settings.public_peers),
         lambda: _check_grpc(settings),
         lambda: _check_places(settings),
         lambda: _check_database(settings),
@@ -111,12 +112,17 @@ def _collect(report: Report, act: Callable[[], Any]) -> None:
         report.wrong(str(error.facts.get("setting", "")), error.message)
 
 
-def _check_peers(settings: Settings) -> None:
-    for peer in settings.initial_peers:
+def check_peers(variable: str, peers: Iterable[str]) -> None:
+    """Whether these are addresses of peers.
+
+    Raises:
+        InvalidSetting: one is none.
+    """
+    for peer in peers:
         try:
             check_peer_maddr(peer)
         except FarError as error:
-            raise InvalidSetting(f"FAR_INITIAL_PEERS: {error.message}", setting="FAR_INITIAL_PEERS") from None
+            raise InvalidSetting(f"{variable}: {error.message}", setting=variable) from None
 
 
 def _check_grpc(settings: Settings) -> None:

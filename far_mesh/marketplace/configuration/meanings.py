@@ -62,6 +62,7 @@ MEANINGS = {
     "geoip_db": "city database, by which nodes are found on the map (Where nodes are)",
     "location": "latitude and longitude of this gateway, such as 52.5,13.4, for first guesses at round trips",
     "initial_peers": "list of addresses of swarm peers",
+    "public_peers": "list of those that new nodes are told (/bootstrap), where others cannot reach FAR_INITIAL_PEERS",
     "dht_prefix": "DHT prefix of the swarm; swarms that share peers have each their own",
     "swarm": "file of a private swarm that has invited the gateway (Private swarms); its name is the prefix then",
     "invite": "the invitation to it, a client's, or a file that has it",

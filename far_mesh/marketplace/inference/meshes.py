@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from discovery.protocol.announcement import Announcement, SignedAnnouncement
+from discovery.protocol.announcement import Announcement, Quantization, SignedAnnouncement
 from discovery.protocol.membership import membership_of
 from discovery.protocol.oncall import Registration
 from far_mesh.config import GenerationOptions, MeshConfig, Pool, Treatment
@@ -99,6 +99,7 @@ class MeshLike(Protocol):
     def block_count(self) -> int: ...
     @property
     def context_length(self) -> int: ...
+    def block_bytes(self, quantization: Quantization, device: str) -> Sequence[int]: ...
     @property
     def tool_format(self) -> ToolFormat | None: ...
     @property

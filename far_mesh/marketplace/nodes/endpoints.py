@@ -161,6 +161,8 @@ def node_answer(known: Standing) -> NodeAnswer:
         gpu_model=row.hardware.gpu_model if row else None,
         vram_gb=row.hardware.vram_gb if row else None,
         location=regions[0] if regions else said,
+        hops_completed=row.hops[0] if row else None,
+        hops_failed=row.hops[1] if row else None,
         registered=row is not None and row.is_registered,
         first_seen=row.registered_at if row else None,
         last_seen=row.last_seen if row else None,

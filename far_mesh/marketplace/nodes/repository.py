@@ -211,4 +211,5 @@ def _row(row: Any) -> NodeRow:
         claims=row.claims,
         endpoint_url=row.endpoint_url,
         reliability=score_of(row.hops_completed, row.hops_failed),
+        hops=(row.hops_completed, row.hops_failed),
     )

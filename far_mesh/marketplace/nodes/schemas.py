@@ -82,7 +82,9 @@ class ServedModel(BaseModel):
 
 class NodeAnswer(BaseModel):
     """What is known of a node. ``models`` are announced now. ``claims`` is what the node said in its last heartbeat:
-    nothing is decided by it. What it earned is for its wallet alone."""
+    nothing is decided by it. What it earned is for its wallet alone. ``reliability_score`` is
+    ``(hops_completed + 1) / (hops_completed + hops_failed + 2)``: how often its work was proven, and how often it could
+    not be reached, refused without being full or on its way out, or broke off; null where nothing was seen."""
 
     node_id: str
     state: NodeState
@@ -93,6 +95,8 @@ class NodeAnswer(BaseModel):
     location: str | None
     reliability_score: float | None
     avg_latency_ms: float | None
+    hops_completed: int | None
+    hops_failed: int | None
     registered: bool
     first_seen: datetime | None
     last_seen: datetime | None
@@ -117,7 +121,8 @@ class NodeRow:
         proven_at: the time that node and wallet have signed; None: they have not.
         heard_at: the time of the last heartbeat, by the node's clock; ``claims`` is what it said.
         endpoint_url: where a node that sleeps can be woken.
-        reliability: from 0 to 1, by what all gateways have seen of it; None: nothing.
+        reliability: from 0 to 1, by what all gateways have seen of it; None: nothing. ``hops`` are what they have seen:
+            how often it did its work and how often it failed.
     """
 
     node_id: str
@@ -132,6 +137,7 @@ class NodeRow:
     claims: dict[str, Any] | None
     endpoint_url: str | None
     reliability: float | None
+    hops: tuple[int, int]
 
     @property
     def is_registered(self) -> bool:

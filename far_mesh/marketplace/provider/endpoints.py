@@ -92,7 +92,7 @@ async def rewards(
         wallet_address=wallet,
         **_sums(found),
         per_node=[_per_node(row) for row in found.per_node],
-        per_day=_per_day(found.per_day, days),
+        per_day=_per_day(found.per_day, days, found.by_node),
         chain_id=money.chain_id,
         token_address=money.token_address,
         escrow_address=money.escrow_address,
@@ -244,7 +244,9 @@ def _per_node(row: Earned) -> NodeRewards:
     )
 
 
-def _per_day(found: Mapping[str, Earned], days: int) -> list[DayRewards]:
+def _per_day(
+    found: Mapping[str, Earned], days: int, by_node: Mapping[str, Mapping[str, int]] | None = None
+) -> list[DayRewards]:
     """Every day, with or without work."""
     first, rewards = first_day(days), []
     for offset in range(days):
@@ -258,6 +260,7 @@ def _per_day(found: Mapping[str, Earned], days: int) -> list[DayRewards]:
                 token_layers=row.token_layers if row else 0,
                 earned_units=units,
                 earned_far=units_to_far(units),
+                nodes=dict((by_node or {}).get(date, {})),
             )
         )
     return rewards

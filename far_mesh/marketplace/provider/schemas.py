@@ -41,13 +41,14 @@ class NodeRewards(BaseModel):
 
 
 class DayRewards(BaseModel):
-    """What was earned on a day (UTC), ``YYYY-MM-DD``."""
+    """What was earned on a day (UTC), ``YYYY-MM-DD``. ``nodes``: units by the node that earned them."""
 
     date: str
     requests: int
     token_layers: int
     earned_units: int
     earned_far: float
+    nodes: dict[str, int]
 
 
 class TransferTo(BaseModel):

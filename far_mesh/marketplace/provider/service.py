@@ -53,7 +53,8 @@ class OnChain:
 
 @dataclass(frozen=True)
 class Rewards:
-    """A provider's money in units. ``on_chain`` is None while the chain does not answer."""
+    """A provider's money in units. ``on_chain`` is None while the chain does not answer. ``by_node`` has what each
+    node earned on a day."""
 
     waiting: int
     in_flight: int
@@ -61,6 +62,7 @@ class Rewards:
     on_chain: OnChain | None
     per_node: list[Earned]
     per_day: dict[str, Earned]
+    by_node: dict[str, dict[str, int]]
 
     @property
     def earned(self) -> int:
@@ -179,6 +181,7 @@ class ProviderService:
             on_chain=await self._on_chain(wallet, committed),
             per_node=sorted(_added(done, lambda one: one.node_id).values(), key=lambda one: (-one.units, one.node_id)),
             per_day=_added(done, lambda one: one.date),
+            by_node=_by_node(done),
         )
 
     async def _on_chain(self, wallet: str, committed: Sequence[Leaf]) -> OnChain | None:
@@ -312,6 +315,13 @@ def _added(done: Iterable[Earned], name: Callable[[Earned], str]) -> dict[str, E
     for one in done:
         sums[name(one)] = sums[name(one)] + one if name(one) in sums else one
     return sums
+
+
+def _by_node(done: Iterable[Earned]) -> dict[str, dict[str, int]]:
+    days: dict[str, dict[str, int]] = {}
+    for one in sorted(done, key=lambda one: (one.date, one.node_id)):
+        days.setdefault(one.date, {})[one.node_id] = one.units
+    return days
 
 
 def _keys(leaf: Leaf) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ import { earningsHistory } from "./actions/earningsHistory.js";
 import { embeddings } from "./actions/embeddings.js";
 import { generate } from "./actions/generate.js";
 import { health } from "./actions/health.js";
+import { howToServe } from "./actions/howToServe.js";
 import { jobResult } from "./actions/jobResult.js";
 import { jobs } from "./actions/jobs.js";
 import { lookAtChannel } from "./actions/lookAtChannel.js";
@@ -81,6 +82,7 @@ const ACTIONS = {
   embeddings,
   generate,
   health,
+  howToServe,
   jobResult,
   jobs,
   lookAtChannel,

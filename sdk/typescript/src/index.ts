@@ -41,6 +41,7 @@ export * from "./actions/earningsHistory.js";
 export * from "./actions/embeddings.js";
 export * from "./actions/generate.js";
 export * from "./actions/health.js";
+export * from "./actions/howToServe.js";
 export * from "./actions/jobResult.js";
 export * from "./actions/jobs.js";
 export * from "./actions/lookAtChannel.js";

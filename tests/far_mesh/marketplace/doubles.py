@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from discovery.protocol.announcement import Announcement, SignedAnnouncement
+from discovery.protocol.announcement import Announcement, Quantization, SignedAnnouncement
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.oncall import Registration, register
 from discovery.protocol.receipt import SignedReceipt, sign_receipt
@@ -27,6 +27,7 @@ from tests.support.documents import DIGEST, key_of, peer_of, receipt, signed_ann
 MODEL = "tiny"
 BLOCKS = 8
 CONTEXT = 64
+BLOCK_BYTES: Mapping[Quantization, int] = {"none": 4_000_000_000, "int8": 2_000_000_000, "nf4": 1_000_000_000}
 STORY = ("Once", " upon", " a", " time", " a", " brave", " rabbit", " sold", " its", " graphics", " card", ".")
 
 
@@ -178,6 +179,10 @@ class MeshDouble:
     tool_marks: Mapping[str, int] = field(default_factory=dict)
     refuse_options: FarError | None = None
     knows: Known = Known()  # noqa: RUF009  # a frozen value
+
+    def block_bytes(self, quantization: Quantization, device: str) -> tuple[int, ...]:
+        """Made up: the finer the larger."""
+        return (BLOCK_BYTES[quantization],) * self.block_count
 
     def encode(
         self, prompt: Prompt, *, raw: bool = False, tools: Sequence[Mapping[str, Any]] | None = None

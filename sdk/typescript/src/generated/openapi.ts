@@ -846,6 +846,47 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/provider/join": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Join
+         * @description How to serve here: where the swarm is, how much memory the models take, what they paid nodes in the last week.
+         *     Needs no token.
+         */
+        get: operations["join_api_provider_join_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/bootstrap": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Bootstrap
+         * @description Where nodes find the swarm: `far-node start --discovery` asks for this. Needs no token.
+         */
+        get: operations["bootstrap_bootstrap_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/cluster/status": {
         parameters: {
             query?: never;
@@ -1546,6 +1587,16 @@ export interface components {
             replicas: number;
         };
         /**
+         * BootstrapAnswer
+         * @description Peers to join the swarm through: a first hint, and nothing that has to be believed.
+         */
+        BootstrapAnswer: {
+            /** Prefix */
+            prefix: string;
+            /** Initial Peers */
+            initial_peers: string[];
+        };
+        /**
          * Call
          * @description A call of a tool, as the model made it.
          */
@@ -2025,7 +2076,7 @@ export interface components {
         };
         /**
          * DayRewards
-         * @description What was earned on a day (UTC), ``YYYY-MM-DD``.
+         * @description What was earned on a day (UTC), ``YYYY-MM-DD``. ``nodes``: units by the node that earned them.
          */
         DayRewards: {
             /** Date */
@@ -2038,6 +2089,10 @@ export interface components {
             earned_units: number;
             /** Earned Far */
             earned_far: number;
+            /** Nodes */
+            nodes: {
+                [key: string]: number;
+            };
         };
         /**
          * DeliveryList
@@ -2690,6 +2745,22 @@ export interface components {
             expires_at: string | null;
         };
         /**
+         * JoinAnswer
+         * @description How to serve here. ``is_private``: nodes need an invitation, and peers are told with it.
+         */
+        JoinAnswer: {
+            /** Gateway */
+            gateway: string;
+            /** Prefix */
+            prefix: string;
+            /** Is Private */
+            is_private: boolean;
+            /** Initial Peers */
+            initial_peers: string[];
+            /** Models */
+            models: components["schemas"]["ModelToServe"][];
+        };
+        /**
          * JsonSchema
          * @description A schema that an answer keeps to. It does so whether or not ``strict`` asks for it.
          */
@@ -3049,6 +3120,20 @@ export interface components {
             ][];
         };
         /**
+         * ModelToServe
+         * @description A model on sale, for who would serve it. ``source`` is what a node is told as ``--model``; null: its files are
+         *     with the operator.
+         */
+        ModelToServe: {
+            /** Model Id */
+            model_id: string;
+            /** Source */
+            source: string | null;
+            /** Weights */
+            weights: components["schemas"]["WeightSizes"][];
+            last_week: components["schemas"]["WeekOfWork"];
+        };
+        /**
          * NamedFunction
          * @description The function that is to be called.
          */
@@ -3096,7 +3181,9 @@ export interface components {
         /**
          * NodeAnswer
          * @description What is known of a node. ``models`` are announced now. ``claims`` is what the node said in its last heartbeat:
-         *     nothing is decided by it. What it earned is for its wallet alone.
+         *     nothing is decided by it. What it earned is for its wallet alone. ``reliability_score`` is
+         *     ``(hops_completed + 1) / (hops_completed + hops_failed + 2)``: how often its work was proven, and how often it could
+         *     not be reached, refused without being full or on its way out, or broke off; null where nothing was seen.
          */
         NodeAnswer: {
             /** Node Id */
@@ -3116,6 +3203,10 @@ export interface components {
             reliability_score: number | null;
             /** Avg Latency Ms */
             avg_latency_ms: number | null;
+            /** Hops Completed */
+            hops_completed: number | null;
+            /** Hops Failed */
+            hops_failed: number | null;
             /** Registered */
             registered: boolean;
             /** First Seen */
@@ -4177,6 +4268,40 @@ export interface components {
             secret: string;
             /** Previous Until */
             previous_until: string | null;
+        };
+        /**
+         * WeekOfWork
+         * @description What a model was asked in the last seven days, and what its nodes earned by it together, in units of 1e-9 FAR.
+         *     ``since``: when the first of these requests ended; null: there was none.
+         */
+        WeekOfWork: {
+            /** Requests */
+            requests: number;
+            /** Tokens */
+            tokens: number;
+            /** Node Units */
+            node_units: number;
+            /** Since */
+            since: string | null;
+        };
+        /**
+         * WeightSizes
+         * @description What each block of a model takes in memory, in bytes, in a kind of weights on a kind of device. ``none``:
+         *     bfloat16 on a GPU, float32 on a CPU.
+         */
+        WeightSizes: {
+            /**
+             * Device
+             * @enum {string}
+             */
+            device: "cpu" | "cuda";
+            /**
+             * Quantization
+             * @enum {string}
+             */
+            quantization: "none" | "int8" | "nf4";
+            /** Block Bytes */
+            block_bytes: number[];
         };
         /**
          * Worker
@@ -8650,6 +8775,108 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Seconds after which asking again can help. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Seconds after which asking again can help. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    join_api_provider_join_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["JoinAnswer"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Seconds after which asking again can help. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Seconds after which asking again can help. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    bootstrap_bootstrap_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BootstrapAnswer"];
                 };
             };
             /** @description Too Many Requests */

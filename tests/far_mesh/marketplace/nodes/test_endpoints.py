@@ -103,7 +103,8 @@ def test_how_reliable_a_node_is_says_what_gateways_have_seen(house: House, mesh:
     house.loop.do(seen())
     with httpx.Client(base_url=house.url, timeout=20) as http:
         assert [node["reliability_score"] for node in asked(http, ACTIVE)["nodes"]] == [0.98]
-        assert asked(http, f"/api/nodes/{peer_of(dan)}")["reliability_score"] == 0.98
+        found = asked(http, f"/api/nodes/{peer_of(dan)}")
+        assert (found["reliability_score"], found["hops_completed"], found["hops_failed"]) == (0.98, 97, 1)
 
 
 def test_page_by_page(http: httpx.Client, mesh: MeshDouble) -> None:

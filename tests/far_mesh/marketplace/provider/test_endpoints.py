@@ -64,6 +64,7 @@ def test_what_each_provider_sees(open_house: OpenHouse, database_url: str) -> No
         (peer_of("ann"), 900, 720)
     ]
     assert [day["earned_units"] for day in found["per_day"]] == [0, 0, 900]
+    assert [day["nodes"] for day in found["per_day"]] == [{}, {}, {peer_of("ann"): 900}]
     assert found["escrow_address"] == worked.house.live.deployment.escrow
 
     lines: list[dict[str, Any]] = []

@@ -138,6 +138,7 @@ async def test_days_are_days_of_utc_and_old_ones_are_left_out(service: ProviderS
         today.date().isoformat(): (2, 300),
         (today - timedelta(days=6)).date().isoformat(): (2, 300),
     }
+    assert (await service.rewards(ANN, 7)).by_node[today.date().isoformat()] == {peer_of("a1"): 200, peer_of("a2"): 100}
     assert len((await service.rewards(ANN, 6)).per_day) == 1
     assert len((await service.rewards(ANN, 366)).per_day) == 3
 
