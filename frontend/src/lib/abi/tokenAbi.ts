@@ -1,0 +1,28 @@
+// Made by scripts/abi.mjs from the compiled FarToken.
+
+export const tokenAbi = [
+  {"name":"ECDSAInvalidSignature","type":"error","inputs":[]},
+  {"name":"ECDSAInvalidSignatureLength","type":"error","inputs":[{"name":"length","type":"uint256"}]},
+  {"name":"ECDSAInvalidSignatureS","type":"error","inputs":[{"name":"s","type":"bytes32"}]},
+  {"name":"ERC20InsufficientAllowance","type":"error","inputs":[{"name":"spender","type":"address"},{"name":"allowance","type":"uint256"},{"name":"needed","type":"uint256"}]},
+  {"name":"ERC20InsufficientBalance","type":"error","inputs":[{"name":"sender","type":"address"},{"name":"balance","type":"uint256"},{"name":"needed","type":"uint256"}]},
+  {"name":"ERC20InvalidApprover","type":"error","inputs":[{"name":"approver","type":"address"}]},
+  {"name":"ERC20InvalidReceiver","type":"error","inputs":[{"name":"receiver","type":"address"}]},
+  {"name":"ERC20InvalidSender","type":"error","inputs":[{"name":"sender","type":"address"}]},
+  {"name":"ERC20InvalidSpender","type":"error","inputs":[{"name":"spender","type":"address"}]},
+  {"name":"ERC2612ExpiredSignature","type":"error","inputs":[{"name":"deadline","type":"uint256"}]},
+  {"name":"ERC2612InvalidSigner","type":"error","inputs":[{"name":"signer","type":"address"},{"name":"owner","type":"address"}]},
+  {"name":"ERC3009InvalidAuthorizationTime","type":"error","inputs":[{"name":"validAfter","type":"uint256"},{"name":"validBefore","type":"uint256"}]},
+  {"name":"ERC3009InvalidSignature","type":"error","inputs":[]},
+  {"name":"ERC3009UsedAuthorization","type":"error","inputs":[{"name":"authorizer","type":"address"},{"name":"nonce","type":"bytes32"}]},
+  {"name":"InvalidAccountNonce","type":"error","inputs":[{"name":"account","type":"address"},{"name":"currentNonce","type":"uint256"}]},
+  {"name":"InvalidShortString","type":"error","inputs":[]},
+  {"name":"SafeCastOverflowedUintDowncast","type":"error","inputs":[{"name":"bits","type":"uint8"},{"name":"value","type":"uint256"}]},
+  {"name":"StringTooLong","type":"error","inputs":[{"name":"str","type":"string"}]},
+  {"name":"allowance","stateMutability":"view","type":"function","inputs":[{"name":"owner","type":"address"},{"name":"spender","type":"address"}],"outputs":[{"name":"","type":"uint256"}]},
+  {"name":"approve","stateMutability":"nonpayable","type":"function","inputs":[{"name":"spender","type":"address"},{"name":"value","type":"uint256"}],"outputs":[{"name":"","type":"bool"}]},
+  {"name":"balanceOf","stateMutability":"view","type":"function","inputs":[{"name":"account","type":"address"}],"outputs":[{"name":"","type":"uint256"}]},
+  {"name":"eip712Domain","stateMutability":"view","type":"function","inputs":[],"outputs":[{"name":"fields","type":"bytes1"},{"name":"name","type":"string"},{"name":"version","type":"string"},{"name":"chainId","type":"uint256"},{"name":"verifyingContract","type":"address"},{"name":"salt","type":"bytes32"},{"name":"extensions","type":"uint256[]"}]},
+  {"name":"nonces","stateMutability":"view","type":"function","inputs":[{"name":"owner","type":"address"}],"outputs":[{"name":"","type":"uint256"}]},
+  {"name":"permit","stateMutability":"nonpayable","type":"function","inputs":[{"name":"owner","type":"address"},{"name":"spender","type":"address"},{"name":"value","type":"uint256"},{"name":"deadline","type":"uint256"},{"name":"v","type":"uint8"},{"name":"r","type":"bytes32"},{"name":"s","type":"bytes32"}],"outputs":[]},
+] as const;
