@@ -1,0 +1,103 @@
+"""Every page: nothing axe objects to, nothing that does not fit, light and dark, on a desk and in a hand."""
+
+from __future__ import annotations
+
+import gzip
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from far_mesh.marketplace.dashboard.site import PACKAGED, Site
+from tests.browser.conftest import Enter
+from tests.browser.stage import Stage
+from tests.browser.visitor import DESKTOP, PHONE, Theme
+
+PAGES = {
+    "home": "/",
+    "playground": "/playground",
+    "provide": "/gpu/distributed",
+    "earnings": "/provider/dashboard",
+    "account": "/account",
+    "operator": "/operator",
+    "claim": "/claim",
+    "not-found": "/nowhere",
+}
+SIZES = {"desktop": DESKTOP, "phone": PHONE}
+FIRST_PAGE_BYTES = 350_000
+"""Of JavaScript, compressed."""
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_every_page_is_for_everybody(enter: Enter, stage: Stage, theme: Theme, size: str) -> None:
+    visitor = enter(stage.resident(), theme=theme, size=SIZES[size])
+    visitor.open("/")
+    visitor.connect()
+    found = []
+    for name, path in PAGES.items():
+        visitor.open(path)
+        visitor.picture(f"{name}-{theme}-{size}")
+        found += [f"{name}: {violation}" for violation in visitor.axe()]
+        if visitor.scrolls_sideways():
+            found.append(f"{name}: is wider than the screen")
+    assert found == []
+
+
+@pytest.mark.parametrize(("theme", "size"), [("light", "phone"), ("dark", "desktop")])
+def test_who_has_no_wallet_is_told_what_to_do_on_every_page(enter: Enter, theme: Theme, size: str) -> None:
+    visitor = enter(theme=theme, size=SIZES[size])
+    found = []
+    for name, path in PAGES.items():
+        visitor.open(path)
+        visitor.picture(f"{name}-no-wallet-{theme}-{size}")
+        found += [f"{name}: {violation}" for violation in visitor.axe()]
+        if visitor.scrolls_sideways():
+            found.append(f"{name}: is wider than the screen")
+    assert found == []
+
+
+def test_pages_have_titles_of_their_own(enter: Enter) -> None:
+    visitor = enter()
+    titles = []
+    for path in PAGES.values():
+        visitor.open(path)
+        titles.append(visitor.page.title())
+    assert len(set(titles)) == len(PAGES)
+    assert all("Far Mesh" in title for title in titles)
+
+
+def test_the_keyboard_reaches_everything_at_the_top_of_a_page(enter: Enter) -> None:
+    page = enter().open("/")
+    page.keyboard.press("Tab")
+    skip = page.get_by_role("link", name="Skip to the content")
+    expect(skip).to_be_focused()
+    expect(skip).to_be_in_viewport()
+    page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.querySelector('#main').contains(document.activeElement)")
+
+
+def test_a_chosen_theme_is_there_before_anything_is_drawn(enter: Enter) -> None:
+    visitor = enter(theme="dark")
+    page = visitor.open("/")
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.evaluate("localStorage.setItem('far-theme', 'light')")
+    page.reload(wait_until="commit")
+    page.wait_for_selector("body", state="attached")
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != dark
+
+
+def test_the_first_page_is_small() -> None:
+    site = Site.read(PACKAGED)
+    if site is None:
+        pytest.skip("the dashboard is not built: make dashboard")
+    page = site.files["/"].content.decode()
+    scripts = set(re.findall(r'<script[^>]* src="([^"]+\.js)"', page)) | set(
+        re.findall(r'<link[^>]* as="script"[^>]* href="([^"]+\.js)"', page)
+    )
+    assert scripts
+    size = sum(len(gzip.compress(site.files[script].content)) for script in scripts)
+    assert size <= FIRST_PAGE_BYTES, f"{size} bytes of JavaScript on the first page"
