@@ -1,0 +1,121 @@
+"use client";
+
+import { useQuery } from "@tanstack/react-query";
+import type { Model } from "farlabs";
+import { type FormEvent, type KeyboardEvent, useState } from "react";
+import { WalletButton } from "@/components/shell/WalletButton";
+import { Button } from "@/components/ui/Button";
+import { TextArea } from "@/components/ui/Field";
+import { Notice } from "@/components/ui/Notice";
+import { count, far } from "@/lib/format";
+import { useSession } from "@/lib/session";
+import { useOnline } from "@/lib/useOnline";
+import type { Conversation } from "./conversation";
+import { usable, useQuote, type Quoting } from "./useQuote";
+import type { Wishes } from "./wishes";
+
+interface ComposerProps {
+  wishes: Wishes;
+  model: Model | undefined;
+  earlier: Conversation;
+  /** Whether there is somebody who can ask. */
+  hasWallet: boolean;
+  hasProblems: boolean;
+  isAnswering: boolean;
+  onSend: (question: string, quoteId?: string) => void;
+  onStop: () => void;
+}
+
+/** Where the next question is written. */
+export function Composer(props: ComposerProps) {
+  if (!props.hasWallet) return <WithoutWallet />;
+  return <Form {...props} />;
+}
+
+function WithoutWallet() {
+  return (
+    <div className="flex flex-col items-start gap-4 rounded-xl border border-line bg-surface p-5">
+      <p className="text-sm">
+        To ask, connect a wallet: it is your account here, there is nothing to register, and looking around costs nothing.
+        Answers are paid from what you deposit, by the token.
+      </p>
+      <WalletButton />
+    </div>
+  );
+}
+
+function Form({ wishes, model, earlier, hasProblems, isAnswering, onSend, onStop }: ComposerProps) {
+  const [draft, setDraft] = useState("");
+  const isOnline = useOnline();
+  const quoting = useQuote(draft, earlier, wishes, model?.available === true && !hasProblems ? model.id : undefined);
+  const canSend = draft.trim() !== "" && !isAnswering && !hasProblems && model?.available === true;
+
+  function send() {
+    if (!canSend) return;
+    onSend(draft, quoting.isCurrent ? usable(quoting.query.data, Date.now()) : undefined);
+    setDraft("");
+  }
+  function pressed(event: KeyboardEvent<HTMLTextAreaElement>) {
+    // Enter that ends the writing of a character, as in Japanese, sends nothing.
+    if (event.key !== "Enter" || event.shiftKey || event.nativeEvent.isComposing) return;
+    event.preventDefault();
+    send();
+  }
+  return (
+    <form
+      className="sticky bottom-0 flex flex-col gap-3 rounded-t-xl border border-line bg-surface p-4"
+      onSubmit={(event: FormEvent) => {
+        event.preventDefault();
+        send();
+      }}
+    >
+      {!isOnline && (
+        <Notice kind="warn" title="You are offline">
+          If the gateway is not on this machine, it cannot be reached until the connection is back.
+        </Notice>
+      )}
+      <TextArea
+        label="Message"
+        hint="Enter sends, Shift and Enter makes a new line, Escape stops the answer."
+        rows={2}
+        className="field-sizing-content max-h-[40dvh] min-h-16 resize-none"
+        value={draft}
+        onChange={(event) => setDraft(event.target.value)}
+        onKeyDown={pressed}
+      />
+      <div className="flex flex-wrap items-center justify-between gap-3">
+        <div className="min-w-0 flex-1 text-sm text-soft">
+          <Price quoting={quoting} isOn={wishes.quotes} hasDraft={draft.trim() !== ""} />
+          {hasProblems && <p className="text-bad">Something in the settings is not right: it is marked there.</p>}
+        </div>
+        {isAnswering ? (
+          <Button kind="danger" onClick={onStop}>Stop</Button>
+        ) : (
+          <Button type="submit" disabled={!canSend}>Send</Button>
+        )}
+      </div>
+    </form>
+  );
+}
+
+function Price({ quoting: { query, isCurrent }, isOn, hasDraft }: { quoting: Quoting; isOn: boolean; hasDraft: boolean }) {
+  const { client, wallet, isSignedIn } = useSession();
+  const balance = useQuery({ queryKey: ["balance", wallet], queryFn: () => client.balance(), enabled: isSignedIn });
+  const available = balance.data?.available_units;
+  const has = available === undefined ? "" : ` You have ${far(available)}.`;
+  if (!isSignedIn) return <p>You sign in with your wallet when you send the first message; signing costs nothing.</p>;
+  if (!hasDraft || !isOn) return has === "" ? null : <p>{has}</p>;
+  if (!isCurrent || query.isPending) return <p>Counting…{has}</p>;
+  if (query.data === undefined) return <p>{query.error === null ? "" : `No quote: ${query.error.message}.`}{has}</p>;
+  const { prompt_tokens: prompt, max_tokens: most, max_cost_units: cost } = query.data;
+  return (
+    <>
+      <p title={`${count(cost)} units of 1e-9 FAR`}>
+        {count(prompt)} tokens with what was said before, and up to {count(most)} of answer: at most {far(cost)}.{has}
+      </p>
+      {available !== undefined && cost > available && (
+        <p className="text-warn">That is more than you have. Take fewer tokens, or deposit on the account page.</p>
+      )}
+    </>
+  );
+}

@@ -1,0 +1,74 @@
+"use client";
+
+import type { ChatOptions, FarLabsClient } from "farlabs";
+import { type Dispatch, useCallback, useEffect, useRef, useState } from "react";
+import { billOfDone } from "./bill";
+import type { Act } from "./conversation";
+import { troubleOf } from "./trouble";
+
+/** What comes is shown so often, however quickly it comes. */
+const SHOWN_EVERY_MS = 50;
+
+/** An answer under way. Times are milliseconds of unix time. */
+export interface Live {
+  answer: string;
+  beganAt: number;
+  /** When something came last. */
+  heardAt: number;
+}
+
+export interface Answering {
+  live: Live | undefined;
+  /** Ask; the conversation is told what comes. */
+  ask: (answer: string, question: ChatOptions) => Promise<void>;
+  /** Hang up. What has come until then is charged. */
+  stop: () => void;
+}
+
+/** One answer at a time, from the gateway into the conversation. Leaving the page hangs up. */
+export function useAnswering(client: FarLabsClient, dispatch: Dispatch<Act>): Answering {
+  const [live, setLive] = useState<Live>();
+  const hangUp = useRef<AbortController>(undefined);
+  const stop = useCallback(() => hangUp.current?.abort(), []);
+  useEffect(() => stop, [stop]);
+
+  const ask = useCallback(
+    async (answer: string, question: ChatOptions) => {
+      const controller = new AbortController();
+      hangUp.current = controller;
+      const beganAt = Date.now();
+      setLive({ answer, beganAt, heardAt: beganAt });
+      // Refusals are told at once, with their countdown, rather than waited out in silence.
+      const generation = client.chat({ ...question, signal: controller.signal, maxRetries: 0 });
+      const requestId = () => generation.requestId ?? null;
+      let unseen = "";
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const show = () => {
+        timer = undefined;
+        dispatch({ type: "came", answer, text: unseen, requestId: requestId() });
+        unseen = "";
+        setLive({ answer, beganAt, heardAt: Date.now() });
+      };
+      const end = () => {
+        clearTimeout(timer);
+        if (unseen !== "") show();
+        setLive(undefined);
+      };
+      try {
+        for await (const token of generation) {
+          unseen += token;
+          timer ??= setTimeout(show, SHOWN_EVERY_MS);
+        }
+        end();
+        const { done } = generation;
+        dispatch({ type: "ended", answer, phase: "done", requestId: requestId(), ...(done && { bill: billOfDone(done) }) });
+      } catch (error) {
+        end();
+        if (controller.signal.aborted) dispatch({ type: "ended", answer, phase: "stopped", requestId: requestId() });
+        else dispatch({ type: "ended", answer, phase: "failed", requestId: requestId(), trouble: troubleOf(error, Date.now()) });
+      }
+    },
+    [client, dispatch],
+  );
+  return { live, ask, stop };
+}
