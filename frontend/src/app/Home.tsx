@@ -43,7 +43,17 @@ export function Home() {
             ) : models.data.length === 0 ? (
               <Empty title="No model is on sale here">Whoever runs this gateway has offered none yet.</Empty>
             ) : (
-              models.data.map((model, place) => <ModelPart key={model.id} model={model} found={found[place]} />)
+              <>
+                <p className="mb-5 max-w-prose text-sm text-soft">
+                  From left to right the blocks of a model, and a brick for each node that serves one; where the frame is
+                  dashed, nobody does.
+                </p>
+                <div>
+                  {models.data.map((model, place) => (
+                    <ModelPart key={model.id} model={model} found={found[place]} />
+                  ))}
+                </div>
+              </>
             )}
           </Card>
         </>
@@ -58,7 +68,7 @@ export function Home() {
 function Introduction() {
   return (
     <section className="flex flex-col gap-5">
-      <h1 className="max-w-3xl text-3xl font-bold tracking-tight sm:text-4xl">Language models on many people’s GPUs</h1>
+      <h1 className="text-3xl font-bold tracking-tight text-balance sm:text-4xl">Language models on many people’s GPUs</h1>
       <p className="max-w-prose text-lg text-soft">
         A model that is too big for one graphics card is cut into blocks, and people all over the internet serve some of them
         each. Ask it something here and see which machines answer, block by block. Whoever serves is paid in FAR for exactly

@@ -29,7 +29,7 @@ export function NetworkMap({ places }: { places: Places }) {
 function Dot({ spot: { latitude, longitude, count, isCoarse, name } }: { spot: Spot }) {
   const [x, y] = project(latitude, longitude);
   const size = Math.min(LARGEST_PX, SMALLEST_PX + 6 * Math.log2(count));
-  const look = isCoarse ? "border-2 border-dashed border-brand bg-surface text-ink" : "bg-brand text-brand-ink ring-2 ring-surface";
+  const look = isCoarse ? "border-3 border-brand bg-surface text-ink" : "bg-brand text-brand-ink ring-2 ring-surface";
   return (
     <span
       title={isCoarse ? `${name}: ${nodes(count)} of which no more is known` : `About ${written(latitude, longitude)}: ${nodes(count)}`}

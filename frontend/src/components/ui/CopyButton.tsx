@@ -20,9 +20,12 @@ export function CopyButton({ text, what }: { text: string; what: string }) {
     }
   }
   return (
-    <Button kind="quiet" onClick={copy} aria-label={`Copy ${what}`}>
-      <span aria-live="polite">{said || "Copy"}</span>
-    </Button>
+    <>
+      <Button kind="quiet" onClick={copy} aria-label={said === "" ? `Copy ${what}` : `${said}: ${what}`}>
+        {said || "Copy"}
+      </Button>
+      <span role="status" className="sr-only">{said}</span>
+    </>
   );
 }
 
