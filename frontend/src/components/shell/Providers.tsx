@@ -4,12 +4,9 @@ import { QueryClient, QueryClientProvider, useQuery } from "@tanstack/react-quer
 import { FarLabsError } from "farlabs";
 import { type ReactNode, useMemo, useState } from "react";
 import { WagmiProvider } from "wagmi";
-import { payments, type Payments } from "@/lib/gateway";
+import { payments } from "@/lib/gateway";
 import { SessionProvider } from "@/lib/session";
-import { walletConfig } from "@/lib/wallet";
-
-/** Until the gateway has said on which chain it is paid. */
-const UNKNOWN: Payments = { provider: "none", escrow: false, chain_id: 1 };
+import { isKnown, walletConfig } from "@/lib/wallet";
 
 export function Providers({ children }: { children: ReactNode }) {
   const [queries] = useState(
@@ -36,10 +33,10 @@ export function Providers({ children }: { children: ReactNode }) {
 
 function Wallets({ children }: { children: ReactNode }) {
   const { data } = useQuery({ queryKey: ["payments"], queryFn: payments, staleTime: Infinity });
-  const chainId = data?.chain_id ?? UNKNOWN.chain_id;
-  const config = useMemo(() => walletConfig({ ...UNKNOWN, chain_id: chainId }), [chainId]);
+  const otherChain = data === undefined || isKnown(data.chain_id) ? undefined : data.chain_id;
+  const config = useMemo(() => walletConfig(otherChain), [otherChain]);
   return (
-    <WagmiProvider config={config} key={chainId}>
+    <WagmiProvider config={config} key={otherChain}>
       <SessionProvider>{children}</SessionProvider>
     </WagmiProvider>
   );
