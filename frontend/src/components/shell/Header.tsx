@@ -16,7 +16,7 @@ const PAGES = [
 export function Header() {
   const path = usePathname();
   return (
-    <header className="sticky top-0 z-40 border-b border-line bg-surface/95 backdrop-blur">
+    <header className="z-40 border-b border-line bg-surface/95 backdrop-blur sm:sticky sm:top-0">
       <div className="mx-auto flex max-w-6xl flex-wrap items-center gap-x-6 gap-y-2 px-4 py-3 sm:px-6">
         <Link href="/" className="flex items-center gap-2 font-semibold">
           <Mark />
@@ -28,7 +28,7 @@ export function Header() {
               key={href}
               href={href}
               aria-current={path === href ? "page" : undefined}
-              className="rounded-md px-3 py-2 text-sm text-soft hover:bg-raised hover:text-ink aria-[current=page]:bg-raised aria-[current=page]:text-ink"
+              className="rounded-md px-2 py-2 text-sm text-soft sm:px-3 hover:bg-raised hover:text-ink aria-[current=page]:bg-raised aria-[current=page]:text-ink"
             >
               {name}
             </Link>
