@@ -73,8 +73,10 @@ class Node:
         known = min(cached, positions)
         body = receipt(
             self.name,
+            wallet=self.wallet,
             first_block=first,
             end_block=end,
+            quantization=self.quantization,
             positions=positions,
             token_layers=layers,
             cached_positions=known,
