@@ -7,30 +7,48 @@ BIN := $(VENV)/bin
 # the node and npm that pip brings come first: Hardhat needs Node 22.13 or newer
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
+export NEXT_TELEMETRY_DISABLED := 1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TORCH := $(shell grep '^torch==' constraints.txt)
 DATA_DIR ?= .far/demo
 PROTO := discovery/protocol/mesh.proto
 GRPC_PROTO := far_mesh/marketplace/grpc_api/far.proto
+SDK := npm run --silent --workspace sdk/typescript
+FRONTEND := npm run --silent --workspace frontend
+SITE := far_mesh/marketplace/dashboard/site/index.html
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I.
 
-.PHONY: demo test test-python test-contracts check format generate bench fuzz-api clean help
+.PHONY: demo dashboard test test-python test-contracts test-typescript chromium check format generate bench fuzz-api clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
-demo: $(VENV)/demo node_modules/.demo ## swarm, chain, gateway and a paid story (ONCE=1 ends after it; ARGS="…")
+demo: $(VENV)/demo node_modules/.demo $(SITE) ## swarm, chain, gateway, dashboard and a paid story (ONCE=1 ends after it; ARGS="…")
 	$(BIN)/far-mesh demo --data-dir $(DATA_DIR) $(if $(ONCE),--once) $(ARGS)
 
-test: test-contracts test-python ## everything
+dashboard: $(VENV)/demo node_modules/.demo $(SITE) ## the pages that a gateway serves, if they have changed
 
-test-python: $(VENV)/dev node_modules/.all ## Python: units, swarm with real peers, money (ARGS="-k …")
+test: test-contracts test-typescript test-python ## everything
+
+test-python: $(VENV)/dev node_modules/.all $(SITE) chromium ## Python: units, swarm with real peers, money, browser (ARGS="-k …")
 	$(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
 test-contracts: $(VENV)/dev node_modules/.all ## Solidity and JavaScript, by Hardhat
 	npm test --silent
 
-check: $(VENV)/dev node_modules/.all ## ruff, mypy --strict, import-linter, solhint, generated files
+test-typescript: $(VENV)/dev node_modules/.all $(SITE) ## the TypeScript SDK and the parts of the dashboard, by Vitest
+	$(SDK) test
+	$(FRONTEND) test
+
+chromium: ## Chromium, for the tests that look at the dashboard
+	@for program in chromium chromium-browser google-chrome; do command -v "$$program" >/dev/null && exit 0; done; \
+	[ -n "$$FAR_CHROMIUM" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing Chromium …"; apt-get update -qq && apt-get install --yes -qq --no-install-recommends chromium >/dev/null && exit 0; \
+	fi; \
+	echo "there is no Chromium: apt-get install chromium, or set FAR_CHROMIUM; until then the browser tests are skipped"
+
+check: $(VENV)/dev node_modules/.all $(SITE) ## ruff, mypy --strict, tsc, import-linter, solhint, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -38,6 +56,13 @@ check: $(VENV)/dev node_modules/.all ## ruff, mypy --strict, import-linter, solh
 	npm run --silent lint
 	npm run --silent export:check
 	$(BIN)/far-mesh openapi --check sdk/openapi.json
+	$(BIN)/python sdk/python/tools/generate_models.py --check
+	$(BIN)/python sdk/python/tools/generate_client.py --check
+	$(BIN)/mypy --python-version 3.10 sdk/python/src
+	$(SDK) generate:check
+	$(SDK) check
+	$(FRONTEND) generate:check
+	$(FRONTEND) check
 	$(MAKE) --no-print-directory check-proto
 
 check-proto: $(VENV)/dev
@@ -48,11 +73,15 @@ check-proto: $(VENV)/dev
 	  diff -q "$$fresh/$$file" "$$file" || { echo "run make generate"; exit 1; }; \
 	done
 
-generate: $(VENV)/dev node_modules/.all ## files that are made from others: protobuf, contract ABIs, openapi.json
+generate: $(VENV)/dev node_modules/.all ## files that are made from others: protobuf, contract ABIs, openapi.json, types of the SDKs
 	$(PROTOC) --python_out=. --pyi_out=. $(PROTO) $(GRPC_PROTO)
 	$(PROTOC) --grpc_python_out=. $(GRPC_PROTO)
 	npm run --silent export
-	mkdir -p sdk && $(BIN)/far-mesh openapi --output sdk/openapi.json
+	$(BIN)/far-mesh openapi --output sdk/openapi.json
+	$(BIN)/python sdk/python/tools/generate_models.py
+	$(BIN)/python sdk/python/tools/generate_client.py
+	$(SDK) generate
+	$(FRONTEND) generate
 
 format: $(VENV)/dev ## format the Python code
 	$(BIN)/ruff check --fix .
@@ -65,7 +94,8 @@ fuzz-api: $(VENV)/dev ## the whole document of the HTTP interface against a gate
 	$(BIN)/python -m benchmarks.api_fuzz $(ARGS)
 
 clean: ## remove what make made, keep .far
-	rm -rf $(VENV) node_modules artifacts cache coverage .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) node_modules frontend/node_modules sdk/typescript/node_modules
+	rm -rf sdk/typescript/dist frontend/.next frontend/out $(dir $(SITE)) artifacts cache coverage .mypy_cache .ruff_cache .pytest_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try make PYTHON=python3.11")'
@@ -79,7 +109,7 @@ $(VENV)/demo: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/dev: $(VENV)/demo
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable '.[dev]' --editable 'sdk/python[wallet,receipts]'
 	@touch $@
 
 node_modules/.demo: package.json package-lock.json | $(VENV)/demo
@@ -89,3 +119,10 @@ node_modules/.demo: package.json package-lock.json | $(VENV)/demo
 node_modules/.all: package.json package-lock.json | $(VENV)/demo
 	npm ci --silent
 	@touch $@ node_modules/.demo
+
+# the sources of the pages, and of the SDK that they are made with
+$(SITE): $(shell find frontend/src frontend/public frontend/scripts sdk/typescript/src -type f 2>/dev/null) \
+  frontend/package.json frontend/next.config.ts frontend/tsconfig.json sdk/typescript/tsconfig.json package-lock.json | node_modules/.demo
+	@echo "building the dashboard (a minute or two) …"
+	$(SDK) build
+	$(FRONTEND) build

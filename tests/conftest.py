@@ -43,13 +43,16 @@ settings.load_profile("far")
 WORKERS = 4
 """At most, however many cores there are: each takes a gigabyte, and what it starts takes more."""
 
-FIRST = ("tests/swarm/", "tests/far_node/blocks/test_architectures.py", "tests/far_mesh/demo/")
+FIRST = ("tests/swarm/", "tests/browser/", "tests/far_node/blocks/test_architectures.py", "tests/far_mesh/demo/")
 """What takes longest begins first, so that no worker is left alone with it in the end."""
 
 ONE_SWARM = tuple(
     f"tests/swarm/test_{name}.py" for name in ("auto", "bench", "generation", "hang_up", "refusals", "route")
 )
 """These ask the same seven processes, which are started once."""
+
+ONE_STAGE = "tests/browser/"
+"""So do these, and look at them with one browser."""
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
@@ -63,6 +66,8 @@ class _ByFile(LoadFileScheduling):  # type: ignore[misc]
 
     def _split_scope(self, nodeid: str) -> str:
         file = str(super()._split_scope(nodeid))
+        if file.startswith(ONE_STAGE):
+            return ONE_STAGE
         return ONE_SWARM[0] if file in ONE_SWARM else file
 
 

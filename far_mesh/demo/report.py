@@ -65,9 +65,11 @@ def sums_up(result: Mapping[str, Any], release: Release) -> bool:
     return books and on_chain
 
 
-def table(result: Mapping[str, Any], release: Release) -> Table:
-    """Who did what, and what it brought them."""
-    shown = Table(title="Who told the story, and what the chain paid for it", show_footer=True, title_justify="left")
+def table(result: Mapping[str, Any], release: Release, dashboard: str | None = None) -> Table:
+    """Who did what, and what it brought them; where ``dashboard`` shows the same."""
+    title = "Who told the story, and what the chain paid for it"
+    caption = None if dashboard is None else f"[link={dashboard}]live at {dashboard}[/link]"
+    shown = Table(title=title, caption=caption, show_footer=True, title_justify="left", caption_justify="left")
     total = sum(node["token_layers"] for node in result["nodes"])
     paid = sum(node["paid_units"] for node in result["nodes"])
     shown.add_column("node", "paid")

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import webbrowser
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -22,6 +23,7 @@ from far_mesh.demo.processes import ProcessGroup
 from far_mesh.demo.report import far, report, sum_line, sums_up, table
 from far_mesh.demo.steps import Steps, gather_or_cancel
 from far_mesh.demo.store import DemoStore
+from far_mesh.demo.tools import has_display
 from far_mesh.demo.town import (
     DEPLOYER,
     Town,
@@ -34,6 +36,7 @@ from far_mesh.demo.town import (
 from far_mesh.demo.user import DemoUser, Told
 from far_mesh.marketplace.chain.client import Chain, Release
 from far_mesh.marketplace.chain.wallet import ChainWallet
+from far_mesh.marketplace.dashboard.site import is_built
 from far_mesh.marketplace.serve import listening
 from far_node.blocks.source import Part, block_count_of, find_model
 
@@ -128,7 +131,8 @@ async def _enter_market(user: DemoUser, chain: Chain, steps: Steps) -> int:
 
 async def _story(config: DemoConfig, town: Town, user: DemoUser, chain: Chain, screen: Console, as_json: bool) -> None:
     result, release = await _tell(config, town, user, chain, screen)
-    _show(result, release, screen, as_json)
+    stays = not config.once and is_built()
+    _show(result, release, screen, as_json, f"{town.gateway_url}/" if stays else None)
 
 
 async def _stay_up(
@@ -147,7 +151,10 @@ async def _stay_up(
         except FarError as error:
             screen.print(f"[red]the story ended early:[/] {error.message}")
         told.set()
-        screen.print(_invitation(config, town, user), soft_wrap=True)
+        link = await _link(town, user)
+        screen.print(_invitation(config, town, user, link), soft_wrap=True)
+        if link is not None and screen.is_terminal and has_display():
+            await asyncio.to_thread(webbrowser.open, link)
 
 
 async def _report_ends(group: ProcessGroup, screen: Console) -> None:
@@ -178,8 +185,16 @@ async def _tell(
     return report(told, request, town.nodes, release, facts), release
 
 
-def _show(result: dict[str, Any], release: Release, screen: Console, as_json: bool) -> None:
-    screen.print(table(result, release))
+async def _link(town: Town, user: DemoUser) -> str | None:
+    """The playground, signed in as the user: with a token of its own in the fragment, which no server gets to see."""
+    try:
+        return f"{town.gateway_url}/playground#session={await user.new_token()}" if is_built() else None
+    except FarError:  # the gateway has ended, which was told
+        return None
+
+
+def _show(result: dict[str, Any], release: Release, screen: Console, as_json: bool, dashboard: str | None) -> None:
+    screen.print(table(result, release, dashboard))
     screen.print(sum_line(result, release), soft_wrap=True)
     screen.print(
         f"{result['completion_tokens']} tokens, first after {result['time_to_first_token_s']:.2f} s, "
@@ -192,11 +207,14 @@ def _show(result: dict[str, Any], release: Release, screen: Console, as_json: bo
         raise DoesNotAddUp("paid + fee + refund is not what was held, or the chain says something else")
 
 
-def _invitation(config: DemoConfig, town: Town, user: DemoUser) -> str:
+def _invitation(config: DemoConfig, town: Town, user: DemoUser, link: str | None) -> str:
     program = Path(sys.executable).with_name("far-mesh")
     command = os.path.relpath(program) if program.exists() else program.name
+    look = "" if is_built() else "The dashboard is not built here: make dashboard, and start the demo again.\n\n"
+    if link is not None:
+        look = f"Ask it yourself in a browser, signed in as this user for an hour:\n\n  {link}\n\n"
     return (
-        f"\nThe gateway stays up at {town.gateway_url} until Ctrl-C. Try it:\n\n"
+        f"\n{look}The gateway stays up at {town.gateway_url} until Ctrl-C. Try it:\n\n"
         f"  export FAR_TOKEN={user.token}\n"
         f'  curl {town.gateway_url}/v1/chat/completions -H "Authorization: Bearer $FAR_TOKEN" \\\n'
         f"    -H 'Content-Type: application/json' \\\n"

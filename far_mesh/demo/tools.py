@@ -1,7 +1,8 @@
-"""Where anvil comes from when the repository's own node_modules are not at hand."""
+"""What the demo finds on the machine: anvil, even where the repository's own node_modules are not; a screen."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,11 @@ def anvil_roots(data_dir: Path) -> tuple[Path, ...]:
         _install(roots[-1])
         find_anvil(roots)
     return roots
+
+
+def has_display() -> bool:
+    """Whether a browser would have a screen to open a window on."""
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def _install(folder: Path) -> None:

@@ -43,6 +43,10 @@ class DemoUser:
         self.token = ""
 
     async def log_in(self) -> None:
+        """Ask with a token from now on."""
+        self.token = await self.new_token()
+
+    async def new_token(self) -> str:
         """Nonce, EIP-4361 message, signature, bearer token."""
         challenge = await self._call("POST", "/api/auth/nonce", {"wallet_address": self.address})
         signature = Account.sign_message(encode_defunct(text=challenge["message"]), self._key).signature.to_0x_hex()
@@ -51,7 +55,7 @@ class DemoUser:
             "/api/auth/login",
             {"wallet_address": self.address, "message": challenge["message"], "signature": signature},
         )
-        self.token = answer["token"]
+        return str(answer["token"])
 
     async def pay_in(self, chain: Chain, bank: ChainWallet, units: int) -> int:
         """Deposit ``units`` on chain, allow the marketplace to spend them, wait until it has seen them. The balance."""

@@ -31,6 +31,11 @@ _POLICY = (
 )
 
 
+def is_built(folder: Path = PACKAGED) -> bool:
+    """Whether there is a site."""
+    return (folder / "index.html").is_file()
+
+
 @dataclass(frozen=True)
 class File:
     """What is sent: ``content`` as it is, ``packed`` with gzip where that is smaller."""
@@ -49,7 +54,7 @@ class Site:
     @classmethod
     def read(cls, folder: Path) -> Self | None:
         """The site in ``folder``; None: there is none."""
-        if not (folder / "index.html").is_file():
+        if not is_built(folder):
             return None
         paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink())
         return cls(dict(_file(path.relative_to(folder).as_posix(), path.read_bytes()) for path in paths))

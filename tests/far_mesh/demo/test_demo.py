@@ -17,9 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import psutil
 import pytest
+
+from far_mesh.marketplace.dashboard.site import is_built
 
 pytestmark = pytest.mark.swarm
 
@@ -176,6 +179,17 @@ def test_a_second_run_works_on_the_same_chain_and_other_options(result: dict[str
     assert again["completion_tokens"] <= 5
     assert [node["blocks"] for node in again["nodes"]] == [[0, 4], [4, 8]]
     assert again["chain"]["escrow"] == result["chain"]["escrow"]
+
+
+def test_it_prints_a_link_that_opens_the_playground_signed_in(standing: Standing) -> None:
+    if not is_built():
+        assert "make dashboard" in standing.screen()
+        return
+    url, token = standing.shown(r"stays up at (http://\S+)"), standing.shown(r"/playground#session=(\S+)")
+    assert standing.shown(rf"({url}/playground)#")
+    assert token != standing.shown(r"FAR_TOKEN=(\S+)"), "signing out in the browser leaves the terminal its own"
+    headers = {"authorization": f"Bearer {token}"}
+    assert httpx.get(f"{url}/api/account/balance", headers=headers).json()["available_units"] > 0
 
 
 def test_the_unmodified_openai_client_talks_to_it_with_what_it_printed(standing: Standing) -> None:

@@ -90,6 +90,11 @@ def test_the_table_shows_shares_and_far() -> None:
     assert "0.000000060" in shown
 
 
+def test_the_table_says_where_the_dashboard_is_if_there_is_one() -> None:
+    assert table(*facts()).caption is None
+    assert "http://127.0.0.1:8000/" in str(table(*facts(), "http://127.0.0.1:8000/").caption)
+
+
 def test_far_are_written_with_every_digit() -> None:
     assert far(1) == "0.000000001"
     assert far(12 * GWEI + 5) == "12.000000005"
