@@ -2,11 +2,16 @@
 
 import { useQueries, useQuery, type UseQueryResult } from "@tanstack/react-query";
 import { activeNodes, type ActiveNodes, type Model, models } from "farlabs";
-import { publicTransport } from "./gateway";
+import { payments, type Payments, publicTransport } from "./gateway";
 
 /** What several pages ask for, asked once. It changes by itself, so it is asked again. */
 const AGAIN_MS = 5_000;
 const MOST_NODES = 1_000;
+
+/** What the gateway is paid in, and on which chain. It never changes while a gateway runs. */
+export function usePayments(): UseQueryResult<Payments> {
+  return useQuery({ queryKey: ["payments"], queryFn: payments, staleTime: Infinity });
+}
 
 /** The models on sale. */
 export function useModels(): UseQueryResult<Model[]> {

@@ -5,7 +5,10 @@ import type { Abi, ContractFunctionArgs, ContractFunctionName, Hash } from "viem
 import { estimateContractGas, getGasPrice, simulateContract, waitForTransactionReceipt, writeContract } from "viem/actions";
 import { useConfig, useConnection, useSwitchChain } from "wagmi";
 import { getWalletClient } from "wagmi/actions";
+import type { Payments } from "./gateway";
+import { usePayments } from "./queries";
 import { refusal } from "./refusal";
+import { chainOf } from "./wallet";
 
 /** How far a transaction is. `fee`: what its gas costs at most at this moment, in wei, where the wallet could tell. */
 export type TransactionState =
@@ -43,13 +46,15 @@ export function useTransaction(): Transaction {
   const { address, chainId: at } = useConnection();
   const { mutateAsync: switchChain } = useSwitchChain();
   const [state, setState] = useState<TransactionState>({ step: "idle" });
-  const chain = config.chains[0];
+  const { data: payments } = usePayments();
 
   const send = useCallback(
     async (call: ContractCall): Promise<Hash | undefined> => {
       let hash: Hash | undefined;
       try {
         if (address === undefined) throw new Error("Connect a wallet first.");
+        if (payments === undefined) throw new Error("The gateway has not told its chain yet: try again.");
+        const chain = chainOf(payments);
         if (at !== chain.id) {
           setState({ step: "switching" });
           await switchChain({ chainId: chain.id });
@@ -66,16 +71,21 @@ export function useTransaction(): Transaction {
         setState({ step: "done", hash });
         return hash;
       } catch (error) {
-        setState({ step: "failed", reason: refusal(error, chain.nativeCurrency.symbol), hash });
+        setState({ step: "failed", reason: refusal(error, coinOf(payments)), hash });
         return undefined;
       }
     },
-    [address, at, chain, config, switchChain],
+    [address, at, config, payments, switchChain],
   );
 
   const reset = useCallback(() => setState({ step: "idle" }), []);
   const isBusy = ["switching", "checking", "signing", "pending"].includes(state.step);
   return { state, isBusy, send: send as Transaction["send"], reset };
+}
+
+/** The coin in which gas is paid. */
+function coinOf(payments: Payments | undefined): string {
+  return payments === undefined ? "coins" : chainOf(payments).nativeCurrency.symbol;
 }
 
 type Wallet = Awaited<ReturnType<typeof getWalletClient>>;
