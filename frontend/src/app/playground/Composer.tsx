@@ -63,7 +63,7 @@ function Form({ wishes, model, earlier, hasProblems, isAnswering, onSend, onStop
   }
   return (
     <form
-      className="sticky bottom-0 flex flex-col gap-3 rounded-t-xl border border-line bg-surface p-4"
+      className={`flex flex-col gap-3 rounded-xl border border-line bg-surface p-4 ${earlier.length > 0 ? "sticky bottom-0 rounded-b-none" : ""}`}
       onSubmit={(event: FormEvent) => {
         event.preventDefault();
         send();
@@ -85,7 +85,7 @@ function Form({ wishes, model, earlier, hasProblems, isAnswering, onSend, onStop
       />
       <div className="flex flex-wrap items-center justify-between gap-3">
         <div className="min-w-0 flex-1 text-sm text-soft">
-          <Price quoting={quoting} isOn={wishes.quotes} hasDraft={draft.trim() !== ""} />
+          <Price quoting={quoting} isOn={wishes.quotes} hasDraft={draft.trim() !== ""} isFirst={earlier.length === 0} />
           {hasProblems && <p className="text-bad">Something in the settings is not right: it is marked there.</p>}
         </div>
         {isAnswering ? (
@@ -98,7 +98,14 @@ function Form({ wishes, model, earlier, hasProblems, isAnswering, onSend, onStop
   );
 }
 
-function Price({ quoting: { query, isCurrent }, isOn, hasDraft }: { quoting: Quoting; isOn: boolean; hasDraft: boolean }) {
+interface PriceProps {
+  quoting: Quoting;
+  isOn: boolean;
+  hasDraft: boolean;
+  isFirst: boolean;
+}
+
+function Price({ quoting: { query, isCurrent }, isOn, hasDraft, isFirst }: PriceProps) {
   const { client, wallet, isSignedIn } = useSession();
   const balance = useQuery({ queryKey: ["balance", wallet], queryFn: () => client.balance(), enabled: isSignedIn });
   const available = balance.data?.available_units;
@@ -111,7 +118,7 @@ function Price({ quoting: { query, isCurrent }, isOn, hasDraft }: { quoting: Quo
   return (
     <>
       <p title={`${count(cost)} units of 1e-9 FAR`}>
-        {count(prompt)} tokens with what was said before, and up to {count(most)} of answer: at most {far(cost)}.{has}
+        {count(prompt)} tokens{isFirst ? "" : " with what was said before"}, and up to {count(most)} of answer: at most {far(cost)}.{has}
       </p>
       {available !== undefined && cost > available && (
         <p className="text-warn">That is more than you have. Take fewer tokens, or deposit on the account page.</p>

@@ -48,7 +48,7 @@ export function Playground() {
     if (asked !== null) setWishes((now) => ({ ...now, model: asked }));
   }, []);
   useEscape(live !== undefined, stop);
-  useFollow(conversation);
+  const { end, follow } = useFollow(conversation);
 
   const change = useCallback((changes: Partial<Wishes>) => setWishes((now) => ({ ...now, ...changes })), []);
   const model = modelIn(models.data ?? [], wishes.model);
@@ -58,6 +58,7 @@ export function Playground() {
   /** Asks for an answer to `question`, after all that was said `earlier`. */
   async function answer(id: string, earlier: readonly Turn[], question: string, quoteId?: string) {
     const messages = messagesOf(wishes.system, earlier, question);
+    follow();
     await ask(id, { ...optionsOf(wishes), model: model?.id ?? "", messages, ...(quoteId !== undefined && { quote_id: quoteId }) });
     await queries.invalidateQueries({ queryKey: ["balance"] });
   }
@@ -138,8 +139,9 @@ export function Playground() {
             onSend={send}
             onStop={stop}
           />
+          <div ref={end} />
         </div>
-        <aside aria-label="Settings" className="max-lg:hidden">
+        <aside aria-label="Settings" className="self-start max-lg:hidden lg:sticky lg:top-20 lg:max-h-[calc(100dvh-6rem)] lg:overflow-y-auto">
           <Card title="Settings">{form}</Card>
         </aside>
       </div>

@@ -11,7 +11,7 @@ export function TroubleNotice({ trouble, hasText }: { trouble: Trouble; hasText:
     <div className="flex flex-col items-start gap-3">
       <div className="w-full">
         <Notice kind="bad" title={titleOf(trouble)}>
-          {message !== "" && <p>{message}</p>}
+          <p>{message}</p>
           {hasText && <p>You can go on from here, or ask again.</p>}
           {requestId !== null && (
             <p className="mt-1 font-mono text-xs break-all">

@@ -47,7 +47,7 @@ export function troubleOf(error: unknown, now: number): Trouble {
 }
 
 /** What happened to an answer that was under way when the page was left. */
-export const LEFT: Trouble = { kind: "left", message: "", code: null, requestId: null, retryAt: null };
+export const LEFT: Trouble = { kind: "left", message: "What had come until then is charged.", code: null, requestId: null, retryAt: null };
 
 /** Whole seconds until asking again can help; 0: it can now. */
 export function secondsLeft({ retryAt }: Trouble, now: number): number {

@@ -1,22 +1,33 @@
 "use client";
 
-import { useEffect, useRef } from "react";
+import { type RefObject, useCallback, useEffect, useRef } from "react";
 
 const NEAR_PX = 160;
 
-/** Keeps the end of the page in sight while something is added to it, as long as the reader is there. */
-export function useFollow(added: unknown): void {
-  const isAtEnd = useRef(true);
+export interface Following {
+  /** What is kept in sight: it stands behind all that is added. */
+  end: RefObject<HTMLDivElement | null>;
+  /** Go there, wherever the reader is. */
+  follow: () => void;
+}
+
+/** Keeps the end of a text in sight while something is added to it, as long as the reader stays there. */
+export function useFollow(added: unknown): Following {
+  const end = useRef<HTMLDivElement>(null);
+  const isFollowed = useRef(false);
+  const follow = useCallback(() => {
+    isFollowed.current = true;
+  }, []);
   useEffect(() => {
     const scrolled = () => {
-      const { scrollHeight } = document.documentElement;
-      isAtEnd.current = window.scrollY + window.innerHeight >= scrollHeight - NEAR_PX;
+      const bottom = end.current?.getBoundingClientRect().bottom ?? 0;
+      isFollowed.current = bottom <= window.innerHeight + NEAR_PX;
     };
-    scrolled();
     window.addEventListener("scroll", scrolled, { passive: true });
     return () => window.removeEventListener("scroll", scrolled);
   }, []);
   useEffect(() => {
-    if (isAtEnd.current) window.scrollTo({ top: document.documentElement.scrollHeight });
+    if (isFollowed.current) end.current?.scrollIntoView({ block: "end" });
   }, [added]);
+  return { end, follow };
 }

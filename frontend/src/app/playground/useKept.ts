@@ -1,10 +1,11 @@
 "use client";
 
-import { useEffect, useRef, useState } from "react";
+import { useCallback, useEffect, useRef, useState } from "react";
 import { type Kept, read, written } from "./keep";
 
 const NAME = "far-playground";
-const WRITTEN_AFTER_MS = 500;
+/** Not each time that something comes, or a long answer would be written down again for every word of it. */
+const WRITTEN_EVERY_MS = 500;
 
 /**
  * Keeps the conversation in this tab (`sessionStorage`), and gives back once what was kept before. False: it does not
@@ -12,18 +13,30 @@ const WRITTEN_AFTER_MS = 500;
  */
 export function useKept(kept: Kept, onRead: (kept: Kept) => void): boolean {
   const [isKept, setKept] = useState(true);
-  const isRead = useRef(false);
+  const latest = useRef<Kept>(undefined);
+  const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
   const restore = useRef(onRead);
-  useEffect(() => {
-    const found = read(stored());
-    if (found !== undefined) restore.current(found);
-    isRead.current = true;
+  const write = useCallback(() => {
+    clearTimeout(timer.current);
+    timer.current = undefined;
+    if (latest.current !== undefined) setKept(store(written(latest.current)));
   }, []);
   useEffect(() => {
-    if (!isRead.current) return;
-    const timer = setTimeout(() => setKept(store(written(kept))), WRITTEN_AFTER_MS);
-    return () => clearTimeout(timer);
-  }, [kept]);
+    if (latest.current === undefined) {
+      const found = read(stored());
+      if (found !== undefined) restore.current(found);
+    } else {
+      timer.current ??= setTimeout(write, WRITTEN_EVERY_MS);
+    }
+    latest.current = kept;
+  }, [kept, write]);
+  useEffect(() => {
+    window.addEventListener("pagehide", write);
+    return () => {
+      window.removeEventListener("pagehide", write);
+      write();
+    };
+  }, [write]);
   return isKept;
 }
 
