@@ -1,9 +1,13 @@
 import type { CallOptions, Transport } from "../transport.js";
 import type { JobRequest, JobState } from "../types.js";
 
-export interface SubmitJobOptions extends CallOptions, Partial<Omit<JobRequest, "model_id" | "max_tokens">> {
+type Body = Omit<JobRequest, "model_id" | "max_tokens" | "est_tokens" | "webhook">;
+
+export interface SubmitJobOptions extends CallOptions, Partial<Body> {
   model: string;
   maxTokens?: number | undefined;
+  /** Where to tell of its end, and whether with the text. The message is signed: see `verifyWebhook`. */
+  webhook?: { url: string; include_result?: boolean } | undefined;
   /** Handed in once, however often it is sent under this name. Default: a new one. */
   idempotencyKey?: string | undefined;
 }
