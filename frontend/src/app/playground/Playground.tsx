@@ -14,7 +14,7 @@ import { useModels } from "@/lib/queries";
 import { useSession } from "@/lib/session";
 import { Composer } from "./Composer";
 import { after, asMarkdown, before, messagesOf, shownAnswer, type Turn } from "./conversation";
-import { saveFile } from "./download";
+import { saveFile } from "@/lib/saveFile";
 import { ModelPicker } from "./ModelPicker";
 import { Spoken } from "./Spoken";
 import { TurnView } from "./TurnView";

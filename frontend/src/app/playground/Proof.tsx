@@ -9,7 +9,7 @@ import { Notice } from "@/components/ui/Notice";
 import { Loading } from "@/components/ui/Skeleton";
 import { explain } from "@/lib/explain";
 import { useSession } from "@/lib/session";
-import { saveFile } from "./download";
+import { saveFile } from "@/lib/saveFile";
 import { type Check, checksOf, receiptsFile } from "./proof";
 
 /** The receipts of an answer: as a file, and checked in this browser. */
@@ -41,7 +41,10 @@ export function Proof({ requestId, model }: { requestId: string; model: Model | 
   return (
     <div className="flex flex-col gap-3">
       <h4 className="font-medium">Receipts</h4>
-      <p className="text-soft">Each node has signed what it did. You need to believe neither it nor this gateway.</p>
+      <p className="text-soft">
+        Each node has signed what it did. Check it here, or download it and check it elsewhere with <code>verifyReceipts</code> or{" "}
+        <code>verify_receipts</code> of the package <code>farlabs</code>: it takes nobody&apos;s word.
+      </p>
       <div className="flex flex-wrap gap-2">
         <Button kind="quiet" onClick={() => (isAsked ? void proof.refetch() : setAsked(true))} disabled={proof.isFetching}>Verify here</Button>
         <Button kind="quiet" onClick={download}>Download the receipts</Button>
