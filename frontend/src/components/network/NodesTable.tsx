@@ -27,8 +27,8 @@ export function NodesTable({ model, found }: { model: string; found: ActiveNodes
       <Table caption={`Nodes that serve ${model}`} columns={COLUMNS} rows={found.nodes} keyOf={({ node_id: id }) => id} />
       <p className="mt-2 text-xs text-soft">
         {found.total_nodes > found.count && `The first ${found.count} of ${found.total_nodes}. `}
-        Load and what a node asks (for 1,000 tokens in one block) are its own word; round trip and reliability are what this
-        gateway and the others have seen.
+        Load and what a node asks (for 1,000 tokens in one block) are its own word; the round trip is what this gateway has
+        measured, the reliability what all gateways of this marketplace have seen.
       </p>
     </>
   );
