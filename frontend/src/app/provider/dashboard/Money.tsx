@@ -104,7 +104,7 @@ function Withdraw({ escrow, credit }: { escrow: `0x${string}`; credit: number | 
             </Button>
             <span className="text-sm text-soft">All of your credit at once. You pay the gas, so wait until it is worth it.</span>
           </div>
-          <TransactionSteps state={state} done="It is in your wallet" />
+          <TransactionSteps state={state} done={address === wallet ? "It is in your wallet" : "It was sent"} />
         </NeedsSender>
       )}
     </section>

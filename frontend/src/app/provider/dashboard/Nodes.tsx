@@ -4,8 +4,7 @@ import type { Node, Rewards } from "farlabs";
 import { blocks } from "@/components/network/network";
 import { Badge } from "@/components/ui/Badge";
 import { ButtonLink } from "@/components/ui/ButtonLink";
-import { CodeBlock } from "@/components/ui/CopyButton";
-import { CopyButton } from "@/components/ui/CopyButton";
+import { CodeBlock, CopyButton } from "@/components/ui/CopyButton";
 import { Empty } from "@/components/ui/Empty";
 import { count, milliseconds, percent, short, when } from "@/lib/format";
 import { gatewayUrl } from "@/lib/gateway";
@@ -60,7 +59,7 @@ function OneNode({ node, earned, period, isKnown }: { node: Node; earned: Earned
       <dl className="mt-2 grid grid-cols-2 gap-x-4 gap-y-2 text-sm sm:grid-cols-4">
         <Fact name={`Earned in ${period} days`}>{isKnown ? <Amount units={earned?.earned_units ?? 0} /> : "–"}</Fact>
         <Fact name="Requests and tokens">
-          {count(earned?.requests ?? 0)}, {count(earned?.tokens ?? 0)}
+          {isKnown ? `${count(earned?.requests ?? 0)}, ${count(earned?.tokens ?? 0)}` : "–"}
         </Fact>
         <Fact name="Round trip">{node.avg_latency_ms === null ? "not measured" : milliseconds(node.avg_latency_ms)}</Fact>
         <Fact name="Last heard of">{when(node.last_seen)}</Fact>

@@ -34,11 +34,11 @@ export function standingOf(node: Pick<Node, "state" | "reliability_score" | "mod
     return {
       word: "serving",
       kind: "warn",
-      advice: "Its reliability is below 0.95, which keeps it out of premium requests. Each request that it completes raises it; a steadier connection keeps it up.",
+      advice: "Its reliability is below 0.95, which requests of the tier premium ask for unless the operator has set something else. Each request that it completes raises it; a steadier connection keeps it up.",
     };
   }
   if (node.models.length > 0 && node.models.every(({ load }) => load >= FULL)) {
-    return { word: "serving", kind: "good", advice: "It is as busy as it can be: what comes on top goes to others. A second GPU would earn." };
+    return { word: "serving", kind: "good", advice: "It is as busy as it can be: what comes on top goes to other nodes, or waits." };
   }
   return { word: "serving", kind: "good", advice: undefined };
 }
