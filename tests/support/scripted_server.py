@@ -128,6 +128,8 @@ class ScriptedServer:
                     break
         except (ConnectionError, asyncio.IncompleteReadError):
             self.hung_up.set()
+        except asyncio.CancelledError:
+            pass  # the server closes
         finally:
             writer.close()
 

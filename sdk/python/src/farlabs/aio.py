@@ -701,6 +701,11 @@ class AsyncFarLabsClient:
         """What is known of a node."""
         return await self._door.ask(calls.node(node_id))
 
+    async def how_to_serve(self) -> m.JoinAnswer:
+        """What somebody needs to know who wants to serve: peers of the swarm, what the models take in memory, what they
+        paid."""
+        return await self._door.ask(calls.how_to_serve())
+
     async def claim_node(self, claim: ClaimRequest) -> m.ClaimAnswer:
         """Hand in a claim that node and wallet have signed: the node earns for the wallet."""
         return await self._door.ask(calls.claim_node(claim))

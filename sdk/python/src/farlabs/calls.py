@@ -271,6 +271,11 @@ def node(node_id: str) -> Call[m.NodeAnswer]:
     return Call("GET", f"/api/nodes/{_inner(node_id)}", reading(m.NodeAnswer), is_public=True)
 
 
+def how_to_serve() -> Call[m.JoinAnswer]:
+    """What somebody needs to know who wants to serve."""
+    return Call("GET", "/api/provider/join", reading(m.JoinAnswer), is_public=True)
+
+
 def claim_node(claim: ClaimRequest) -> Call[m.ClaimAnswer]:
     """A claim that node and wallet have signed."""
     return Call("POST", "/api/provider/nodes", reading(m.ClaimAnswer), body=claim, is_public=True)

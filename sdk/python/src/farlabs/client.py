@@ -697,6 +697,11 @@ class FarLabsClient:
         """What is known of a node."""
         return self._door.ask(calls.node(node_id))
 
+    def how_to_serve(self) -> m.JoinAnswer:
+        """What somebody needs to know who wants to serve: peers of the swarm, what the models take in memory, what they
+        paid."""
+        return self._door.ask(calls.how_to_serve())
+
     def claim_node(self, claim: ClaimRequest) -> m.ClaimAnswer:
         """Hand in a claim that node and wallet have signed: the node earns for the wallet."""
         return self._door.ask(calls.claim_node(claim))

@@ -26,6 +26,7 @@ from farlabs.errors import (
     FarLabsError,
     error_of,
 )
+from farlabs.json_text import parsed
 from farlabs.models import BalanceAnswer, ChannelState, LoginAnswer, NonceAnswer, QuoteAnswer, VoucherEvent
 from farlabs.parameters import ClaimRequest
 from farlabs.signing import EscrowDomain, Signer, TypedData, Voucher, check_sign_in, due, voucher_data
@@ -140,10 +141,7 @@ class Reply:
 
     def json(self) -> object:
         """The body, or None where it is no JSON."""
-        try:
-            return json.loads(self.body)
-        except (ValueError, RecursionError):
-            return None
+        return parsed(self.body)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
 from farlabs.errors import FarLabsError, StreamError, error_of
+from farlabs.json_text import parsed
 from farlabs.models import DoneEvent, GenerateAnswer, TokenEvent, VoucherEvent
 from farlabs.sse import ServerSentEvent
 
@@ -54,10 +54,7 @@ class Reading:
         Raises:
             StreamError: the answer failed, or the event means nothing.
         """
-        try:
-            told = json.loads(event.data)
-        except (ValueError, RecursionError):
-            told = None
+        told = parsed(event.data)
         if isinstance(told, dict):
             if isinstance(told.get("error"), dict):
                 raise error_of(None, told, request_id=self.request_id)

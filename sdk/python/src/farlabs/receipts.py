@@ -8,13 +8,13 @@ kind, a line feed and ``body``. A peer id contains the key itself: base58 of an 
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from farlabs.errors import FarLabsError, ReceiptError
+from farlabs.json_text import parsed
 from farlabs.models import RequestReceipts
 
 DOMAIN = "far-mesh/receipt/v1"
@@ -71,13 +71,13 @@ def verify_receipt(document: str) -> Receipt:
     """
     if len(document.encode(errors="replace")) > MAX_DOCUMENT_BYTES:
         raise _wrong("the document is too long")
-    outer = _parsed(document)
+    outer = _object(document)
     body, signer, signature = outer.get("body"), outer.get("signer"), outer.get("signature")
     if not (isinstance(body, str) and isinstance(signer, str) and isinstance(signature, str)):
         raise _wrong("this is not a signed document")
     if not _is_signed(_key_of(signer), f"{DOMAIN}\n{body}", signature):
         raise _wrong(f"the signature is not that of {signer}")
-    said = _parsed(body)
+    said = _object(body)
     if said.get("version", 1) != 1:
         raise _wrong("this is a receipt of another version")
     receipt = Receipt(
@@ -176,11 +176,8 @@ def _is_signed(key: bytes, text: str, signature: str) -> bool:
     return True
 
 
-def _parsed(text: str) -> Mapping[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
+def _object(text: str) -> Mapping[str, Any]:
+    value: object = parsed(text)
     if not isinstance(value, dict):
         raise _wrong("this is not a signed document")
     return value

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import hmac
-import json
 import re
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from farlabs.errors import WebhookError
+from farlabs.json_text import parsed
 
 TOLERANCE_SECONDS = 300.0
 _PREFIX = "whsec_"
@@ -44,10 +44,7 @@ def verify_webhook(
     expected = b"v1," + base64.b64encode(hmac.digest(_key_of(secret), said, "sha256"))
     if not any(hmac.compare_digest(expected, one.encode()) for one in told["webhook-signature"].split(" ")):
         raise _wrong("the message is not signed with this secret")
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError):
-        content = None
+    content = parsed(body)
     if not isinstance(content, dict) or not isinstance(content.get("data"), dict) or "type" not in content:
         raise _wrong("the message has no type and data")
     return {"id": message_id, **content}
