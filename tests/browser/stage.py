@@ -28,6 +28,7 @@ from eth_account import Account
 from far_mesh.marketplace.chain.anvil import Anvil
 from far_mesh.marketplace.chain.client import address_of
 from far_mesh.marketplace.chain.wallet import ChainWallet
+from far_node.control import ask, control_path
 from tests.far_mesh.marketplace.house import DEPLOYER, SETTLER, LiveChain, Loop, rpc, sign_in, start_chain
 from tests.support.swarm import Process, Town
 
@@ -89,7 +90,7 @@ class Stage:
         """The key of somebody who has everything to look at: nodes and what they earned, a balance, usage, a role."""
         if not self._is_lived_in:
             self.deposit(self.provider, 10 * FAR)
-            self.ask(self.provider, STORY)
+            self.tell(self.provider, STORY)
             self._is_lived_in = True
         return self.provider
 
@@ -119,19 +120,39 @@ class Stage:
                 await chain.close()
 
         self._loop.do(pay())
-        with httpx.Client(base_url=self.url, timeout=20) as http:
-            http.headers["authorization"] = f"Bearer {sign_in(http, key)['token']}"
+        headers = {"authorization": f"Bearer {self.token_of(key)}"}
+        with httpx.Client(base_url=self.url, timeout=20, headers=headers) as http:
             wait_until(lambda: http.get("/api/account/balance").json()["deposited_units"] >= units)
 
-    def ask(self, key: str, prompt: str, max_tokens: int = 48) -> dict[str, Any]:
+    def tell(self, key: str, prompt: str, max_tokens: int = 48) -> dict[str, Any]:
         """An answer that is paid for by the wallet of ``key``."""
         body = {"model_id": MODEL, "prompt": prompt, "max_tokens": max_tokens, "stream": False}
-        with httpx.Client(base_url=self.url, timeout=120) as http:
-            http.headers["authorization"] = f"Bearer {sign_in(http, key)['token']}"
+        headers = {"authorization": f"Bearer {self.token_of(key)}"}
+        with httpx.Client(base_url=self.url, timeout=120, headers=headers) as http:
             answer = http.post("/api/inference/distributed/generate", json=body)
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
         return found
+
+    def lose(self, node: Process) -> None:
+        """As a power cut would end it."""
+        self.nodes.remove(node)
+        node.kill()
+
+    def replace(self, blocks: tuple[int, int]) -> None:
+        """A new node for these blocks, which the gateway knows of."""
+        self.nodes.append(self.start_node(blocks).wait_until_ready())
+        with httpx.Client(base_url=self.url, timeout=20) as http:
+            wait_until(lambda: len(http.get(f"/api/nodes/active/{MODEL}").json()["nodes"]) == len(self.nodes))
+
+    def sessions(self, node: Process) -> int:
+        """How many answers a node works on."""
+        return int(ask(control_path(self.town.directory / f"{node.name}.id"), "status", timeout=20)["open_sessions"])
+
+    def token_of(self, key: str) -> str:
+        """Signed in without a browser."""
+        with httpx.Client(base_url=self.url, timeout=20) as http:
+            return str(sign_in(http, key)["token"])
 
     def _until_sold(self) -> None:
         """Until the gateway knows of nodes for every block."""
@@ -207,7 +228,7 @@ def main() -> None:
     ):
         if not chosen.quiet:
             stage.deposit(stage.user, 10 * FAR)
-            stage.ask(stage.user, STORY)
+            stage.tell(stage.user, STORY)
             stage.resident()
         print(f"dashboard {stage.url}\nchain     {stage.chain.rpc_url}")
         for role, key in (("user", stage.user), ("provider", stage.provider), ("operator", stage.operator)):

@@ -19,6 +19,8 @@ DESKTOP, PHONE = (1280, 900), (360, 740)
 PATIENCE_MS = 60_000
 """A busy machine is slow; nothing is asserted about how fast anything is."""
 
+expect.set_options(timeout=PATIENCE_MS)
+
 AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 
@@ -84,7 +86,7 @@ class Visitor:
 
     def settle(self) -> None:
         """Until there is no skeleton."""
-        expect(self.page.locator("[aria-hidden=true].animate-pulse")).to_have_count(0, timeout=PATIENCE_MS)
+        expect(self.page.locator("[aria-hidden=true].animate-pulse")).to_have_count(0)
 
     def connect(self) -> None:
         """Connect the wallet and sign in, by the button at the top."""
