@@ -18,7 +18,7 @@ FRONTEND := npm run --silent --workspace frontend
 SITE := far_mesh/marketplace/dashboard/site/index.html
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I.
 
-.PHONY: demo dashboard test test-python test-contracts test-typescript chromium check format generate bench fuzz-api clean help
+.PHONY: demo dashboard dev test test-python test-contracts test-typescript chromium check format generate bench fuzz-api clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -27,6 +27,10 @@ demo: $(VENV)/demo node_modules/.demo $(SITE) ## swarm, chain, gateway, dashboar
 	$(BIN)/far-mesh demo --data-dir $(DATA_DIR) $(if $(ONCE),--once) $(ARGS)
 
 dashboard: $(VENV)/demo node_modules/.demo $(SITE) ## the pages that a gateway serves, if they have changed
+
+dev: node_modules/.all ## the pages as they are being changed, at localhost:3000, on a gateway that runs (FAR_GATEWAY)
+	$(SDK) build
+	$(FRONTEND) dev
 
 test: test-contracts test-typescript test-python ## everything
 

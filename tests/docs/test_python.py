@@ -21,7 +21,7 @@ EXAMPLES = [block for page in PAGES for block in blocks(page, "python")]
 
 
 def test_there_are_examples() -> None:
-    assert {name_of(block.page) for block in EXAMPLES} >= {"README.md", "docs/developers.md", "docs/providers.md"}
+    assert {name_of(block.page) for block in EXAMPLES} >= {"docs/trying.md", "docs/developers.md", "docs/providers.md"}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda block: name_of(block.page))
