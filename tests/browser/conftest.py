@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from far_mesh.marketplace.dashboard.site import PACKAGED, Site
+from tests.browser.program import find_chromium, options_of
 from tests.browser.stage import FAR, Stage, new_key
 from tests.browser.visitor import DESKTOP, Theme, Visitor
 from tests.browser.wallet import Wallet
 from tests.swarm.conftest import pytest_runtest_makereport
 
 __all__ = ["pytest_runtest_makereport"]
-
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
 Enter = Callable[..., Visitor]
 
@@ -40,14 +37,11 @@ def site() -> Site:
 @pytest.fixture(scope="package")
 def browser(site: Site) -> Iterator[Browser]:
     """Debian's Chromium, without a window."""
-    program = os.environ.get("FAR_CHROMIUM") or next(filter(None, map(shutil.which, PROGRAMS)), None)
+    program = find_chromium()
     if program is None:
         missing("there is no Chromium: apt-get install chromium, or set FAR_CHROMIUM to the program")
-    options = ["--disable-dev-shm-usage", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-    if os.geteuid() == 0:
-        options.append("--no-sandbox")  # Chromium refuses to run as root with it
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=options)
+        browser = playwright.chromium.launch(executable_path=program, args=options_of())
         yield browser
         browser.close()
 
@@ -86,9 +80,3 @@ def newcomer(stage: Stage) -> str:
     key = new_key()
     stage.fund(key, 100 * FAR)
     return key
-
-
-@pytest.fixture
-def screenshots(tmp_path: Path) -> Path:
-    """Where pictures of what was seen are kept."""
-    return Path(os.environ.get("FAR_SCREENSHOTS") or tmp_path)

@@ -8,21 +8,20 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from far_mesh.marketplace.dashboard.site import PACKAGED, Site
+from far_mesh.marketplace.dashboard.site import PACKAGED, Site, path_of
 from tests.browser.conftest import Enter
 from tests.browser.stage import Stage
 from tests.browser.visitor import DESKTOP, PHONE, Theme
 
-PAGES = {
-    "home": "/",
-    "playground": "/playground",
-    "provide": "/gpu/distributed",
-    "earnings": "/provider/dashboard",
-    "account": "/account",
-    "operator": "/operator",
-    "claim": "/claim",
-    "not-found": "/nowhere",
-}
+
+def built() -> dict[str, str]:
+    """Every page of the site, by a name for its pictures, and one that there is not."""
+    names = (file.relative_to(PACKAGED).as_posix() for file in sorted(PACKAGED.rglob("*.html")))
+    paths = ["/" + path_of(name) for name in names if not name.startswith(("_", "404"))]
+    return {path.strip("/").replace("/", "-") or "home": path for path in paths} | {"not-found": "/nowhere"}
+
+
+PAGES = built()
 SIZES = {"desktop": DESKTOP, "phone": PHONE}
 FIRST_PAGE_BYTES = 350_000
 """Of JavaScript, compressed."""
