@@ -57,6 +57,9 @@ PUBLIC = {
     "GET /api/nodes/active/{model_id:path}",
     "GET /nodes/active/{model_id:path}",
     "GET /api/nodes/{node_id}",
+    "GET /api/provider/join",
+    "POST /api/provider/nodes",  # signed by the node and the wallet: nodes/test_claims.py
+    "GET /bootstrap",
 }
 """What anybody may ask. Whatever is added here says something about everybody, or about what the whole chain knows."""
 
