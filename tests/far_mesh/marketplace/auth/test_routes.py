@@ -49,6 +49,7 @@ PUBLIC = {
     "GET /v1/models/{model_id:path}",
     "POST /deposit",
     "POST /api/nodes/register-distributed",
+    "POST /api/provider/nodes",
     "POST /api/nodes/register",
     "POST /nodes/register",
     "POST /api/nodes/heartbeat",
@@ -58,7 +59,6 @@ PUBLIC = {
     "GET /nodes/active/{model_id:path}",
     "GET /api/nodes/{node_id}",
     "GET /api/provider/join",
-    "POST /api/provider/nodes",  # signed by the node and the wallet: nodes/test_claims.py
     "GET /bootstrap",
 }
 """What anybody may ask. Whatever is added here says something about everybody, or about what the whole chain knows."""
