@@ -168,7 +168,7 @@ class Wallet:
         self.key = key
 
     def sign_message(self, message: str) -> str:
-        return "0x" + Account.sign_message(encode_defunct(text=message), self.key).signature.hex().removeprefix("0x")
+        return str(Account.sign_message(encode_defunct(text=message), self.key).signature.to_0x_hex())
 
 
 class SlowWallet(Wallet):

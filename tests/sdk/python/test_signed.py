@@ -138,7 +138,7 @@ def test_half_a_claim_is_none(change: tuple[str, str]) -> None:
 def test_what_is_no_private_key_is_refused_and_not_repeated(key: str) -> None:
     with pytest.raises(FarLabsError) as wrong:
         PrivateKeySigner(key)
-    assert wrong.value.code == "invalid_private_key"
+    assert wrong.value.code == "invalid_key"
     assert wrong.value.__cause__ is None
     assert key == "" or key not in str(wrong.value)
 

@@ -47,7 +47,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         client = FarLabsClient(
             options.url,
-            private_key=os.environ.get("FAR_PRIVATE_KEY") or None,
+            private_key=os.environ.get("WALLET_PRIVATE_KEY") or None,
             api_key=os.environ.get("FAR_API_KEY") or None,
             timeout=options.timeout,
         )
@@ -71,13 +71,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="far",
         description="Language models on pooled GPUs, paid by the token.",
-        epilog="FAR_API_KEY or FAR_PRIVATE_KEY say who asks, FAR_API_URL where. They are no options, as others can see "
-        f"the options of a command. {_EXITS}",
+        epilog="FAR_API_KEY or WALLET_PRIVATE_KEY say who asks, FAR_GATEWAY where. Keys are no options, as others can "
+        f"see the options of a command. {_EXITS}",
     )
     parser.add_argument("--version", action="version", version=f"far {__version__}")
     everywhere = argparse.ArgumentParser(add_help=False)
-    url = os.environ.get("FAR_API_URL") or DEFAULT_URL
-    everywhere.add_argument("--url", default=url, help=f"the gateway (FAR_API_URL; {DEFAULT_URL})")
+    url = os.environ.get("FAR_GATEWAY") or DEFAULT_URL
+    everywhere.add_argument("--url", default=url, help=f"the gateway (FAR_GATEWAY; {DEFAULT_URL})")
     everywhere.add_argument("--json", action="store_true", help="one JSON object for each thing, for programs")
     everywhere.add_argument("--timeout", type=_seconds, default=60.0, help="seconds to wait for something to come (60)")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=argparse.ArgumentParser)

@@ -53,7 +53,7 @@ from farlabs.signing import EscrowDomain, Signer, Voucher
 from farlabs.sse import EventParser
 from farlabs.waiting import Flight, settled
 from farlabs.wallet import PrivateKeySigner
-from farlabs.wire import Body, timeout_of, translated, translated_stream
+from farlabs.wire import NO_LIMITS, Body, timeout_of, translated, translated_stream
 
 DEFAULT_URL = "https://api.farlabs.ai"
 _WAIT_SECONDS = 30.0
@@ -283,7 +283,7 @@ class FarLabsClient:
         http_client: to use in place of one's own, which is then closed by whoever gave it.
 
     Raises:
-        FarLabsError: ``invalid_url``, ``invalid_key``, ``invalid_private_key``, ``no_wallet_extra``, ``wrong_wallet``.
+        FarLabsError: ``invalid_url``, ``invalid_key``, ``cannot_sign``, ``wrong_wallet``.
     """
 
     def __init__(
@@ -309,7 +309,7 @@ class FarLabsClient:
             raise FarLabsError(f"the key is that of {signer.address}, not of {wallet_address}", code="wrong_wallet")
         settings = Settings(base_of(api_url), timeout, max_retries, sign_in_domain)
         self._owns_http = http_client is None
-        http = http_client or httpx.Client(timeout=timeout_of(timeout))
+        http = http_client or httpx.Client(limits=NO_LIMITS)
         self._door = Door(settings, Credentials(api_key, signer, session, on_session), http)
 
     def with_options(self, *, timeout: float | None = None, max_retries: int | None = None) -> Self:
@@ -488,7 +488,7 @@ class FarLabsClient:
             if job.ended_at is not None:
                 return job
             if left <= 0:
-                raise TimeoutError(f"{job_id} has not ended after {timeout:g} s", code="job_not_ended", retry=True)
+                raise TimeoutError(f"{job_id} has not ended after {timeout:g} s", code="timeout", retry=True)
 
     def jobs(self, *, status: str | None = None, limit: int | None = None, cursor: str | None = None) -> m.JobList:
         """One's jobs, the newest first, without what was said in them."""
@@ -641,8 +641,7 @@ class FarLabsClient:
         """Hand a voucher in: an answer that waits for it goes on.
 
         Raises:
-            PaymentRequiredError: ``voucher_stale``: as much was promised before, be it by this voucher, when the answer
-                to it was lost; or it is refused.
+            PaymentRequiredError: ``voucher_stale``: another one for as much or more was there before; or it is refused.
         """
         return self._door.ask(send_voucher(voucher))
 

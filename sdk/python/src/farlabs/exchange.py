@@ -425,7 +425,7 @@ def pay(
     try:
         yield from ask(send_voucher(voucher), settings, credentials, Limits())
     except FarLabsError as error:
-        # As much was promised before: by the same voucher, of which the answer was lost, or for another answer.
+        # As much was promised before, for another answer.
         if error.code != "voucher_stale":
             raise
     return known

@@ -67,7 +67,7 @@ def verify_receipt(document: str) -> Receipt:
 
     Raises:
         ReceiptError: with the first thing that is wrong.
-        FarLabsError: ``no_receipts_extra``.
+        FarLabsError: ``cannot_verify``.
     """
     if len(document.encode(errors="replace")) > MAX_DOCUMENT_BYTES:
         raise _wrong("the document is too long")
@@ -111,7 +111,7 @@ def verify_receipts(told: RequestReceipts) -> Verified:
 
     Raises:
         ReceiptError: with the first thing that is wrong.
-        FarLabsError: ``no_receipts_extra``.
+        FarLabsError: ``cannot_verify``.
     """
     receipts: list[Receipt] = []
     for one in told.receipts:
@@ -161,7 +161,7 @@ def _is_signed(key: bytes, text: str, signature: str) -> bool:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     except ImportError:
         raise FarLabsError(
-            "to check receipts takes cryptography: pip install 'farlabs[receipts]'", code="no_receipts_extra"
+            "to check receipts takes cryptography: pip install 'farlabs[receipts]'", code="cannot_verify"
         ) from None
     try:
         raw = base64.b64decode(signature, validate=True)

@@ -42,7 +42,7 @@ class PrivateKeySigner(AccountSigner):
     """The wallet of a private key: 0x and 64 hexadecimal digits.
 
     Raises:
-        FarLabsError: ``no_wallet_extra``, ``invalid_private_key``.
+        FarLabsError: ``cannot_sign``, ``invalid_key``.
     """
 
     def __init__(self, private_key: str) -> None:
@@ -50,14 +50,12 @@ class PrivateKeySigner(AccountSigner):
             from eth_account import Account
         except ImportError:
             raise FarLabsError(
-                "a private key needs eth-account: pip install 'farlabs[wallet]'", code="no_wallet_extra"
+                "a private key needs eth-account: pip install 'farlabs[wallet]'", code="cannot_sign"
             ) from None
         try:
             account = Account.from_key(private_key)
         except Exception:  # of many kinds, some of which tell the key
-            raise FarLabsError(
-                "this is no private key: 0x and 64 hexadecimal digits", code="invalid_private_key"
-            ) from None
+            raise FarLabsError("this is no private key: 0x and 64 hexadecimal digits", code="invalid_key") from None
         super().__init__(account)
 
 

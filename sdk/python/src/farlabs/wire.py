@@ -14,6 +14,9 @@ from farlabs.errors import ConnectionError, FarLabsError, StreamError, TimeoutEr
 MAX_BODY_BYTES = 64 * 2**20
 """Longest answer that is read in one piece."""
 
+NO_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+"""A stream keeps its connection as long as it lasts: how many there may be is the gateway's business."""
+
 
 @contextmanager
 def translated(timeout: float) -> Iterator[None]:
