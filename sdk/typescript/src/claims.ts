@@ -11,12 +11,12 @@ const FIELDS = ["n", "w", "g", "c", "t", "d", "s"] as const;
 const MOST_GATEWAY_CHARACTERS = 2000;
 
 /**
- * The claim in the fragment of a link that `far-node claim` has printed. The gateway checks the node's signature.
+ * The claim in a link that `far-node claim` has printed, or in its fragment. The gateway checks the node's signature.
  *
- * @throws FarLabsError `invalid_claim`: this is no such fragment.
+ * @throws FarLabsError `invalid_claim`: there is none, or not all of it.
  */
-export function readNodeClaim(fragment: string): UnsignedNodeClaim {
-  const given = [...new URLSearchParams(fragment.replace(/^#/, ""))];
+export function readNodeClaim(link: string): UnsignedNodeClaim {
+  const given = [...new URLSearchParams(link.slice(link.lastIndexOf("#") + 1))];
   const fields = new Map(given);
   const [n, w, g, c, t, d, s] = FIELDS.map((name) => fields.get(name) ?? "") as [string, string, string, string, string, string, string];
   const isWhole = given.length === FIELDS.length && FIELDS.every((name) => fields.has(name));

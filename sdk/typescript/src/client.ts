@@ -130,15 +130,15 @@ export interface FarLabsClient extends Actions {}
  * A client of one gateway. Every action of this package is one of its methods.
  *
  * ```ts
- * const client = new FarLabsClient({ url: "https://api.farlabs.ai", apiKey: process.env.FAR_API_KEY });
+ * const client = new FarLabsClient({ apiKey: process.env.FAR_API_KEY });
  * for await (const text of client.generate({ model: "far-demo", prompt: "Once" })) process.stdout.write(text);
  * ```
  */
 export class FarLabsClient {
   readonly transport: Transport;
 
-  /** @throws FarLabsError `invalid_url`. */
-  constructor(options: FarLabsClientOptions) {
+  /** @throws FarLabsError `invalid_url`, `invalid_key`. */
+  constructor(options: FarLabsClientOptions = {}) {
     this.transport = createTransport(options);
     for (const [name, action] of Object.entries(ACTIONS)) {
       const bound = (...rest: unknown[]) => (action as (...all: unknown[]) => unknown)(this.transport, ...rest);

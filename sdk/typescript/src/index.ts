@@ -12,6 +12,7 @@ export {
   type Call,
   type CallOptions,
   createTransport,
+  DEFAULT_URL,
   type EventStream,
   type Transport,
   type TransportOptions,

@@ -14,13 +14,17 @@ import {
 import type { Signer } from "./signer.js";
 import { eventsOf, type ServerSentEvent } from "./sse.js";
 
+export const DEFAULT_URL = "https://api.farlabs.ai";
+
 export interface TransportOptions {
-  /** Where the gateway is, such as `https://api.farlabs.ai`; in a page that it serves itself, `location.origin`. */
-  url: string | URL;
+  /** Where the gateway is; in a page that it serves itself, `location.origin`. Default: {@link DEFAULT_URL}. */
+  url?: string | URL | undefined;
   /** A key made with `createApiKey`. Goes before `signer`. */
   apiKey?: string | undefined;
   /** The wallet that signs in when that is needed, and again before the token runs out. */
   signer?: Signer | undefined;
+  /** The domain that sign-in messages name, where that is not the host of `url`. */
+  signInDomain?: string | undefined;
   /** A token from before, such as one that a page has kept. One of another wallet than the signer's is not used. */
   session?: Session | undefined;
   /** Told of each new token, and with undefined when there is none any more. */
@@ -76,6 +80,7 @@ export interface Transport {
   readonly url: string;
   readonly session: Session | undefined;
   readonly signer: Signer | undefined;
+  readonly signInDomain: string | undefined;
   /** An answer in one piece. */
   call<T>(call: Call): Promise<Answer<T>>;
   /** An answer as it comes. Whoever leaves the loop hangs up. */
@@ -99,7 +104,7 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1;
  * @throws FarLabsError `invalid_url`, `invalid_key`.
  */
 export function createTransport(options: TransportOptions): Transport {
-  const base = baseOf(options.url);
+  const base = baseOf(options.url ?? DEFAULT_URL);
   const fetch = options.fetch ?? globalThis.fetch.bind(globalThis);
   const { apiKey, signer } = options;
   if (apiKey !== undefined && !/^[\x21-\x7e]+$/.test(apiKey)) {
@@ -187,6 +192,7 @@ export function createTransport(options: TransportOptions): Transport {
       return session;
     },
     signer,
+    signInDomain: options.signInDomain,
     signIn: signInOnce,
     useSession,
     async call<T>(call: Call): Promise<Answer<T>> {

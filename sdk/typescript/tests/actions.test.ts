@@ -4,6 +4,7 @@ import { readFileSync, readdirSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import * as sdk from "../src/index.js";
 import { fixtures } from "./fixtures.js";
+import { signInMessage } from "./server.js";
 
 interface Schema {
   $ref?: string;
@@ -140,7 +141,7 @@ function sdkWallet(): `0x${string}` {
 function recorded(): { client: Client; seen: Asked[] } {
   const seen: Asked[] = [];
   const answer = {
-    message: "sign this",
+    message: signInMessage(wallet),
     token: "t",
     expires_at: new Date(Date.now() + 3_600_000).toISOString(),
     wallet_address: wallet,
@@ -245,6 +246,10 @@ describe("actions", () => {
       expect(keys.size, name).toBe(2);
       for (const key of keys) expect(key).toMatch(/^[0-9a-f]{32}$/);
     }
+  });
+
+  it("go to the marketplace where nobody says another", () => {
+    expect(sdk.createTransport({}).url).toBe(sdk.DEFAULT_URL);
   });
 
   it("are found at a gateway that lies in a folder", async () => {

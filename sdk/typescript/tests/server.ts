@@ -46,6 +46,12 @@ export function event(told: object): string {
   return `data: ${JSON.stringify(told)}\n\n`;
 }
 
+/** What a gateway has a wallet sign (EIP-4361). */
+export function signInMessage(address: string, domain = "far.test"): string {
+  const words = `${domain} wants you to sign in with your Ethereum account:\n${address}\n\nSign in to Far Mesh.\n\n`;
+  return `${words}URI: https://${domain}\nVersion: 1\nChain ID: 1\nNonce: abcdefgh12345678`;
+}
+
 export type Script = readonly Reply[] | ((seen: Seen) => Reply | Promise<Reply>);
 
 /** All that comes. */

@@ -24,6 +24,10 @@ describe("the claim of a node", () => {
     expect(await signNodeClaim(privateKeySigner(key), readNodeClaim(`#${fragment}`))).toEqual(claim);
   });
 
+  it("is read from the whole link as well", () => {
+    expect(readNodeClaim(`https://far.test/claim#${fragment}`)).toEqual(readNodeClaim(fragment));
+  });
+
   it("is for one wallet", async () => {
     const other = privateKeySigner(`0x${"11".repeat(32)}`);
     await expect(signNodeClaim(other, readNodeClaim(fragment))).rejects.toMatchObject({ code: "wrong_wallet" });

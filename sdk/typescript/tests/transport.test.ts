@@ -25,7 +25,7 @@ import {
   type Transport,
   type TransportOptions,
 } from "../src/index.js";
-import { CUT, HOLD, json, RecordedServer, refusal, type Reply, type Script, type Seen, stream } from "./server.js";
+import { CUT, HOLD, json, RecordedServer, refusal, type Reply, type Script, type Seen, signInMessage, stream } from "./server.js";
 
 const ADDRESS = `0x${"aB".repeat(20)}` as const;
 const MODELS = json({ models: [] });
@@ -60,7 +60,7 @@ async function served(
 function gate(answer: (seen: Seen) => Reply): { script: (seen: Seen) => Reply; signIns: () => number } {
   let count = 0;
   const script = (seen: Seen): Reply => {
-    if (seen.path === "/api/auth/nonce") return json({ message: "sign this" });
+    if (seen.path === "/api/auth/nonce") return json({ message: signInMessage(ADDRESS) });
     if (seen.path === "/api/auth/login") {
       const { token, expiresAt } = sessionOf(`t${++count}`);
       return json({ token, expires_at: expiresAt, wallet_address: ADDRESS });
@@ -482,7 +482,7 @@ describe("a wallet", () => {
     const signer = new Wallet();
     const told: unknown[] = [];
     const never = (seen: Seen): Reply => {
-      if (seen.path === "/api/auth/nonce") return json({ message: "m" });
+      if (seen.path === "/api/auth/nonce") return json({ message: signInMessage(ADDRESS) });
       if (seen.path === "/api/auth/login") return json({ token: "t", expires_at: sessionOf("t").expiresAt, wallet_address: ADDRESS });
       return refusal(401, "unauthorized");
     };
@@ -538,11 +538,38 @@ describe("a wallet", () => {
   });
 
   it("whose signature is another's is refused with the gateway's reason", async () => {
-    const script = (seen: Seen) => (seen.path.endsWith("nonce") ? json({ message: "m" }) : refusal(401, "bad_signature"));
+    const script = (seen: Seen) => (seen.path.endsWith("nonce") ? json({ message: signInMessage(ADDRESS) }) : refusal(401, "bad_signature"));
     await served(script, async (transport, server) => {
       await expect(balance(transport)).rejects.toMatchObject({ name: "AuthenticationError", code: "bad_signature" });
       expect(server.seen).toHaveLength(2);
     }, { signer: new Wallet() });
+  });
+
+  it.each([
+    ["no sign-in message", "I owe you 1 FAR", "wrong_message", {}],
+    ["nothing", undefined, "wrong_message", {}],
+    ["a message for another wallet", signInMessage(`0x${"cd".repeat(20)}`), "wrong_wallet", {}],
+    ["a message of another gateway", signInMessage(ADDRESS, "elsewhere.test"), "wrong_domain", {}],
+    ["a message of its host", signInMessage(ADDRESS), "wrong_domain", { signInDomain: "mesh.test" }],
+  ])("signs nothing for a gateway that wants %s signed", async (_, message, code, options) => {
+    const signer = new Wallet();
+    const fetch = (() => Promise.resolve(Response.json({ message }))) as typeof globalThis.fetch;
+    const transport = createTransport({ url: "https://far.test", fetch, signer, ...options });
+    await expect(transport.signIn()).rejects.toMatchObject({ name: "AuthenticationError", code });
+    expect(signer.asked).toBe(0);
+  });
+
+  it.each([
+    ["https://far.test", {}],
+    ["https://FAR.test:443/mesh", {}],
+    ["http://localhost:8000", {}],
+    ["http://[::1]:8000", {}],
+    ["https://proxy.test", { signInDomain: "FAR.test" }],
+  ])("signs in at %s with %j", async (url, options) => {
+    const { token, expiresAt } = sessionOf("t");
+    const answer = { message: signInMessage(ADDRESS), token, expires_at: expiresAt, wallet_address: ADDRESS };
+    const fetch = (() => Promise.resolve(Response.json(answer))) as typeof globalThis.fetch;
+    await createTransport({ url, fetch, signer: new Wallet(), ...options }).signIn();
   });
 
   it("is needed where there is no key", async () => {

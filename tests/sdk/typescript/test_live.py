@@ -151,7 +151,7 @@ def test_the_example_of_a_wallet(house: House) -> None:
 def test_the_example_of_a_channel(house: House) -> None:
     key, user = api_key(house)
     payer = Payer(user, 5_000_000)
-    said = example("channel", house, FAR_API_KEY=key, FAR_CHANNEL=payer.channel_id, CHANNEL_KEY=payer.key)
+    said = example("channel", house, FAR_API_KEY=key, CHANNEL_ID=payer.channel_id, CHANNEL_KEY=payer.key)
     assert "".join(STORY) in said
     assert "promised so far" in said
 
