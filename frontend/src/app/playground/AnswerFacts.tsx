@@ -22,7 +22,10 @@ export function AnswerFacts({ answer, model }: { answer: Answer; model: Model | 
     queryKey: ["request", requestId],
     queryFn: () => client.request(requestId ?? ""),
     enabled: isUnheard && isSignedIn,
-    refetchInterval: ({ state }) => (state.data !== undefined && isSettled(state.data) ? false : AGAIN_MS),
+    refetchInterval: ({ state: { data, error } }) => {
+      const isOver = error !== null || (data !== undefined && isSettled(data));
+      return isOver ? false : AGAIN_MS;
+    },
   });
   if (answer.bill !== null) return <Facts answer={answer} bill={answer.bill} model={model} />;
   if (requestId === null) {

@@ -22,7 +22,8 @@ export function AnswerView({ answer, turn, number, isLast, canAsk, live, models,
       </h3>
       {answer.text !== "" && <Markdown text={answer.text} hasCaret={answer.phase === "streaming"} />}
       {answer.text === "" && answer.phase === "done" && <p className="text-sm text-soft">The answer is empty.</p>}
-      {isOpen && live?.answer === answer.id && <Activity live={live} hasText={answer.text !== ""} model={model} />}
+      {isOpen && live?.answer === answer.id && <Activity live={live} hasText={answer.text !== ""} />}
+      {answer.lostNodes > 0 && <Lost nodes={answer.lostNodes} model={model?.name ?? answer.model} wentOn={answer.text !== "" && answer.phase !== "failed"} />}
       {answer.trouble !== null && <TroubleNotice trouble={answer.trouble} hasText={answer.text !== ""} />}
       {!isOpen && (
         <>
@@ -36,6 +37,15 @@ export function AnswerView({ answer, turn, number, isLast, canAsk, live, models,
         </>
       )}
     </div>
+  );
+}
+
+function Lost({ nodes, model, wentOn }: { nodes: number; model: string; wentOn: boolean }) {
+  return (
+    <p role="status" className="text-sm text-warn">
+      {nodes === 1 ? "A node" : `${nodes} nodes`} of {model} went away while this was written.
+      {wentOn && " If it was at work on this answer, the answer went on with another one."}
+    </p>
   );
 }
 

@@ -2,17 +2,22 @@
 
 import { useQuery } from "@tanstack/react-query";
 import type { Model } from "farlabs";
-import { type FormEvent, type KeyboardEvent, useState } from "react";
+import Link from "next/link";
+import { type FormEvent, type KeyboardEvent, useRef, useState } from "react";
 import { WalletButton } from "@/components/shell/WalletButton";
 import { Button } from "@/components/ui/Button";
 import { TextArea } from "@/components/ui/Field";
 import { Notice } from "@/components/ui/Notice";
+import { explain } from "@/lib/explain";
 import { count, far } from "@/lib/format";
 import { useSession } from "@/lib/session";
 import { useOnline } from "@/lib/useOnline";
 import type { Conversation } from "./conversation";
 import { usable, useQuote, type Quoting } from "./useQuote";
 import type { Wishes } from "./wishes";
+
+/** In sight while one reads, where there is room for both. */
+const STAYS = "bottom-0 rounded-b-none [@media(min-height:36rem)]:sticky";
 
 interface ComposerProps {
   wishes: Wishes;
@@ -46,14 +51,20 @@ function WithoutWallet() {
 
 function Form({ wishes, model, earlier, hasProblems, isAnswering, onSend, onStop }: ComposerProps) {
   const [draft, setDraft] = useState("");
+  const form = useRef<HTMLFormElement>(null);
   const isOnline = useOnline();
-  const quoting = useQuote(draft, earlier, wishes, model?.available === true && !hasProblems ? model.id : undefined);
-  const canSend = draft.trim() !== "" && !isAnswering && !hasProblems && model?.available === true;
+  const isReady = !isAnswering && !hasProblems && model?.available === true;
+  const quoting = useQuote(draft, earlier, wishes, isReady ? model?.id : undefined);
+  const canSend = isReady && draft.trim() !== "";
 
   function send() {
     if (!canSend) return;
     onSend(draft, quoting.isCurrent ? usable(quoting.query.data, Date.now()) : undefined);
     setDraft("");
+  }
+  function stop() {
+    onStop();
+    form.current?.querySelector("textarea")?.focus(); // the button that had the focus is about to go
   }
   function pressed(event: KeyboardEvent<HTMLTextAreaElement>) {
     // Enter that ends the writing of a character, as in Japanese, sends nothing.
@@ -63,7 +74,8 @@ function Form({ wishes, model, earlier, hasProblems, isAnswering, onSend, onStop
   }
   return (
     <form
-      className={`flex flex-col gap-3 rounded-xl border border-line bg-surface p-4 ${earlier.length > 0 ? "sticky bottom-0 rounded-b-none" : ""}`}
+      ref={form}
+      className={`flex flex-col gap-3 rounded-xl border border-line bg-surface p-4 ${earlier.length > 0 ? STAYS : ""}`}
       onSubmit={(event: FormEvent) => {
         event.preventDefault();
         send();
@@ -85,11 +97,12 @@ function Form({ wishes, model, earlier, hasProblems, isAnswering, onSend, onStop
       />
       <div className="flex flex-wrap items-center justify-between gap-3">
         <div className="min-w-0 flex-1 text-sm text-soft">
-          <Price quoting={quoting} isOn={wishes.quotes} hasDraft={draft.trim() !== ""} isFirst={earlier.length === 0} />
+          <Price quoting={quoting} isWanted={isReady && wishes.quotes && draft.trim() !== ""} isFirst={earlier.length === 0} />
+          {model?.available === false && <p className="text-warn">Nothing can be sent now: {model.reason}.</p>}
           {hasProblems && <p className="text-bad">Something in the settings is not right: it is marked there.</p>}
         </div>
         {isAnswering ? (
-          <Button kind="danger" onClick={onStop}>Stop</Button>
+          <Button kind="danger" onClick={stop}>Stop</Button>
         ) : (
           <Button type="submit" disabled={!canSend}>Send</Button>
         )}
@@ -100,20 +113,20 @@ function Form({ wishes, model, earlier, hasProblems, isAnswering, onSend, onStop
 
 interface PriceProps {
   quoting: Quoting;
-  isOn: boolean;
-  hasDraft: boolean;
+  isWanted: boolean;
+  /** Whether nothing was said before. */
   isFirst: boolean;
 }
 
-function Price({ quoting: { query, isCurrent }, isOn, hasDraft, isFirst }: PriceProps) {
+function Price({ quoting: { query, isCurrent }, isWanted, isFirst }: PriceProps) {
   const { client, wallet, isSignedIn } = useSession();
   const balance = useQuery({ queryKey: ["balance", wallet], queryFn: () => client.balance(), enabled: isSignedIn });
   const available = balance.data?.available_units;
   const has = available === undefined ? "" : ` You have ${far(available)}.`;
   if (!isSignedIn) return <p>You sign in with your wallet when you send the first message; signing costs nothing.</p>;
-  if (!hasDraft || !isOn) return has === "" ? null : <p>{has}</p>;
+  if (!isWanted) return has === "" ? null : <p>{has}</p>;
   if (!isCurrent || query.isPending) return <p>Counting…{has}</p>;
-  if (query.data === undefined) return <p>{query.error === null ? "" : `No quote: ${query.error.message}.`}{has}</p>;
+  if (query.data === undefined) return <p>{query.error === null ? "" : `No quote: ${explain(query.error)}`}{has}</p>;
   const { prompt_tokens: prompt, max_tokens: most, max_cost_units: cost } = query.data;
   return (
     <>
@@ -121,7 +134,9 @@ function Price({ quoting: { query, isCurrent }, isOn, hasDraft, isFirst }: Price
         {count(prompt)} tokens{isFirst ? "" : " with what was said before"}, and up to {count(most)} of answer: at most {far(cost)}.{has}
       </p>
       {available !== undefined && cost > available && (
-        <p className="text-warn">That is more than you have. Take fewer tokens, or deposit on the account page.</p>
+        <p className="text-warn">
+          That is more than you have. Take fewer tokens, or <Link href="/account" className="underline">deposit</Link>.
+        </p>
       )}
     </>
   );

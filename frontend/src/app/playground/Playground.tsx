@@ -21,11 +21,15 @@ import { TurnView } from "./TurnView";
 import { useAnswering } from "./useAnswering";
 import { useFollow } from "./useFollow";
 import { useKept } from "./useKept";
+import { useLosses } from "./useLosses";
 import { DEFAULTS, modelIn, optionsOf, problemsOf, type Wishes } from "./wishes";
 import { WishesForm } from "./WishesForm";
 
 /** What a conversation goes on with where an answer was cut. */
 const GO_ON = "Go on exactly where you stopped.";
+
+/** What has the focus is not to lie below the composer, which stays in sight. */
+const ABOVE_COMPOSER = "[&_:is(a,button,summary,textarea,[tabindex])]:scroll-mb-60";
 
 export function Playground() {
   const { client, wallet } = useSession();
@@ -47,13 +51,14 @@ export function Playground() {
     const asked = new URLSearchParams(window.location.search).get("model");
     if (asked !== null) setWishes((now) => ({ ...now, model: asked }));
   }, []);
+  useLosses(live, models.data ?? [], dispatch);
   useEscape(live !== undefined, stop);
   const { end, follow } = useFollow(conversation);
 
   const change = useCallback((changes: Partial<Wishes>) => setWishes((now) => ({ ...now, ...changes })), []);
   const model = modelIn(models.data ?? [], wishes.model);
   const problems = problemsOf(wishes, model);
-  const canAsk = live === undefined && model?.available === true && Object.keys(problems).length === 0;
+  const canAsk = wallet !== undefined && live === undefined && model?.available === true && Object.keys(problems).length === 0;
 
   /** Asks for an answer to `question`, after all that was said `earlier`. */
   async function answer(id: string, earlier: readonly Turn[], question: string, quoteId?: string) {
@@ -99,7 +104,7 @@ export function Playground() {
               Clear
             </Button>
           </div>
-          <section aria-label="Conversation" className="flex flex-col gap-8">
+          <section aria-label="Conversation" className={`flex flex-col gap-8 ${ABOVE_COMPOSER}`}>
             <h2 className="sr-only">Conversation</h2>
             {conversation.length === 0 && (
               <Empty title="Nothing has been asked yet">

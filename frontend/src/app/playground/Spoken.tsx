@@ -11,10 +11,12 @@ export function Spoken({ answer }: { answer: Answer | undefined }) {
   const [said, setSaid] = useState("");
   const progress = useRef({ id: "", upTo: 0 });
   const latest = useRef(answer);
-  latest.current = answer;
   const id = answer?.id ?? "";
   const isOver = answer !== undefined && answer.phase !== "waiting" && answer.phase !== "streaming";
 
+  useEffect(() => {
+    latest.current = answer;
+  });
   useEffect(() => {
     // What was there before, or is chosen again, is read by who goes there.
     if (isOver && progress.current.id !== id) return;

@@ -27,6 +27,7 @@ export interface TurnViewProps {
 export function TurnView(props: TurnViewProps) {
   const { turn, number, isLast, canAsk, onAsk } = props;
   const [isEditing, setEditing] = useState(false);
+  const [wasEdited, setEdited] = useState(false);
   const answer = shownAnswer(turn);
   return (
     <article className="flex min-w-0 flex-col gap-4">
@@ -37,7 +38,10 @@ export function TurnView(props: TurnViewProps) {
             question={turn.question}
             isLast={isLast}
             canAsk={canAsk}
-            onCancel={() => setEditing(false)}
+            onCancel={() => {
+              setEditing(false);
+              setEdited(true); // the focus goes back to where it came from
+            }}
             onAsk={(question) => {
               setEditing(false);
               onAsk(question);
@@ -48,7 +52,7 @@ export function TurnView(props: TurnViewProps) {
             <p className="max-w-full rounded-xl bg-raised px-4 py-3 break-words whitespace-pre-wrap">{turn.question}</p>
             <div className="flex gap-1">
               <CopyButton text={turn.question} what={`question ${number}`} />
-              <Button kind="quiet" aria-label={`Edit question ${number}`} onClick={() => setEditing(true)}>Edit</Button>
+              <Button kind="quiet" aria-label={`Edit question ${number}`} autoFocus={wasEdited} onClick={() => setEditing(true)}>Edit</Button>
             </div>
           </>
         )}

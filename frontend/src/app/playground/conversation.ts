@@ -12,6 +12,8 @@ export interface Answer {
   text: string;
   /** The name of the request at the gateway, once it has one. */
   requestId: string | null;
+  /** So many nodes of the model went away while it was written. */
+  lostNodes: number;
   bill: Bill | null;
   trouble: Trouble | null;
 }
@@ -34,6 +36,7 @@ export type Act =
   | { type: "asked again"; turn: string; answer: Begun }
   | { type: "edited"; turn: string; question: string; answer: Begun }
   | { type: "came"; answer: string; text: string; requestId: string | null }
+  | { type: "lost"; answer: string; nodes: number }
   | { type: "ended"; answer: string; phase: "done" | "stopped" | "failed"; requestId: string | null; bill?: Bill; trouble?: Trouble }
   | { type: "chosen"; turn: string; shown: number }
   | { type: "restored"; conversation: Conversation }
@@ -56,6 +59,8 @@ export function after(conversation: Conversation, act: Act): Conversation {
         const text = answer.text + act.text;
         return { ...answer, phase: text === "" ? "waiting" : "streaming", text, requestId: act.requestId ?? answer.requestId };
       });
+    case "lost":
+      return withAnswer(conversation, act.answer, (answer) => ({ ...answer, lostNodes: Math.max(answer.lostNodes, act.nodes) }));
     case "ended":
       return withAnswer(conversation, act.answer, (answer) => ({
         ...answer,
@@ -111,7 +116,7 @@ export function asMarkdown(conversation: Conversation): string {
 }
 
 function begun({ id, model }: Begun): Answer {
-  return { id, model, phase: "waiting", text: "", requestId: null, bill: null, trouble: null };
+  return { id, model, phase: "waiting", text: "", requestId: null, lostNodes: 0, bill: null, trouble: null };
 }
 
 function upTo(conversation: Conversation, id: string, change: (turn: Turn) => Turn): Conversation {

@@ -70,6 +70,7 @@ function kindOf(error: unknown): Trouble["kind"] {
 }
 
 function messageOf(error: unknown): string {
+  if (error instanceof AuthenticationError && error.code === "no_credential") return "Connect your wallet, sign in and ask again.";
   if (error instanceof ConnectionError) return "Is it running, and are you online?";
   if (error instanceof StreamError && error.code === "stream_broken") {
     return "The connection to the gateway broke. What had come stays here, and no more than that is charged.";

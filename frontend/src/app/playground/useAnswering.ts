@@ -9,11 +9,11 @@ import { troubleOf } from "./trouble";
 /** What comes is shown so often, however quickly it comes. */
 const SHOWN_EVERY_MS = 50;
 
-/** An answer under way. Times are milliseconds of unix time. */
+/** An answer under way. */
 export interface Live {
   answer: string;
-  beganAt: number;
-  /** When something came last. */
+  model: string;
+  /** When something came last: milliseconds of unix time. */
   heardAt: number;
 }
 
@@ -36,8 +36,8 @@ export function useAnswering(client: FarLabsClient, dispatch: Dispatch<Act>): An
     async (answer: string, question: ChatOptions) => {
       const controller = new AbortController();
       hangUp.current = controller;
-      const beganAt = Date.now();
-      setLive({ answer, beganAt, heardAt: beganAt });
+      const { model } = question;
+      setLive({ answer, model, heardAt: Date.now() });
       // Refusals are told at once, with their countdown, rather than waited out in silence.
       const generation = client.chat({ ...question, signal: controller.signal, maxRetries: 0 });
       const requestId = () => generation.requestId ?? null;
@@ -47,7 +47,7 @@ export function useAnswering(client: FarLabsClient, dispatch: Dispatch<Act>): An
         timer = undefined;
         dispatch({ type: "came", answer, text: unseen, requestId: requestId() });
         unseen = "";
-        setLive({ answer, beganAt, heardAt: Date.now() });
+        setLive({ answer, model, heardAt: Date.now() });
       };
       const end = () => {
         clearTimeout(timer);

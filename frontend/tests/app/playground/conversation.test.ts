@@ -22,6 +22,11 @@ test("an answer that is stopped before it began keeps what is known of it", () =
   expect(stopped[0]?.answers[0]).toMatchObject({ phase: "stopped", text: "", requestId: null });
 });
 
+test("how many nodes went away meanwhile is the most that were missed at once", () => {
+  const lost = (nodes: number): Act => ({ type: "lost", answer: "1-a", nodes });
+  expect(told(asked("1", "Hi"), lost(2), lost(1))[0]?.answers[0]?.lostNodes).toBe(2);
+});
+
 test("what comes for an answer that is gone changes nothing", () => {
   const one = told(asked("1", "Hi"));
   expect(after(one, came("another", "x"))).toEqual(one);
