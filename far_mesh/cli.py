@@ -19,6 +19,7 @@ from far_mesh.marketplace.settlement import cli as settlement_cli
 from far_mesh.marketplace.settlement import reconcile_cli
 from far_mesh.marketplace.tiers import cli as tiers_cli
 from far_mesh.options import (
+    DiscoveryOption,
     FrequencyPenaltyOption,
     GeoipOption,
     InviteOption,
@@ -86,6 +87,7 @@ def generate(
     model: ModelOption,
     prompt: Annotated[str, typer.Option(help="What to ask. A chat model gets it as a user's message.")],
     initial_peers: PeersOption = [],  # noqa: B006
+    discovery: DiscoveryOption = None,
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 256,
     temperature: TemperatureOption = 0.0,
     top_p: TopPOption = 1.0,
@@ -135,8 +137,9 @@ def generate(
 ) -> None:
     """Stream an answer from a swarm. No marketplace, no account: this machine talks to the nodes itself."""
     from discovery.protocol.errors import FarError
-    from discovery.protocol.membership import initial_peers_of, membership_of
+    from discovery.protocol.membership import membership_of
     from far_mesh.config import GenerationOptions, Treatment, parse_priority
+    from far_mesh.entrance import Entrance
     from far_mesh.verify import check_place
 
     console = Console(json)
@@ -156,7 +159,7 @@ def generate(
             grammar=_grammar(json_schema, regex),
         )
         treatment = Treatment(parse_priority(priority), share_prefix=share_prefix)
-        membership = membership_of(swarm, invite)
+        entrance = Entrance.of(initial_peers, discovery, prefix, membership_of(swarm, invite))
         wake_policy = route_cli.wake_policy_of(wake_network)
         preference, geography = route_cli.preference_of(context), route_cli.geography_of(context)
         if receipts is not None:
@@ -173,8 +176,8 @@ def generate(
         if threads is not None:
             torch.set_num_threads(threads)
         config = MeshConfig(
-            prefix=prefix if membership is None else membership.charter.swarm,
-            membership=membership,
+            prefix=entrance.prefix,
+            membership=entrance.membership,
             wake_policy=wake_policy,
             speculation=not no_speculation,
             preference=preference,
@@ -182,7 +185,7 @@ def generate(
         )
         joining = Mesh.join(
             model,
-            initial_peers or initial_peers_of(membership),
+            await entrance.peers(),
             config,
             draft_model=draft_model,
             local_blocks_first=local_blocks_first,
@@ -307,6 +310,9 @@ def verify(
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; default FAR_HOST or 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; default FAR_PORT or 8000.")] = None,
+    discovery: Annotated[
+        str | None, typer.Option(help="Address of a discovery service, which names peers; default FAR_DISCOVERY.")
+    ] = None,
     config: config_cli.ConfigOption = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:
@@ -316,7 +322,8 @@ def serve(
     from far_mesh.marketplace.settings import Settings
 
     console = Console(json)
-    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    flags = {"host": host, "port": port, "discovery": discovery}
+    given = {name: value for name, value in flags.items() if value is not None}
     try:
         settings = Settings.read(config, **given)
         url = f"http://{settings.host}:{settings.port}"

@@ -363,16 +363,12 @@ def plan(
 
 
 async def _start(console: Console, said: NodeSettings, place: Place) -> None:
-    import asyncio
-
-    from far_node.hints import bootstrap_peers
+    from discovery.hints import peers_to_join
     from far_node.logs import kept, log_path
-    from far_node.settings import node_config
+    from far_node.settings import known_peers, node_config
 
     with kept(console, log_path(said.identity or place.identity), said.log_level) as telling:
-        hints: tuple[str, ...] = ()
-        if said.discovery is not None:
-            hints = await asyncio.to_thread(bootstrap_peers, said.discovery)
+        hints = await peers_to_join(known_peers(said), said.discovery)
         await _serve(telling, node_config(said, place, hints))
 
 

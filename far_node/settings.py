@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from discovery import settings
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.ids import check_wallet
-from discovery.protocol.membership import INVITATION_MARK, initial_peers_of, membership_of
+from discovery.protocol.membership import INVITATION_MARK, Membership, initial_peers_of, membership_of
 from discovery.settings import ENVIRONMENT, FLAG, Problem, Said, did_you_mean, unknown_key
 from discovery.web.errors import InvalidSetting
 from far_node.capacity import GIB
@@ -302,13 +302,12 @@ def node_config(said: NodeSettings, place: Place, hints: Iterable[str] = ()) -> 
     model = {name: getattr(said, name) for name in own}
     model["model"] = local_model(said.model or "")
     model["blocks"] = None if said.blocks is None else parse_blocks(said.blocks)
-    membership = membership_of(said.swarm, said.invite) if said.swarm and said.invite else None
-    peers = said.initial_peers or initial_peers_of(membership)
+    membership = _membership(said)
     limits = {field.name: getattr(said, field.name) for field in fields(Limits) if field.name in FIELDS}
     return NodeConfig(
         model=ModelOptions(cache_bytes=said.cache_mb << 20, **model),
         wallet=check_wallet(said.wallet or ""),
-        initial_peers=tuple(dict.fromkeys((*peers, *hints))),
+        initial_peers=tuple(dict.fromkeys((*known_peers(said), *hints))),
         device=choose_device(said.device, said.gpu, said.cpu_only),
         threads=said.threads,
         identity=said.identity or place.identity,
@@ -330,6 +329,15 @@ def node_config(said: NodeSettings, place: Place, hints: Iterable[str] = ()) -> 
         location=None if said.location is None else parse_location(said.location),
         limits=Limits(prefix_cache_bytes=said.prefix_cache_mb << 20, **limits),
     )
+
+
+def known_peers(said: NodeSettings) -> tuple[str, ...]:
+    """Through whom the node joins: as the settings say, else as the charter of its private swarm does.
+
+    Raises:
+        MembershipInvalid: what was said of a private swarm cannot be read.
+    """
+    return said.initial_peers or initial_peers_of(_membership(said))
 
 
 def shown_value(value: Any) -> Any:
@@ -355,6 +363,10 @@ def _from_environment() -> dict[str, Any]:
         for name, text in said.items()
         if text
     }
+
+
+def _membership(said: NodeSettings) -> Membership | None:
+    return membership_of(said.swarm, said.invite) if said.swarm and said.invite else None
 
 
 def _unknown_variables() -> Iterator[Problem]:
@@ -386,7 +398,7 @@ def _wrong(values: Mapping[str, Any]) -> FarError | None:
 
 
 def _wrong_address(name: str, value: Any) -> FarError | None:
-    from far_node import hints
+    from discovery import hints
 
     try:
         if name == "discovery":

@@ -91,6 +91,10 @@ def test_who_is_invited_comes_in_nobody_else_gets_anything_and_who_is_revoked_is
     answer = asyncio.run(answer_to(club, gpt2_model, config_of(club, guest)))
     assert answer == greedy(whole_model(gpt2_model), PROMPT, TOKENS)
 
+    entry = "--initial-peers", club.bootstrap.maddr, *club.entry(guest)
+    route = club.tell("route", "--model", str(gpt2_model), *entry)
+    assert [hop["peer_id"] for hop in route["hops"]] == [node.peer_id]
+
     assert uninvited.wait() == 1
     assert "ready" not in [told["event"] for told in uninvited.events()]
     asyncio.run(nobody_gets_anything(club, gpt2_model, swarm, node))

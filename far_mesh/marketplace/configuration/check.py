@@ -67,7 +67,7 @@ async def check(said: Said) -> Report:
     """All problems and dangers. Nothing is asked of any network."""
     settings, problems = _usable(said)
     report = Report(said, settings, problems)
-    for name in ("jwt_secret", "initial_peers", "models", *needed(settings)):
+    for name in ("jwt_secret", "models", *needed(settings)):
         if not getattr(settings, name):
             variable = PREFIX + name.upper()
             report.wrong(variable, f"{variable} is not set, and the marketplace does not start without it")
@@ -78,6 +78,7 @@ async def check(said: Said) -> Report:
         settings.job_keys,
         lambda: check_settings(settings),
         lambda: _check_peers(settings),
+        settings.entrance,
         lambda: _check_grpc(settings),
         lambda: _check_places(settings),
         lambda: _check_database(settings),

@@ -60,7 +60,8 @@ MEANINGS = {
     "operators": "list of the wallets that are operators",
     "geoip_db": "city database, by which nodes are found on the map (Where nodes are)",
     "location": "latitude and longitude of this gateway, such as 52.5,13.4, for first guesses at round trips",
-    "initial_peers": "list of addresses of swarm peers",
+    "initial_peers": "list of addresses of swarm peers; not needed with FAR_DISCOVERY, or in a private swarm whose file names some",  # noqa: E501
+    "discovery": "address of a discovery service that names more peers to join through; while it does not answer, those of FAR_INITIAL_PEERS do",  # noqa: E501
     "dht_prefix": "DHT prefix of the swarm; swarms that share peers have each their own",
     "swarm": "file of a private swarm that has invited the gateway (Private swarms); its name is the prefix then",
     "invite": "the invitation to it, a client's, or a file that has it",
