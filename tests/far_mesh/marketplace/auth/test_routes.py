@@ -49,6 +49,7 @@ PUBLIC = {
     "GET /v1/models/{model_id:path}",
     "POST /deposit",
     "POST /api/nodes/register-distributed",
+    "POST /api/provider/nodes",
     "POST /api/nodes/register",
     "POST /nodes/register",
     "POST /api/nodes/heartbeat",
