@@ -14,7 +14,7 @@ PROTO := discovery/protocol/mesh.proto
 GRPC_PROTO := far_mesh/marketplace/grpc_api/far.proto
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I.
 
-.PHONY: demo test test-python test-contracts check format generate bench fuzz-api clean help
+.PHONY: demo test test-python test-contracts check format generate lock bench fuzz-api clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -30,11 +30,12 @@ test-python: $(VENV)/dev node_modules/.all ## Python: units, swarm with real pee
 test-contracts: $(VENV)/dev node_modules/.all ## Solidity and JavaScript, by Hardhat
 	npm test --silent
 
-check: $(VENV)/dev node_modules/.all ## ruff, mypy --strict, import-linter, solhint, generated files
+check: $(VENV)/dev node_modules/.all ## ruff, mypy --strict, import-linter, shellcheck, solhint, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/shellcheck deploy/*.sh
 	npm run --silent lint
 	npm run --silent export:check
 	$(MAKE) --no-print-directory check-proto
@@ -51,6 +52,9 @@ generate: $(VENV)/dev node_modules/.all ## files that are made from others: prot
 	$(PROTOC) --python_out=. --pyi_out=. $(PROTO) $(GRPC_PROTO)
 	$(PROTOC) --grpc_python_out=. $(GRPC_PROTO)
 	npm run --silent export
+
+lock: $(VENV)/dev ## lists of packages with hashes, for the installer
+	sh deploy/lock.sh
 
 format: $(VENV)/dev ## format the Python code
 	$(BIN)/ruff check --fix .
