@@ -21,6 +21,19 @@ def bootstrap(
     identity: Annotated[Path, typer.Option(help="Key file of this peer; made if absent.")] = Path("~/.far/bootstrap"),
     initial_peers: Annotated[list[str], typer.Option(help="Other bootstrap peers of the same swarm.")] = [],  # noqa: B006
     public_addr: Annotated[list[str], typer.Option(help="Multiaddr others reach us at.")] = [],  # noqa: B006
+    relay: Annotated[
+        bool, typer.Option("--relay/--no-relay", help="Let nodes without an open port be reached through this peer.")
+    ] = True,
+    relay_slots: Annotated[int, typer.Option(min=1, help="Most nodes that may be reached through it.")] = 1024,
+    relay_connections: Annotated[
+        int, typer.Option(min=1, help="Most connections of one node, or of one client.")
+    ] = 256,
+    relay_gib: Annotated[
+        int, typer.Option(min=1, max=1 << 20, help="GiB each way after which a connection is cut off.")
+    ] = 1024,
+    relay_hours: Annotated[
+        int, typer.Option(min=1, max=24 * 365, help="Hours after which a connection is cut off.")
+    ] = 24,
     prefix: Annotated[str, typer.Option(help="DHT prefix; swarms that share peers have each their own.")] = "far",
     swarm: Annotated[Path | None, typer.Option(help="File of a private swarm; see far-mesh swarm.")] = None,
     invite: Annotated[
@@ -37,6 +50,7 @@ def bootstrap(
 
         from discovery.dht.identity import load_identity
         from discovery.dht.peer import PeerConfig, SwarmPeer
+        from discovery.dht.relay import RelayLimits
         from discovery.protocol.membership import membership_of
 
         membership = membership_of(swarm, invite)
@@ -46,7 +60,9 @@ def bootstrap(
             announce_maddrs=tuple(public_addr),
             prefix=prefix if membership is None else membership.charter.swarm,
             membership=membership,
-            is_relay=True,
+            is_relay=relay,
+            relay_limits=RelayLimits(relay_slots, relay_connections, relay_gib << 30, relay_hours * 3600),
+            dials_back=True,
         )
         peer = await SwarmPeer.start(load_identity(identity), config)
         maddrs = await peer.maddrs()

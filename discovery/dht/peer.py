@@ -7,7 +7,7 @@ import contextlib
 import fcntl
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any
 
 import structlog
@@ -23,7 +23,7 @@ from discovery.dht.gate import Gate, GatedP2P, GatedTransport, tell_charter
 from discovery.dht.identity import Identity, discard_identity, ephemeral_identity
 from discovery.dht.keys import DEFAULT_PREFIX
 from discovery.dht.p2p import CANNOT_OPEN, OPEN_TIMEOUT_SECONDS, P2PTransport, to_multiaddr
-from discovery.dht.relay import RelaySlots, reserve
+from discovery.dht.relay import RelayLimits, RelaySlots, reserve
 from discovery.dht.transport import Transport
 from discovery.dht.validator import AnnouncementValidator
 from discovery.protocol.errors import FarError, InvalidArgument, InvalidIdentity, PeerUnavailable
@@ -36,14 +36,9 @@ log = structlog.get_logger(__name__)
 LOCAL_MADDR = "/ip4/127.0.0.1/tcp/0"
 LEAVE_SECONDS = 2.0
 CIRCUIT = "/p2p-circuit"
-_RELAY_FLAGS = (
-    "-relayDataLimit=1099511627776",
-    "-relayTimeLimit=24h",
-    "-relayMaxCircuits=256",
-    "-relayMaxReservations=1024",
-    "-relayBufferSize=65536",
-)
-"""What a relay of ours allows: bytes and time of one circuit, circuits of one peer, peers; and bytes of each buffer."""
+_NO_RELAY = ("-relayService=0",)
+"""A daemon that finds itself reachable would carry 4 GiB for each of 128 peers. What stays is the relay that every
+daemon has: 128 KiB and two minutes for each circuit."""
 _RELAY_STARTS = 8
 _spawn = asyncio.subprocess.create_subprocess_exec
 
@@ -54,10 +49,12 @@ class PeerConfig:
 
     A client (``is_client``) stores nothing for others and needs no open port. ``map_ports`` asks the router for a
     port (UPnP, NAT-PMP); it is off unless the owner of the machine asks for it. A relay (``is_relay``) carries
-    connections to peers that nobody can reach otherwise, and dials back who asks how he is seen from outside. A peer
-    that nobody can reach (``behind_nat``) takes slots at the initial peers, is reached through them alone, and stores
-    nothing for others. With a ``membership`` it is one of a private swarm, whose name is the prefix, and meets only
-    others of it.
+    connections to peers that nobody can reach otherwise, within its ``relay_limits``. A bootstrap peer
+    (``dials_back``) tells who asks how he is seen from outside. A peer that nobody can reach (``behind_nat``) takes
+    slots at the initial peers, is reached through them alone, and stores nothing for others; a connection that comes
+    through a relay it makes direct where routers let it. ``punches_holes`` is the other end of that, and needs to
+    listen where packets come to. With a ``membership`` it is one of a private swarm, whose name is the prefix, and
+    meets only others of it.
     """
 
     initial_peers: tuple[str, ...] = ()
@@ -67,12 +64,20 @@ class PeerConfig:
     is_client: bool = False
     map_ports: bool = False
     is_relay: bool = False
+    relay_limits: RelayLimits = field(default_factory=RelayLimits)
+    dials_back: bool = False
     behind_nat: bool = False
+    punches_holes: bool = False
     membership: Membership | None = None
 
     def __post_init__(self) -> None:
         if self.membership is not None and self.prefix != self.membership.charter.swarm:
             raise InvalidArgument(f"the prefix of this private swarm is {self.membership.charter.swarm}")
+
+    @property
+    def punches(self) -> bool:
+        """Whether it turns connections through a relay into direct ones."""
+        return self.behind_nat or self.punches_holes
 
 
 class SwarmPeer:
@@ -120,7 +125,7 @@ class SwarmPeer:
             try:
                 if slots is not None:
                     await slots.start()
-                if config.is_relay:
+                if config.is_relay or config.dials_back:
                     await DialBack.serve(p2p)
                 transport = P2PTransport(p2p)
                 gate = None if config.membership is None else await _open_gate(transport, config, config.membership)
@@ -249,14 +254,16 @@ async def _launch(identity: Identity, config: PeerConfig) -> P2P:
         options["announce_maddrs"] = list(announced)
     if config.is_relay:
         options["force_reachability"] = "public"  # or the relay waits for others to confirm it
+    if config.behind_nat:
+        options["force_reachability"] = "private"  # or it does not begin to punch holes
     try:
-        with daemon_of_our_own(is_relay=config.is_relay):
+        with daemon_of_our_own(config.relay_limits if config.is_relay else None):
             return await P2P.create(
                 initial_peers=list(config.initial_peers) or None,
                 host_maddrs=list(config.host_maddrs),
                 identity_path=str(identity.path),
                 dht_mode="client" if config.is_client or config.behind_nat else "server",
-                auto_nat=config.map_ports,
+                auto_nat=config.map_ports or config.punches,  # the daemon has one switch for AutoNAT and for holes
                 nat_port_map=config.map_ports,
                 check_if_identity_free=False,  # costs a second daemon; our lock guards this machine
                 startup_timeout=60,
@@ -292,15 +299,15 @@ def _from_here(maddr: str) -> str:
 
 
 @contextlib.contextmanager
-def daemon_of_our_own(is_relay: bool = False) -> Iterator[None]:
+def daemon_of_our_own(relays: RelayLimits | None = None) -> Iterator[None]:
     """The daemon that hivemind starts in here is spared the Ctrl-C of our terminal, and ends when we do.
 
     Otherwise it would be gone before we can say goodbye through it. hivemind spawns it before it first waits, so two
     peers that start side by side do not get into each other's way. A relay runs on one core: there the right one of
     its two relays wins nine times of ten.
     """
-    flags = _RELAY_FLAGS if is_relay else ()
-    variables = {"GOMAXPROCS": "1"} if is_relay else {}
+    flags = _NO_RELAY if relays is None else relays.flags
+    variables = {} if relays is None else {"GOMAXPROCS": "1"}
 
     async def spawn(*command: str, env: dict[str, str], **options: Any) -> asyncio.subprocess.Process:
         return await _spawn(
