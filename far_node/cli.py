@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from discovery import __version__
 from discovery.console import EXIT_FAILED, Console, fail, quiet_libraries, run
 from far_node import (
     claim_cli,
@@ -30,11 +31,24 @@ if TYPE_CHECKING:
     from far_node.config import ModelOptions, NodeConfig
     from far_node.settings import NodeSettings, Place
 
-app = typer.Typer(
-    help="Serve blocks of a language model to the Far Mesh swarm, and be paid for the work.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def far_node(
+    version: Annotated[
+        bool, typer.Option("--version", help="Tell which version this is.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Serve blocks of a language model to the Far Mesh swarm, and be paid for the work."""
+
+
 app.add_typer(models_cli.app, name="models")
 app.add_typer(rewards_cli.app, name="rewards")
 app.add_typer(config_cli.app, name="config")
