@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import socket
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -275,6 +276,11 @@ def test_the_real_command_says_it_on_stderr_without_a_traceback(tmp_path: Path) 
     assert (ended.status, ended.out.strip()) == (1, "looking for far-demo …")
     (line,) = ended.err.splitlines()
     assert line.startswith("error: ")
+
+
+def test_it_tells_its_version() -> None:
+    written_down = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["version"]
+    assert CliRunner().invoke(far_node.cli.app, ["--version"]).output.strip() == written_down
 
 
 def test_help_imports_nothing_heavy() -> None:
