@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -21,6 +21,8 @@ from far_node import (
     peers_cli,
     register_cli,
     rewards_cli,
+    service_cli,
+    update_cli,
     waker_cli,
     watch_cli,
 )
@@ -53,6 +55,8 @@ app.add_typer(models_cli.app, name="models")
 app.add_typer(rewards_cli.app, name="rewards")
 app.add_typer(config_cli.app, name="config")
 app.add_typer(waker_cli.app, name="waker")
+app.add_typer(service_cli.app, name="service")
+app.add_typer(update_cli.app, name="update")
 app.command()(init_cli.init)
 app.add_typer(peers_cli.app, name="peers")
 app.add_typer(info_cli.app, name="info")
@@ -223,6 +227,25 @@ def start(
     receipts: Annotated[
         Path | None, typer.Option(help="Keep every receipt here, for far-node rewards history.", rich_help_panel=_LIFE)
     ] = None,
+    auto_update: Annotated[
+        bool,
+        typer.Option(
+            "--auto-update/--no-auto-update", help="Go over to newer versions between sessions.", rich_help_panel=_LIFE
+        ),
+    ] = False,
+    update_channel: Annotated[
+        str, typer.Option(help="stable, or pre for versions before their release.", rich_help_panel=_LIFE)
+    ] = "stable",
+    update_index: Annotated[
+        str | None,
+        typer.Option(help="Package index or directory of wheels; default: as pip is set up.", rich_help_panel=_LIFE),
+    ] = None,
+    update_releases: Annotated[
+        str | None, typer.Option(help="Address or file of a signed list of releases.", rich_help_panel=_LIFE)
+    ] = None,
+    update_publisher: Annotated[
+        str | None, typer.Option(help="Peer id that signed that list.", rich_help_panel=_LIFE)
+    ] = None,
     log_level: Annotated[
         str, typer.Option(help="Least that the log keeps: debug, info, warning, error.", rich_help_panel=_LIFE)
     ] = "info",
@@ -248,6 +271,8 @@ def start(
         for each in wrong.errors:
             console.error(each)
         raise typer.Exit(EXIT_FAILED) from None
+    if said.auto_update:
+        _supervise(console, said, place)
     run(console, lambda: _start(console, said, place))
 
 
@@ -374,6 +399,19 @@ def plan(
         place = f"--blocks {first}:{first + share}" if share else "nothing"
         console.event("share", f"{gb:g} GiB: {place}", memory_gb=gb, blocks=[first, first + share] if share else None)
         first += share
+
+
+def _supervise(console: Console, said: NodeSettings, place: Place) -> NoReturn:
+    """Have the node as a child that can be replaced by one of a newer version."""
+    import sys
+
+    from discovery.protocol.errors import FarError
+    from far_node.update import start
+
+    try:
+        start.run(console, said, place, sys.argv[sys.argv.index("start") + 1 :])
+    except FarError as error:
+        fail(console, error)
 
 
 async def _start(console: Console, said: NodeSettings, place: Place) -> None:

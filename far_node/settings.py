@@ -32,6 +32,8 @@ from far_node.config import (
     parse_public_address,
 )
 from far_node.limits import Limits
+from far_node.update.options import check_sources
+from far_node.update.releases import Channel
 
 PREFIX = "FAR_NODE_"
 NAME_VARIABLE, FILE_VARIABLE = "FAR_NODE_NAME", "FAR_NODE_CONFIG"
@@ -115,6 +117,11 @@ class NodeSettings(BaseModel):
     wake_url: str | None = None
     idle_exit: float | None = None
     receipts: Path | None = None
+    auto_update: bool = False
+    update_channel: Channel = "stable"
+    update_index: str | None = None
+    update_releases: str | None = None
+    update_publisher: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     identity: Path | None = None
 
@@ -391,7 +398,9 @@ def _is_asserted(name: str, value: Any) -> bool:
 def _wrong(values: Mapping[str, Any]) -> FarError | None:
     """What is wrong with these settings, if everything else is right."""
     try:
-        node_config(NodeSettings(**{**_EXAMPLE, **values}), Place())
+        said = NodeSettings(**{**_EXAMPLE, **values})
+        check_sources(said)
+        node_config(said, Place())
     except FarError as error:
         return error
     return None
@@ -434,6 +443,10 @@ def _missing(found: NodeSettings, wrong: set[str]) -> Iterator[FarError]:
     if (found.swarm is None) != (found.invite is None):
         missing = "swarm" if found.swarm is None else "invite"
         message = f"{missing} is not set: a private swarm takes both, --swarm with its file and --invite"
+        yield InvalidSetting(message, setting=variable(missing))
+    if (found.update_releases is None) != (found.update_publisher is None):
+        missing = "update_releases" if found.update_releases is None else "update_publisher"
+        message = f"{missing} is not set: a list of releases takes both, where it is and the peer id that signed it"
         yield InvalidSetting(message, setting=variable(missing))
     for name, value in needed.items():
         if not value and variable(name) not in wrong:
