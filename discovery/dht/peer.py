@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 import structlog
-from hivemind.dht.node import DHTNode
 from hivemind.p2p import P2P
 from hivemind.p2p.p2p_daemon_bindings.control import P2PDaemonError
 from hivemind.utils.multiaddr import Multiaddr
@@ -22,6 +21,7 @@ from discovery.dht.dialback import DialBack
 from discovery.dht.gate import Gate, GatedP2P, GatedTransport, tell_charter
 from discovery.dht.identity import Identity, discard_identity, ephemeral_identity
 from discovery.dht.keys import DEFAULT_PREFIX
+from discovery.dht.node import SwarmNode
 from discovery.dht.p2p import CANNOT_OPEN, OPEN_TIMEOUT_SECONDS, P2PTransport, to_multiaddr
 from discovery.dht.relay import RelayLimits, RelaySlots, reserve
 from discovery.dht.transport import Transport
@@ -87,7 +87,7 @@ class SwarmPeer:
         self,
         p2p: P2P,
         transport: P2PTransport,
-        dht: DHTNode,
+        dht: SwarmNode,
         prefix: str,
         lock: IO[bytes] | None,
         slots: RelaySlots | None,
@@ -342,19 +342,15 @@ async def _open_gate(transport: P2PTransport, config: PeerConfig, membership: Me
     return gate
 
 
-async def _join_dht(p2p: P2P, config: PeerConfig, gate: Gate | None) -> DHTNode:
-    initial_peers: Sequence[str] | None = list(config.initial_peers) or None
+async def _join_dht(p2p: P2P, config: PeerConfig, gate: Gate | None) -> SwarmNode:
+    believe = all_are_believed if gate is None else gate.check_announcement
     try:
         async with asyncio.timeout(60):
-            return await DHTNode.create(
-                p2p=p2p if gate is None else GatedP2P(p2p, gate),
-                initial_peers=initial_peers,
-                client_mode=config.is_client or config.behind_nat,
-                record_validator=AnnouncementValidator(
-                    config.prefix, all_are_believed if gate is None else gate.check_announcement
-                ),
-                cache_locally=False,
-                strict=False,
+            return await SwarmNode.join(
+                p2p if gate is None else GatedP2P(p2p, gate),
+                AnnouncementValidator(config.prefix, believe),
+                config.initial_peers,
+                is_client=config.is_client or config.behind_nat,
             )
     except (RuntimeError, TimeoutError):
         raise _no_peer_answered(config) from None

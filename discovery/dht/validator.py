@@ -11,13 +11,12 @@ from hivemind.dht.routing import DHTID
 from hivemind.dht.validation import DHTRecord, RecordValidatorBase
 
 from discovery.dht.board import NOT_BELIEVED, Believe, all_are_believed
+from discovery.dht.documents import announcement_in
 from discovery.dht.keys import ON_CALL, on_call_key, on_call_name, places_of
-from discovery.protocol.announcement import Announcement, read_announcement
+from discovery.protocol.announcement import Announcement
 from discovery.protocol.errors import AnnouncementInvalid
 from discovery.protocol.oncall import read_registration
 from discovery.protocol.signed import MAX_DOCUMENT_BYTES
-
-_EXPIRY_SLACK_SECONDS = 1.0
 
 
 class AnnouncementValidator(RecordValidatorBase):
@@ -50,7 +49,7 @@ class AnnouncementValidator(RecordValidatorBase):
             raise AnnouncementInvalid(f"the announcement of {announcement.peer_id} stands under a key not its own")
         if subkey != places[record.key]:
             raise AnnouncementInvalid(f"{announcement.peer_id} announced itself under the name of {subkey[:160]}")
-        if record.expiration_time > announcement.expires_at + _EXPIRY_SLACK_SECONDS:
+        if not record.expiration_time <= announcement.expires_at:  # nor is it no number
             raise AnnouncementInvalid(f"the record of {announcement.peer_id} would outlive its announcement")
         self._believe(announcement)
 
@@ -58,7 +57,7 @@ class AnnouncementValidator(RecordValidatorBase):
 def _read(value: bytes, subkey: str, prefix: str) -> tuple[Announcement, dict[str, str]]:
     """What is announced, and the places that it may stand in."""
     if not subkey.startswith(ON_CALL):
-        announcement = read_announcement(value).announcement
+        announcement = announcement_in(value).announcement
         return announcement, places_of(prefix, announcement)
     about = read_registration(value).registration
     key = on_call_key(prefix, about.model_digest)
