@@ -42,9 +42,9 @@ from benchmarks.support.throughput import best_placement
 from discovery.balance import Choice, Machine, Model
 from discovery.placement import place
 from discovery.protocol.announcement import RENEW_SECONDS
+from discovery.score import Observations, Outcome, chance_of_loss
 from far_mesh.costs import HOP_MS, Known
 from far_mesh.errors import NoRoute
-from far_mesh.marketplace.tiers.reliability import score_of
 from far_mesh.route import RouteHop, plan_route
 
 RULES: dict[str, Callable[[], Rule]] = {"ours": Ours, "petals": Petals, "memory": ByMemory}
@@ -148,15 +148,15 @@ class Users:
     failed: int = 0
     asked: int = 0
     hops: list[int] = field(default_factory=list)
-    seen: dict[str, tuple[int, int]] = field(default_factory=dict)
+    seen: dict[str, Observations] = field(default_factory=dict)
 
     def ask(self, swarm: Swarm, each: int) -> None:
         """So many of every city plan a route and run a session on it."""
         sessions: dict[str, int] = {}
         announced = [about for about in swarm.visible() if about.state == "ready"]
-        scores = {peer_id: score_of(*counts) or 0.5 for peer_id, counts in self.seen.items()}
+        reliable = {peer_id: 1.0 - chance_of_loss(seen) for peer_id, seen in self.seen.items()}
         for city in CITIES:
-            known = Known(location=city.point, reliability=scores)
+            known = Known(location=city.point, reliability=reliable)
             for _ in range(each):
                 self.asked += 1
                 try:
@@ -176,9 +176,8 @@ class Users:
     def _run(self, swarm: Swarm, city: City, route: Sequence[RouteHop], sessions: dict[str, int]) -> None:
         nodes = [swarm.nodes[hop.node.peer_id] for hop in route]
         for node in nodes:
-            completed, failed = self.seen.get(node.said.peer_id, (0, 0))
-            fine = node.alive and node.serving
-            self.seen[node.said.peer_id] = (completed + fine, failed + (not fine))
+            outcome = Outcome.COMPLETED if node.alive and node.serving else Outcome.FAILED
+            self.seen[node.said.peer_id] = self.seen.get(node.said.peer_id, Observations()).plus(outcome)
         if not all(node.alive and node.serving for node in nodes):
             self.failed += 1
             return

@@ -199,7 +199,7 @@ async def test_who_is_lost_is_replaced_out_of_the_pool_or_not_at_all(talker: Pat
         near = await ring.add(3, 6, name="near", block_ms=0.2)
         far = await ring.add(3, 6, name="far", block_ms=50.0)
         mesh, failed = await ring.mesh(replace(FAST, mend_timeout=0.3)), list[str]()
-        mesh.watch(failed.extend)
+        mesh.watch(lambda peers, outcome, sure: failed.extend(peers))
         first = frozenset({ring.nodes[0].peer_id})
         generation = await mesh.open(
             [5], GenerationOptions(max_tokens=12), pool=Pool("the pool", first | {lost.peer_id, far.peer_id})

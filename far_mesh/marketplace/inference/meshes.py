@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from discovery.protocol.announcement import Announcement, SignedAnnouncement
 from discovery.protocol.oncall import Registration
+from discovery.score import Observations, Outcome
 from far_mesh.config import GenerationOptions, MeshConfig, Pool, Treatment
 from far_mesh.marketplace.sessions.schemas import Share, Work
 from far_mesh.marketplace.settings import Settings
@@ -129,7 +130,8 @@ class MeshLike(Protocol):
         treatment: Treatment = ...,
         pool: Pool | None = ...,
     ) -> EmbeddingsLike: ...
-    def watch(self, on_failed: Callable[[Sequence[str]], None]) -> None: ...
+    def watch(self, on_seen: Callable[[Sequence[str], Outcome, float], None]) -> None: ...
+    def remember(self, seen: Mapping[str, Observations]) -> None: ...
     async def close(self) -> None: ...
 
 

@@ -13,10 +13,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import insert_if_absent
 from far_mesh.marketplace.nodes.schemas import Hardware, NodeRow
 from far_mesh.marketplace.tables import node_registry
-from far_mesh.marketplace.tiers.reliability import score_of
+from far_mesh.marketplace.tiers.reliability import observations_of
 
 CHUNK = 500
 KEEP_UNSERVED = timedelta(days=30)
@@ -210,5 +211,5 @@ def _row(row: Any) -> NodeRow:
         heard_at=row.heard_at,
         claims=row.claims,
         endpoint_url=row.endpoint_url,
-        reliability=score_of(row.hops_completed, row.hops_failed),
+        seen=observations_of(row, now()),
     )

@@ -13,6 +13,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from discovery.score import Observations, Score, score_of
+
 
 class NodeState(StrEnum):
     """ANNOUNCED: it is in the swarm and takes requests. LEAVING: it takes no new ones. REGISTERED: its registration
@@ -76,9 +78,31 @@ class ServedModel(BaseModel):
     expires_at: datetime
 
 
+class NodeScore(BaseModel):
+    """How far a node is trusted, from 0 to 1, and why: ``value`` is the product of its parts, each from 0 to 1.
+
+    ``dependability`` is how seldom work breaks off there, ``honesty`` falls with answers and receipts that were wrong,
+    ``presence`` is how much of the time it was there (1 where nobody watches), ``standing`` is a little less than 1 in
+    its first hours. The counts are what is remembered: what is older counts for less, one half after a week.
+    """
+
+    value: float
+    dependability: float
+    honesty: float
+    presence: float
+    standing: float
+    completed: float
+    failed: float
+    timed_out: float
+    pauses_caused: float
+    receipts_rejected: float
+    probes_right: float
+    probes_wrong: float
+
+
 class NodeAnswer(BaseModel):
     """What is known of a node. ``models`` are announced now. ``claims`` is what the node said in its last heartbeat:
-    nothing is decided by it. What it earned is for its wallet alone."""
+    nothing is decided by it. ``score`` is null where nothing was seen of it. What it earned is for its wallet alone."""
 
     node_id: str
     state: NodeState
@@ -88,6 +112,7 @@ class NodeAnswer(BaseModel):
     vram_gb: int | None
     location: str | None
     reliability_score: float | None
+    score: NodeScore | None
     avg_latency_ms: float | None
     registered: bool
     first_seen: datetime | None
@@ -113,7 +138,7 @@ class NodeRow:
         proven_at: the time that node and wallet have signed; None: they have not.
         heard_at: the time of the last heartbeat, by the node's clock; ``claims`` is what it said.
         endpoint_url: where a node that sleeps can be woken.
-        reliability: from 0 to 1, by what all gateways have seen of it; None: nothing.
+        seen: what all gateways remember of it; None: nothing was seen.
     """
 
     node_id: str
@@ -127,7 +152,12 @@ class NodeRow:
     heard_at: datetime | None
     claims: dict[str, Any] | None
     endpoint_url: str | None
-    reliability: float | None
+    seen: Observations | None
+
+    @property
+    def score(self) -> Score | None:
+        """How far it is trusted; None: nothing was seen."""
+        return None if self.seen is None else score_of(self.seen)
 
     @property
     def is_registered(self) -> bool:

@@ -74,7 +74,8 @@ class Sighting:
     @property
     def reliability(self) -> float | None:
         """From 0 to 1, by what gateways have seen of it; None: nothing."""
-        return None if self.row is None else self.row.reliability
+        score = None if self.row is None else self.row.score
+        return None if score is None else score.value
 
 
 @dataclass(frozen=True)
