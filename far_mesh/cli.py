@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from discovery.console import Console, fail, quiet_libraries, run, settle_memory
-from far_mesh import embed_cli, geoip_cli, route_cli, swarm_cli
+from far_mesh import embed_cli, geoip_cli, probe_cli, route_cli, swarm_cli
 from far_mesh.bench import cli as bench_cli
 from far_mesh.marketplace.cluster import cli as cluster_cli
 from far_mesh.marketplace.configuration import cli as config_cli
@@ -74,6 +74,7 @@ app.command()(embed_cli.embed)
 app.add_typer(geoip_cli.app, name="geoip")
 app.add_typer(ledger_cli.app, name="ledger")
 app.add_typer(prices_cli.app, name="prices")
+app.command()(probe_cli.probe)
 app.add_typer(tiers_cli.app, name="tiers")
 app.command()(settlement_cli.settle)
 app.add_typer(swarm_cli.app, name="swarm")

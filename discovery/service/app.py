@@ -16,6 +16,7 @@ from discovery.service import endpoints, http
 from discovery.service.follower import BoardLike, Follower
 from discovery.service.metrics import Metrics
 from discovery.service.mirror import Mirror
+from discovery.service.probes import Probes
 from discovery.service.service import DiscoveryService
 from discovery.service.settings import Settings
 from discovery.service.store import Store
@@ -110,7 +111,8 @@ async def _open(settings: Settings, open_board: OpenBoard) -> AsyncIterator[Disc
         found = await stack.enter_async_context(open_board(settings))
         follower = None if found is None else Follower(found[0], mirror, settings.follow_seconds)
         peers = (*settings.initial_peers, *(found[1] if found else ()))
-        service = DiscoveryService(mirror, store, follower, settings.uri, peers, geoip)
+        probes = Probes(settings.dht_prefix, settings.probers, mirror, store)
+        service = DiscoveryService(mirror, store, follower, probes, settings.uri, peers, geoip)
         await service.load()
         stack.push_async_callback(service.close)
         tasks = [service.run()]

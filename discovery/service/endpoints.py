@@ -9,7 +9,10 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from discovery.placement import WANTED_REPLICAS, Stretch, stretches, thin
+from discovery.probe.history import HOUR, KEEP_HOURS, Hour, observed, summaries
 from discovery.protocol.announcement import MAX_MODEL_ID_LENGTH
+from discovery.protocol.ids import check_peer_id
+from discovery.score import score_of
 from discovery.service.cursor import MAX_CURSOR_CHARACTERS
 from discovery.service.http import answer, may_ask, may_look, may_write
 from discovery.service.metrics import Metrics
@@ -20,6 +23,7 @@ from discovery.service.schemas import (
     Bootstrap,
     Coverage,
     Covered,
+    Document,
     Health,
     Heartbeat,
     HeartbeatTaken,
@@ -27,10 +31,15 @@ from discovery.service.schemas import (
     ModelAnswer,
     Models,
     NodeAnswer,
+    NodeScore,
     NodeState,
+    Probed,
+    ProbedHour,
+    ProbeHistory,
     Readiness,
     Registered,
     Registration,
+    ReportTaken,
     Served,
     VariantCoverage,
 )
@@ -42,13 +51,14 @@ from discovery.web.errors import DatabaseUnavailable
 MAX_PAGE, USUAL_PAGE = 1000, 100
 MAX_KM = 20_100  # half way round the Earth
 MAX_WANTED = 16
+USUAL_HOURS = 24
 
 router = APIRouter()
 nodes = APIRouter(tags=["nodes"], dependencies=[Depends(may_ask)], responses=errors(400, 429, 500))
 writes = APIRouter(
     tags=["nodes"],
     dependencies=[Depends(may_write)],
-    responses=errors(400, 401, 404, 408, 409, 413, 415, 429, 500, 503),
+    responses=errors(400, 401, 403, 404, 408, 409, 413, 415, 429, 500, 503),
 )
 health = APIRouter(tags=["health"])
 
@@ -155,8 +165,30 @@ async def node(
     signed: Signed = False,
     _known: Known304 = None,
 ) -> Response:
-    """What is known of a node: what it announces, what it has registered, and when it was seen."""
+    """What is known of a node: what it announces, what it has registered, when it was seen, and what probers say."""
     return answer(request, _node_answer(await service.node(node_id), signed))
+
+
+@nodes.get("/nodes/{node_id}/history", response_model=ProbeHistory, responses=NOT_MODIFIED | errors(503))
+async def probe_history(
+    request: Request,
+    service: Service,
+    node_id: Annotated[str, Path(max_length=128)],
+    hours: Annotated[int, Query(ge=1, le=KEEP_HOURS, description="How far back.")] = USUAL_HOURS,
+    _known: Known304 = None,
+) -> Response:
+    """What probers have seen of a node, hour by hour; nothing, where none has looked."""
+    peer_id = check_peer_id(node_id)
+    seen = await service.probes.lately(peer_id, hours)
+    return answer(request, ProbeHistory(node_id=peer_id, hours=[_probed_hour(one) for one in seen]))
+
+
+@writes.post("/probes/reports")
+async def report(service: Service, body: Document) -> ReportTaken:
+    """What a prober has seen: a report that it has signed (`far-mesh/probe-report/v1`), of one that the operator has
+    named. Each is taken once."""
+    signed, counted = await service.probes.take(body.model_dump_json().encode())
+    return ReportTaken(sequence=signed.report.sequence, counted=counted)
 
 
 @nodes.get("/models", response_model=Models, responses=NOT_MODIFIED)
@@ -294,7 +326,52 @@ def _node_answer(known: Known, signed: bool) -> NodeAnswer:
         public_addr=None if registered is None else registered.public_addr,
         claims=None if registered is None or registered.claims is None else dict(registered.claims),
         history=None if row is None else _history(row),
+        probed=_probed(known.hours),
+        score=_score(known),
     )
+
+
+def _probed(hours: list[Hour]) -> list[Probed]:
+    lately = [one for one in hours if one.hour > _now() - USUAL_HOURS * HOUR]
+    return [
+        Probed(
+            prober=one.prober,
+            last_at=_time(one.last_at),
+            reach=one.reach,
+            probes=one.probes,
+            right=one.right,
+            wrong=one.wrong,
+            undecided=one.undecided,
+            round_trip_ms=one.round_trip_ms,
+            block_ms=one.block_ms,
+            claimed_block_ms=one.claimed_block_ms,
+            overclaims=one.overclaims,
+        )
+        for one in summaries(lately)
+    ]
+
+
+def _score(known: Known) -> NodeScore | None:
+    row, now = known.row, _now()
+    age = 0.0 if row is None else max(0.0, now - row.first_seen)
+    uptime = None if row is None else min(1.0, row.seen_seconds / max(1.0, age))
+    seen = observed(known.hours, now, uptime, age)
+    if not seen.anything:
+        return None
+    score = score_of(seen)
+    return NodeScore(
+        value=round(score.value, 3),
+        dependability=round(score.dependability, 3),
+        honesty=round(score.honesty, 3),
+        presence=round(score.presence, 3),
+        standing=round(score.standing, 3),
+    )
+
+
+def _probed_hour(one: Hour) -> ProbedHour:
+    fields = {name: getattr(one, name) for name in ProbedHour.model_fields}
+    mean = {name: getattr(one, name) / one.timed if one.timed else None for name in ("block_ms", "claimed_block_ms")}
+    return ProbedHour.model_validate(fields | mean | {"hour": _time(one.hour)})
 
 
 def _state(known: Known) -> NodeState:

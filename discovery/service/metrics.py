@@ -76,4 +76,16 @@ class _Seen:
         )
         for outcome, number in sorted(service.taken().items()):
             read.add_metric([outcome], number)
-        return [announced, nodes, models, since, read]
+        reports = GaugeMetricFamily(
+            "far_discovery_probe_reports", "Reports of probers: taken, or refused and why.", labels=["outcome"]
+        )
+        for outcome, number in sorted(service.probes.reports.items()):
+            reports.add_metric([outcome], number)
+        seen = GaugeMetricFamily(
+            "far_discovery_probes",
+            "What probers have seen: how a node was reached, what became of the probe, whether the answer was right.",
+            labels=["reach", "fate", "verdict"],
+        )
+        for labels, number in sorted(service.probes.seen.items()):
+            seen.add_metric(labels, number)
+        return [announced, nodes, models, since, read, reports, seen]

@@ -16,6 +16,7 @@ from discovery.geo import Point, distance_km
 from discovery.geoip import GeoDatabase
 from discovery.location import is_in, parse_location
 from discovery.placement import WANTED_REPLICAS, Advice, Move, advise
+from discovery.probe.history import KEEP_HOURS, Hour
 from discovery.protocol.announcement import SignedAnnouncement, read_announcement
 from discovery.protocol.errors import AnnouncementInvalid, InvalidArgument
 from discovery.protocol.ids import Wallet, check_peer_id, check_wallet
@@ -25,6 +26,7 @@ from discovery.service.cursor import Cursor
 from discovery.service.errors import MirrorFull
 from discovery.service.follower import Follower
 from discovery.service.mirror import Entry, Mirror, Source, Variant, View
+from discovery.service.probes import Probes
 from discovery.service.schemas import Document, Heartbeat, Registration
 from discovery.service.store import KEEP_SECONDS, NodeRow, Store
 from discovery.web.errors import (
@@ -73,12 +75,13 @@ class Page:
 
 @dataclass(frozen=True)
 class Known:
-    """All that is known of a node; one of ``entries`` and ``row`` is there."""
+    """All that is known of a node; one of ``entries`` and ``row`` is there. ``hours``: what probers saw, of a week."""
 
     peer_id: str
     entries: list[Entry]
     row: NodeRow | None
     is_unwell: bool
+    hours: list[Hour]
 
 
 class DiscoveryService:
@@ -86,6 +89,7 @@ class DiscoveryService:
 
     Args:
         follower: what reads the DHT and carries to it; None where there is none to follow.
+        probes: what probers report.
         audience: the URI that proofs are made for.
     """
 
@@ -94,11 +98,13 @@ class DiscoveryService:
         mirror: Mirror,
         store: Store,
         follower: Follower | None,
+        probes: Probes,
         audience: str,
         initial_peers: tuple[str, ...] = (),
         geoip: GeoDatabase | None = None,
     ) -> None:
         self.mirror, self._store, self._follower, self.audience = mirror, store, follower, audience
+        self.probes = probes
         self._initial_peers, self._geoip = initial_peers, geoip
         self._rows: dict[str, NodeRow] = {}
         """Registered nodes."""
@@ -156,7 +162,7 @@ class DiscoveryService:
         if not entries and row is None:
             raise NodeUnknown(f"nobody has heard of {peer_id}")
         is_unwell = row is not None and row.says_it_is_ill(now, self.mirror.expiry_seconds)
-        return Known(peer_id, entries, row, is_unwell)
+        return Known(peer_id, entries, row, is_unwell, await self.probes.known(peer_id, KEEP_HOURS))
 
     def models(self, limit: int, cursor: str | None) -> tuple[int, list[Variant], str | None]:
         """All models that are announced: how many, some of them, and where the next begin.

@@ -468,6 +468,7 @@ class TestEdge:
         assert set(document["paths"]) == {
             *("/nodes/register", "/nodes/heartbeat", "/nodes/active/{model}", "/nodes/{node_id}"),
             *("/models", "/coverage/{model}", "/bootstrap", "/health", "/ready"),
+            *("/nodes/{node_id}/history", "/probes/reports"),
         }
         for path, operations in document["paths"].items():
             for operation in operations.values():

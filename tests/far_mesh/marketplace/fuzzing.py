@@ -45,6 +45,7 @@ MEANS_MORE = {
     "POST /deposit": "a transaction is written as its chain does",
     "POST /nodes/heartbeat": "as above",
     "POST /nodes/register": "as above",
+    "POST /probes/reports": "a prober has signed this",
     "POST /api/provider/nodes": "a node and a wallet have signed this, for one gateway and one chain",
     "POST /submit": "options that contradict one another; ways to pay; webhooks",
     "POST /v1/chat/completions": "options that contradict one another; ways to pay; parts that are no text",

@@ -1,0 +1,128 @@
+"""Where a prober stands: three peers of the swarm, of which a node sees what it sees of any session.
+
+An ordinary session comes to a node from three sides: the client has the control stream, the node before it sends the
+steps, the node behind it takes what comes out. A prober is all three, under three ids of an hour. To the first block
+steps come from the client itself, and what the last block gives goes back to it, as always.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+from discovery.dht.identity import discard_identity, ephemeral_identity
+from discovery.dht.peer import PeerConfig, SwarmPeer, bare_maddr
+from discovery.dht.ping import round_trip
+from discovery.dht.transport import Channel, Stream, Transport
+from discovery.probe.observation import Reach
+from discovery.protocol.announcement import Announcement
+from discovery.protocol.errors import FarError, ProtocolViolation
+from discovery.protocol.ids import PeerId, SessionId
+from discovery.protocol.messages import LINK_PROTOCOL, Link, PeerAddress, Step
+
+QUESTIONS = 3
+ANSWER_SECONDS = 10.0
+_CIRCUIT = "/p2p-circuit"
+
+
+@dataclass(frozen=True)
+class Reached:
+    """How a node was reached; ``round_trip_ms``: the shortest; ``reason``: the code of why it was not."""
+
+    reach: Reach
+    round_trip_ms: float | None = None
+    reason: str = ""
+
+
+@dataclass
+class Vantage:
+    """Owner of what comes in from nodes that take us for the one behind them.
+
+    Args:
+        behind_maddrs: where nodes reach ``behind``.
+    """
+
+    client: Transport
+    before: Transport
+    behind: Transport
+    behind_maddrs: tuple[str, ...] = ()
+    can_be_reached: bool = True
+    """Whether nodes can come to ``behind``, as far as we know."""
+    _expected: dict[SessionId, asyncio.Queue[Step]] = field(default_factory=dict)
+
+    async def start(self) -> None:
+        """Take what nodes hand on."""
+        await self.behind.serve(LINK_PROTOCOL, self._take_link)
+
+    @property
+    def next(self) -> PeerAddress:
+        """Who comes after a node."""
+        return PeerAddress(self.behind.peer_id, self.behind_maddrs)
+
+    @contextlib.contextmanager
+    def expecting(self, session_id: SessionId, steps: asyncio.Queue[Step]) -> Iterator[None]:
+        """Meanwhile what comes of a session is put there."""
+        self._expected[session_id] = steps
+        try:
+            yield
+        finally:
+            del self._expected[session_id]
+
+    async def _take_link(self, stream: Stream) -> None:
+        channel = Channel(stream)
+        link = await channel.expect(Link)
+        steps = self._expected.get(link.session_id)
+        if steps is None:
+            raise ProtocolViolation("no such session is open here")
+        while (message := await channel.receive()) is not None:
+            if not isinstance(message, Step):
+                raise ProtocolViolation(f"{type(message).__name__} on a link, where only steps travel")
+            steps.put_nowait(message)
+
+    async def look(self, node: Announcement) -> Reached:
+        """Come to a node: at its own addresses first, else through a relay that it names."""
+        direct = tuple(maddr for maddr in node.maddrs if _CIRCUIT not in maddr)
+        relayed = tuple(maddr for maddr in node.maddrs if _CIRCUIT in maddr)
+        reason = ""
+        for reach, maddrs in ((Reach.DIRECT, direct), (Reach.RELAY, relayed)):
+            if not maddrs and (node.maddrs or reach is Reach.RELAY):
+                continue
+            address = PeerAddress(PeerId(node.peer_id), maddrs)
+            try:
+                trips = [
+                    await round_trip(self.client, address, node.model_digest, ANSWER_SECONDS) for _ in range(QUESTIONS)
+                ]
+                return Reached(reach, min(trips))
+            except FarError as error:
+                reason = error.code
+        return Reached(Reach.NONE, None, reason)
+
+
+@asynccontextmanager
+async def a_vantage(
+    initial_peers: Sequence[str], host_maddrs: Sequence[str], announce_maddrs: Sequence[str], prefix: str
+) -> AsyncIterator[tuple[Vantage, SwarmPeer]]:
+    """Three peers under new ids, of which the client's is given too: it reads the board.
+
+    Raises:
+        InvalidArgument: an address is none.
+        PeerUnavailable: no initial peer answers.
+    """
+    roles = (PeerConfig(tuple(initial_peers), prefix=prefix, is_client=True),) * 2
+    behind = PeerConfig(tuple(initial_peers), tuple(host_maddrs), tuple(announce_maddrs), prefix, is_client=True)
+    async with AsyncExitStack() as stack:
+        peers = []
+        for config in (*roles, behind):
+            identity = ephemeral_identity()
+            stack.callback(discard_identity, identity)
+            peer = await SwarmPeer.start(identity, config)
+            stack.push_async_callback(peer.close)
+            peers.append(peer)
+        maddrs = tuple(bare_maddr(maddr) for maddr in await peers[-1].maddrs())
+        client, before, last = peers
+        vantage = Vantage(client.transport, before.transport, last.transport, maddrs)
+        await vantage.start()
+        yield vantage, peers[0]
