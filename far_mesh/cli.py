@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from discovery.console import Console, fail, quiet_libraries, run, settle_memory
+from discovery.console import EXIT_FOUND, Console, fail, quiet_libraries, run, settle_memory
 from far_mesh import embed_cli, geoip_cli, probe_cli, route_cli, swarm_cli
 from far_mesh.bench import cli as bench_cli
 from far_mesh.marketplace.cluster import cli as cluster_cli
@@ -291,7 +291,7 @@ def verify(
 ) -> None:
     """Verify receipts offline, from the file alone. Exit code 3: not all of the work is proven."""
     from discovery.protocol.errors import FarError
-    from far_mesh.verify import EXIT_NOT_ALL_PROVEN, as_facts, load, summary, table
+    from far_mesh.verify import as_facts, load, summary, table
 
     console = Console(json)
     try:
@@ -304,7 +304,7 @@ def verify(
         RichConsole().print(table(report))
     console.event("verified", summary(report), **as_facts(report))
     if not report.is_complete:
-        raise typer.Exit(EXIT_NOT_ALL_PROVEN)
+        raise typer.Exit(EXIT_FOUND)
 
 
 @app.command()

@@ -309,7 +309,7 @@ def node_config(said: NodeSettings, place: Place, hints: Iterable[str] = ()) -> 
     model = {name: getattr(said, name) for name in own}
     model["model"] = local_model(said.model or "")
     model["blocks"] = None if said.blocks is None else parse_blocks(said.blocks)
-    membership = _membership(said)
+    membership = membership_in(said)
     limits = {field.name: getattr(said, field.name) for field in fields(Limits) if field.name in FIELDS}
     return NodeConfig(
         model=ModelOptions(cache_bytes=said.cache_mb << 20, **model),
@@ -338,13 +338,22 @@ def node_config(said: NodeSettings, place: Place, hints: Iterable[str] = ()) -> 
     )
 
 
+def membership_in(said: NodeSettings) -> Membership | None:
+    """The private swarm that the node was invited to; None where it is not one, or half of it was said.
+
+    Raises:
+        MembershipInvalid: what was said of it cannot be read, or does not belong together.
+    """
+    return membership_of(said.swarm, said.invite) if said.swarm and said.invite else None
+
+
 def known_peers(said: NodeSettings) -> tuple[str, ...]:
     """Through whom the node joins: as the settings say, else as the charter of its private swarm does.
 
     Raises:
         MembershipInvalid: what was said of a private swarm cannot be read.
     """
-    return said.initial_peers or initial_peers_of(_membership(said))
+    return said.initial_peers or initial_peers_of(membership_in(said))
 
 
 def shown_value(value: Any) -> Any:
@@ -370,10 +379,6 @@ def _from_environment() -> dict[str, Any]:
         for name, text in said.items()
         if text
     }
-
-
-def _membership(said: NodeSettings) -> Membership | None:
-    return membership_of(said.swarm, said.invite) if said.swarm and said.invite else None
 
 
 def _unknown_variables() -> Iterator[Problem]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from discovery.console import Console, fail, quiet_libraries, run, settle_memory
+from discovery.console import EXIT_FOUND, Console, fail, quiet_libraries, run, settle_memory
 from far_mesh.options import (
     DiscoveryOption,
     InviteOption,
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from far_mesh.entrance import Entrance
 
 app = typer.Typer(help="Measure a swarm: latency, throughput, failover.", no_args_is_help=True)
-
-_EXIT_LOST = 3
 
 TokensOption = Annotated[int, typer.Option(min=2, help="Longest answer.")]
 LengthOption = Annotated[int, typer.Option(min=1, help="Tokens of each prompt.")]
@@ -215,7 +213,7 @@ def failover(
         result = await (in_ours() if theirs is None else in_theirs(*theirs))
         _tell(console, result, failover_table(result), out, failover_summary(result))
         if result["same_text"] != 1:
-            raise typer.Exit(_EXIT_LOST)
+            raise typer.Exit(EXIT_FOUND)
 
     run(console, main)
 

@@ -258,7 +258,16 @@ def test_a_start_without_what_it_needs_says_all_that_is_missing() -> None:
 
 def test_a_discovery_service_that_is_away(tiny: Path, tmp_path: Path) -> None:
     arguments = start(tiny, tmp_path, discovery="http://127.0.0.1:9")
-    refused(arguments, "peer_unavailable", "the discovery service http://127.0.0.1:9 does not answer")
+    said = "the discovery service http://127.0.0.1:9 does not answer"
+    ended = CliRunner().invoke(far_node.cli.app, arguments)
+    warned, *_, last = ended.stderr.strip().splitlines()
+    assert (json.loads(warned)["event"], json.loads(warned)["reason"]) == (
+        "discovery_unavailable",
+        f"{said}: ConnectError",
+    )
+    assert "is the bootstrap peer running?" in last, "a peer that is known is tried all the same"
+    of_a_peer = arguments.index("--initial-peers")
+    refused([*arguments[:of_a_peer], *arguments[of_a_peer + 2 :]], "peer_unavailable", said)
 
 
 @pytest.mark.parametrize("arguments", [["strat"], ["start", "--cache-mb", "0"], ["start", "--gpu", "0,1"], ["config"]])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import far_mesh.cli
+import far_node.cli
 from discovery.dht.identity import discard_identity, ephemeral_identity
 from discovery.dht.peer import PeerConfig, SwarmPeer, address_of
 from discovery.protocol.errors import FarError, PeerUnavailable
@@ -94,6 +95,10 @@ def test_who_is_invited_comes_in_nobody_else_gets_anything_and_who_is_revoked_is
     entry = "--initial-peers", club.bootstrap.maddr, *club.entry(guest)
     route = club.tell("route", "--model", str(gpt2_model), *entry)
     assert [hop["peer_id"] for hop in route["hops"]] == [node.peer_id]
+    settings = club.directory / "visitor.toml"
+    settings.write_text(f'swarm = "{club.file}"\ninvite = "{guest["invitation"]}"\n')
+    visited = run_here(far_node.cli.app, "peers", "--json", "--config", str(settings), *entry[:2])
+    assert [event["peer_id"] for event in visited.events] == [node.peer_id]
 
     assert uninvited.wait() == 1
     assert "ready" not in [told["event"] for told in uninvited.events()]
