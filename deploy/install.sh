@@ -91,10 +91,10 @@ explain() { # WHAT FAILED
   elif log_says 'do not match the hashes|hash mismatch|has no hash|all requirements to have their versions pinned'; then
     fail "$1: a package is not the one that this version was made with, so it was refused." \
       "If you use a mirror or a proxy, it hands out something else; without one, try again later." "See $LOG"
-  elif log_says 'name resolution|name or service not known|could not resolve|nodename nor servname|dns error|network is unreachable|connection refused|no route to host|newconnectionerror|proxyerror|timed out|error sending request|unable to access'; then
+  elif log_says 'name resolution|name or service not known|could not resolve|nodename nor servname|dns error|network is unreachable|connection refused|failed to connect|couldn.t connect|no route to host|newconnectionerror|proxyerror|timed out|error sending request|unable to access'; then
     fail "$1: the network cannot be reached." \
-      "Check the connection, or the proxy (HTTPS_PROXY), or pip's index (PIP_INDEX_URL), and run the same command again:" \
-      "what was downloaded is not downloaded twice. See $LOG"
+      "Check the connection, or the proxy (HTTPS_PROXY), or pip's index (PIP_INDEX_URL), and run the same command again." \
+      "See $LOG"
   elif log_says 'certificate_verify_failed|sslerror|certificate'; then
     fail "$1: a certificate is not trusted." \
       "Is the clock right ($(date))? Behind a proxy that looks inside, name its certificate in PIP_CERT. See $LOG"
@@ -595,7 +595,7 @@ stopped() { # EXIT CODE
     kill "$CHILD" 2>/dev/null || :
     wait "$CHILD" 2>/dev/null || :
   fi
-  printf '\nstopped. The same command goes on; what was downloaded is not downloaded twice.\n' >&2
+  printf '\nstopped. The same command goes on from what pip has kept of its downloads.\n' >&2
   exit "$1"
 }
 
