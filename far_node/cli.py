@@ -448,7 +448,7 @@ async def _serve(console: Console, config: NodeConfig) -> None:
         if served is not None:
             about = facts_of(served)
             who = {"peer_id": node.peer_id, "wallet": config.wallet, "maddrs": node.maddrs}
-            story.ready(about, node.relays, config.host_maddrs, **who)
+            story.ready(about, node.reach, node.relays, config.host_maddrs, **who)
             async with moving(node, config.auto_place, story.tell):
                 why = await departure.outrun_by(node.when_over())
         story.tell("leaving", sessions=node.handler.open_sessions)

@@ -144,6 +144,7 @@ def status_of(node: Node, uptime: float) -> dict[str, Any]:
         "price_units": node.config.price_units,
         "addresses": node.maddrs,
         "relays": node.relays,
+        "reached": asdict(node.reach),
         "host_maddrs": node.config.host_maddrs,
         "versions": {"far-mesh": __version__, "python": platform.python_version(), **_versions()},
         "device": node.device,

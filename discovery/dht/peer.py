@@ -8,7 +8,7 @@ import fcntl
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import structlog
 from hivemind.p2p import P2P
@@ -23,6 +23,7 @@ from discovery.dht.identity import Identity, discard_identity, ephemeral_identit
 from discovery.dht.keys import DEFAULT_PREFIX
 from discovery.dht.node import SwarmNode
 from discovery.dht.p2p import CANNOT_OPEN, OPEN_TIMEOUT_SECONDS, P2PTransport, to_multiaddr
+from discovery.dht.reach import NOT_ASKED, Reach, ReachMeter, of_relays
 from discovery.dht.relay import RelayLimits, RelaySlots, reserve
 from discovery.dht.transport import Transport
 from discovery.dht.validator import AnnouncementValidator
@@ -36,6 +37,7 @@ log = structlog.get_logger(__name__)
 LOCAL_MADDR = "/ip4/127.0.0.1/tcp/0"
 LEAVE_SECONDS = 2.0
 CIRCUIT = "/p2p-circuit"
+Way = Literal["direct", "relay"]
 _NO_RELAY = ("-relayService=0",)
 """A daemon that finds itself reachable would carry 4 GiB for each of 128 peers. What stays is the relay that every
 daemon has: 128 KiB and two minutes for each circuit."""
@@ -92,8 +94,10 @@ class SwarmPeer:
         lock: IO[bytes] | None,
         slots: RelaySlots | None,
         gate: Gate | None,
+        asked: Sequence[PeerId] = (),
     ) -> None:
         self._p2p, self._dht, self._lock, self._slots, self.gate = p2p, dht, lock, slots, gate
+        self._meter = ReachMeter(p2p, asked, self._tcp_port) if asked else None
         self.transport: Transport = transport if gate is None else GatedTransport(transport, gate)
         self.board = Board(dht, prefix, all_are_believed if gate is None else gate.check_announcement)
 
@@ -138,12 +142,22 @@ class SwarmPeer:
         except BaseException:
             lock.close()
             raise
-        return cls(p2p, transport, dht, config.prefix, lock, slots, gate)
+        peer = cls(p2p, transport, dht, config.prefix, lock, slots, gate, _whom_to_ask(config))
+        if peer._meter is not None:
+            peer._meter.start()
+        return peer
 
     @property
     def relays(self) -> tuple[str, ...] | None:
         """Peer ids of the relays that let others through to us now; None for a peer that is reached directly."""
         return None if self._slots is None else tuple(relay.rpartition("/p2p/")[2] for relay in self._slots.held)
+
+    @property
+    def reach(self) -> Reach:
+        """How others get through to us, and why."""
+        if self.relays is not None:
+            return of_relays(self.relays)
+        return NOT_ASKED if self._meter is None else self._meter.now
 
     async def maddrs(self) -> tuple[str, ...]:
         """Where this peer can be reached, with ``/p2p/<peer id>`` at the end."""
@@ -151,8 +165,25 @@ class SwarmPeer:
             return tuple(f"{relay}{CIRCUIT}/p2p/{self.peer_id}" for relay in self._slots.held)
         return tuple(str(maddr) for maddr in await self._p2p.get_visible_maddrs(latest=True))
 
+    async def _tcp_port(self) -> int | None:
+        """The first of those that others are told of."""
+        ports = (parse_maddr(maddr) for maddr in await self.maddrs())
+        return next((int(maddr["tcp"]) for maddr in ports if "tcp" in maddr), None)
+
+    async def connections(self) -> dict[str, Way]:
+        """Who is connected to us now, by peer id, and how; of two ways the direct one, which new streams take."""
+        found: dict[str, Way] = {}
+        for info in await self._p2p.list_peers():
+            is_direct = any(CIRCUIT not in str(maddr) for maddr in info.addrs)
+            peer_id = info.peer_id.to_base58()
+            if is_direct or peer_id not in found:
+                found[peer_id] = "direct" if is_direct else "relay"
+        return found
+
     async def close(self) -> None:
         """Leave the swarm and end the daemon."""
+        if self._meter is not None:
+            await self._meter.stop()
         if self._slots is not None:
             await self._slots.stop()
         await self.transport.close()
@@ -163,6 +194,13 @@ class SwarmPeer:
         await self._p2p.shutdown()
         if self._lock is not None:
             self._lock.close()
+
+
+def _whom_to_ask(config: PeerConfig) -> tuple[PeerId, ...]:
+    """Who dials back for a node: those through whom it joins. Others need not know how they are reached."""
+    if config.is_client or config.behind_nat or config.is_relay or config.dials_back:
+        return ()
+    return tuple(address_of(maddr).peer_id for maddr in config.initial_peers)
 
 
 def bare_maddr(maddr: str) -> str:

@@ -100,6 +100,11 @@ class Reservation:
             not self.second_limit or self.second_limit >= LEAST_SECONDS
         )
 
+    @property
+    def too_weak(self) -> str:
+        """What is said of one that does not suffice."""
+        return f"it cuts circuits off after {self.byte_limit} bytes or {self.second_limit} s, too soon for sessions"
+
 
 def parse_answer(body: bytes) -> Reservation:
     """A relay's answer to a reservation (HopMessage, protocol buffers without the length).
@@ -208,10 +213,7 @@ class RelaySlots:
             return error
         except (*CANNOT_OPEN, ValueError) as error:
             return PeerUnavailable(str(error) or type(error).__name__)
-        if not slot.suffices:
-            limits = f"{slot.byte_limit} bytes or {slot.second_limit} s"
-            return PeerUnavailable(f"it cuts circuits off after {limits}, too soon for sessions")
-        return slot
+        return slot if slot.suffices else PeerUnavailable(slot.too_weak)
 
 
 async def _length(reader: asyncio.StreamReader) -> int:

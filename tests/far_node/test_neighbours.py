@@ -16,6 +16,8 @@ CID = announcement("cid", model_id="n", model_digest="ab" * 32, maddrs=())
 
 def test_how_a_node_is_reached_by_its_own_word() -> None:
     assert [Neighbour(node).way for node in (ANN, BOB, CID)] == ["direct", "relay", "none"]
+    assert Neighbour(ANN.model_copy(update={"reached": "none"})).way == "none", "it has an address, in vain"
+    assert Neighbour(BOB.model_copy(update={"reached": "direct"})).way == "relay", "what it names is what can be dialed"
     facts = Neighbour(ANN).facts(now=ANN.issued_at + 12.3)
     assert (facts["seen_seconds"], facts["blocks"], facts["peer_id"]) == (12, ANN.blocks, peer_of("ann"))
 
