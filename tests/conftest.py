@@ -47,7 +47,7 @@ FIRST = ("tests/swarm/", "tests/far_node/blocks/test_architectures.py", "tests/f
 """What takes longest begins first, so that no worker is left alone with it in the end."""
 
 ONE_SWARM = tuple(
-    f"tests/swarm/test_{name}.py" for name in ("auto", "bench", "generation", "hang_up", "refusals", "route")
+    f"tests/swarm/test_{name}.py" for name in ("auto", "bench", "generation", "hang_up", "probes", "refusals", "route")
 )
 """These ask the same seven processes, which are started once."""
 

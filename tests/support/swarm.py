@@ -178,7 +178,12 @@ class Town:
         return self._start(name, ["discovery.cli", "bootstrap", *options])
 
     def start_node(
-        self, model: str | Path, blocks: tuple[int, int] | None, *options: str, initial_peers: Sequence[str] = ()
+        self,
+        model: str | Path,
+        blocks: tuple[int, int] | None,
+        *options: str,
+        initial_peers: Sequence[str] = (),
+        program: str = "far_node.cli",
     ) -> Process:
         """A node that is not waited for. Without ``blocks`` it chooses for itself."""
         name = f"node{len(self.processes)}"
@@ -190,7 +195,7 @@ class Town:
         arguments += ["--host-maddr", self._listen_at(), "--identity", str(self.directory / f"{name}.id"), "--cpu-only"]
         for peer in initial_peers or self.initial_peers:
             arguments += ["--initial-peers", peer]
-        node = self._start(name, ["far_node.cli", "start", *arguments, "--threads", "1", *options])
+        node = self._start(name, [program, "start", *arguments, "--threads", "1", *options])
         self.nodes.append(node)
         return node
 
