@@ -102,13 +102,14 @@ async def register(
     request: Request, service: Service, body: Registration, signature: NodeSignature = None
 ) -> Registered:
     """Say for which wallet a node earns, and what it runs on; signed by both, each signature counts once. A node that
-    cannot publish its announcement in the swarm sends it along."""
-    active = await service.register(body, await request.body(), signature)
+    cannot publish its announcement in the swarm, or where it is woken when it sleeps, sends that along."""
+    active, on_call = await service.register(body, await request.body(), signature)
     return Registered(
         node_id=body.node_id,
         heartbeat_interval_sec=request.app.state.renew_seconds,
         expires_after_sec=service.mirror.expiry_seconds,
         active=active,
+        on_call=on_call,
     )
 
 
@@ -118,9 +119,12 @@ async def heartbeat(
 ) -> HeartbeatTaken:
     """A registered node is still there, and announces itself anew if it cannot do so in the swarm. The answer says
     where it would do more good."""
-    announced, move = await service.heartbeat(body, await request.body(), signature)
+    announced, on_call, move = await service.heartbeat(body, await request.body(), signature)
     return HeartbeatTaken(
-        should_rebalance=move is not None, suggested_blocks=None if move is None else move.to, announced=announced
+        should_rebalance=move is not None,
+        suggested_blocks=None if move is None else move.to,
+        announced=announced,
+        on_call=on_call,
     )
 
 

@@ -12,6 +12,7 @@ import structlog
 
 from discovery.protocol.announcement import SignedAnnouncement
 from discovery.protocol.errors import AnnouncementInvalid
+from discovery.protocol.oncall import SignedRegistration
 from discovery.service.errors import MirrorFull
 from discovery.service.mirror import Mirror, Source
 from discovery.web.errors import ProofStale
@@ -20,6 +21,8 @@ log = structlog.get_logger(__name__)
 
 READ_SECONDS = 60.0
 """A reading that takes longer is given up."""
+REGISTER_SECONDS = 20.0
+"""So long a node that sleeps waits to hear whether it can be woken."""
 MODELS_AT_ONCE = 32
 """Models whose keys are read at one reading."""
 
@@ -35,6 +38,9 @@ class BoardLike(Protocol):
 
     async def publish(self, signed: SignedAnnouncement) -> bool:
         """Pin an announcement; whether it was taken."""
+
+    async def register(self, signed: SignedRegistration) -> bool:
+        """Pin the registration of a node that sleeps; whether it was taken."""
 
 
 class Follower:
@@ -76,6 +82,15 @@ class Follower:
                 return await self._board.publish(signed)
         except Exception as error:
             log.warning("announcement_not_published", reason=f"{type(error).__name__}: {error}"[:200])
+            return False
+
+    async def register(self, signed: SignedRegistration) -> bool:
+        """The same for where a node is woken that sleeps."""
+        try:
+            async with asyncio.timeout(REGISTER_SECONDS):
+                return await self._board.register(signed)
+        except Exception as error:
+            log.warning("registration_not_published", reason=f"{type(error).__name__}: {error}"[:200])
             return False
 
     def _next_models(self) -> list[str]:

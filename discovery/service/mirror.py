@@ -134,6 +134,11 @@ class Mirror:
         return len(self._entries)
 
     @property
+    def swarm(self) -> str:
+        """Whose announcements count."""
+        return self._prefix
+
+    @property
     def expiry_seconds(self) -> int:
         """After that an announcement that was not renewed counts no more."""
         return self._expiry

@@ -38,39 +38,57 @@ Announced = Annotated[
 ]
 
 
+Sleeping = Annotated[
+    Document | None,
+    Field(
+        description="Where the node is woken when it sleeps, by its own signature: over `far-mesh/on-call/v1`, a line "
+        "feed, and the body. It is passed on to the swarm as it is, and lasts as long as it says, a day at most; one "
+        "with `wake_url` null ends that."
+    ),
+]
+
+
 class Registration(RegistrationRequest):
     """A node and the wallet it earns for, signed by both, and what it announces. ``signature`` is the wallet's, a key's
     and not a contract's, over the sentence that names the two."""
 
     model_id: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
     announcement: Announced = None
+    on_call: Sleeping = None
 
 
 class Heartbeat(HeartbeatRequest):
     """How a registered node is, by its own word, and its announcement anew."""
 
     announcement: Announced = None
+    on_call: Sleeping = None
 
     def claims(self) -> dict[str, Any]:
         """What is kept of it as the node's word."""
         said = super().claims()
-        said.pop("announcement", None)
+        for document in ("announcement", "on_call"):
+            said.pop(document, None)
         return said
 
 
 class Registered(BaseModel):
-    """``active``: whether the node is listed now, because it has announced itself here or in the swarm."""
+    """``active``: whether the node is listed now, because it has announced itself here or in the swarm. ``on_call``:
+    whether the swarm has heard where it is woken, or that it is so no longer; null where nothing was said of that."""
 
     status: Literal["registered"] = "registered"
     node_id: str
     heartbeat_interval_sec: int
     expires_after_sec: int
     active: bool
+    on_call: bool | None
 
 
 class HeartbeatTaken(HeartbeatAnswer):
     """``should_rebalance``: the node would do more good at ``suggested_blocks`` (``[first, end)``), by how the swarm
-    covers the model now. It is advice. ``announced``: whether the node is listed now."""
+    covers the model now. It is advice. ``announced``: whether the node is listed now. ``on_call``: as for a
+    registration."""
+
+    on_call: bool | None
 
 
 class NodeState(StrEnum):

@@ -20,6 +20,7 @@ from discovery.probe.history import KEEP_HOURS, Hour
 from discovery.protocol.announcement import SignedAnnouncement, read_announcement
 from discovery.protocol.errors import AnnouncementInvalid, InvalidArgument
 from discovery.protocol.ids import Wallet, check_peer_id, check_wallet
+from discovery.protocol.oncall import SignedRegistration, read_registration
 from discovery.protocol.registration import HEARTBEAT, REGISTRATION, consent_text
 from discovery.protocol.signed import SignedDocument
 from discovery.service.cursor import Cursor
@@ -193,9 +194,9 @@ class DiscoveryService:
 
     # ---- what nodes say of themselves
 
-    async def register(self, said: Registration, body: bytes, signature: str | None) -> bool:
+    async def register(self, said: Registration, body: bytes, signature: str | None) -> tuple[bool, bool | None]:
         """A node and the wallet it earns for, both signed: ``body`` is what was sent, ``signature`` the node's. Whether
-        the node is listed now.
+        the node is listed now, and whether the swarm has heard where it is woken, if it has said so.
 
         Raises:
             InvalidIdentity, InvalidWallet, InvalidArgument: what is sent means nothing.
@@ -215,6 +216,7 @@ class DiscoveryService:
         signed = self._read(said.announcement, node_id, wallet)
         if signed is not None and said.model_id not in (signed.announcement.model_id, signed.announcement.model_digest):
             raise AnnouncementInvalid(f"the announcement is of the model {signed.announcement.model_id}")
+        on_call = self._read_on_call(said.on_call, node_id, wallet)
         for entry in self.mirror.node(node_id, time.time()):
             if signed is None and entry.announcement.wallet != wallet:
                 other = entry.announcement.wallet
@@ -227,10 +229,13 @@ class DiscoveryService:
         row = await self._store.find(node_id)
         assert row is not None
         self._rows[node_id] = row
-        return bool(self.mirror.node(node_id, time.time()))
+        return bool(self.mirror.node(node_id, time.time())), await self._carry(on_call)
 
-    async def heartbeat(self, said: Heartbeat, body: bytes, signature: str | None) -> tuple[bool, Move | None]:
-        """A registered node is there. Whether it is listed, and where it would do more good.
+    async def heartbeat(
+        self, said: Heartbeat, body: bytes, signature: str | None
+    ) -> tuple[bool, bool | None, Move | None]:
+        """A registered node is there. Whether it is listed, whether the swarm has heard where it is woken, if it has
+        said so, and where it would do more good.
 
         Raises:
             InvalidIdentity: what is sent means nothing.
@@ -246,6 +251,7 @@ class DiscoveryService:
         if row is None or not row.is_registered:
             raise NodeUnknown(f"{node_id} is not registered here: POST /nodes/register")
         signed = self._read(said.announcement, node_id, Wallet(row.wallet))
+        on_call = self._read_on_call(said.on_call, node_id, Wallet(row.wallet))
         claims, heard_at = said.claims(), said.issued_at.timestamp()
         self._take(signed)
         if not await self._store.heard(node_id, claims, heard_at, time.time()):
@@ -253,7 +259,7 @@ class DiscoveryService:
         self._rows[node_id] = replace(row, claims=claims, heard_at=heard_at, changed_at=int(time.time()))
         entries = self.mirror.node(node_id, time.time())
         moves = [await self._move(entry) for entry in entries]
-        return bool(entries), next((move for move in moves if move is not None), None)
+        return bool(entries), await self._carry(on_call), next((move for move in moves if move is not None), None)
 
     def _read(self, document: Document | None, node_id: str, wallet: Wallet) -> SignedAnnouncement | None:
         """An announcement that came with a proof: the node's own, and for the wallet that it is registered for."""
@@ -265,6 +271,27 @@ class DiscoveryService:
         if signed.announcement.wallet != wallet:
             raise AnnouncementInvalid(f"the announcement is not for {wallet}")
         return signed
+
+    def _read_on_call(self, document: Document | None, node_id: str, wallet: Wallet) -> SignedRegistration | None:
+        """Where the node is woken that sent it: its own word, for its wallet, this swarm and now."""
+        if document is None:
+            return None
+        signed = read_registration(document.model_dump_json().encode())
+        about = signed.registration
+        if about.peer_id != node_id:
+            raise AnnouncementInvalid(f"it is not {node_id} that says where it is woken")
+        if about.wallet != wallet:
+            raise AnnouncementInvalid(f"what says where the node is woken is not for {wallet}")
+        if about.swarm != self.mirror.swarm:
+            raise AnnouncementInvalid("what says where the node is woken is meant for another swarm")
+        if not about.is_live():
+            raise AnnouncementInvalid("what says where the node is woken has expired, or is from the future")
+        return signed
+
+    async def _carry(self, on_call: SignedRegistration | None) -> bool | None:
+        if on_call is None:
+            return None
+        return self._follower is not None and await self._follower.register(on_call)
 
     def _take(self, signed: SignedAnnouncement | None) -> None:
         if signed is None:

@@ -14,6 +14,7 @@ from discovery.dht.keys import DEFAULT_PREFIX
 from discovery.protocol.announcement import LIFETIME_SECONDS, MAX_LIFETIME_SECONDS, MAX_SWARM_LENGTH, RENEW_SECONDS
 from discovery.protocol.errors import InvalidIdentity
 from discovery.protocol.ids import PeerId, check_peer_id
+from discovery.protocol.membership import PRIVATE
 from discovery.settings import ENVIRONMENT, FLAG, Said, load, problems_of, unknown_key
 from discovery.web.errors import InvalidSetting
 
@@ -70,6 +71,16 @@ class Settings(BaseSettings):
             return tuple(dict.fromkeys(map(check_peer_id, probers)))
         except InvalidIdentity as error:
             raise ValueError(error.message) from None
+
+    @field_validator("dht_prefix")
+    @classmethod
+    def _nobody_is_told_of_a_private_swarm(cls, prefix: str) -> str:
+        if prefix.startswith(PRIVATE):
+            raise ValueError(
+                "a private swarm says who is in it to its members alone, and whoever asks here shows no invitation; "
+                "members ask the swarm: far-node peers, far-mesh route --explain"
+            )
+        return prefix
 
     @field_validator("metrics_token")
     @classmethod
