@@ -559,11 +559,15 @@ link_commands() {
   done
 }
 
-# Two that are older stay: a node may still run in one, and it is something to go back to.
+in_use() { # ENVIRONMENT: something that runs was started from it
+  grep -q -s -F "$1/" /proc/[0-9]*/cmdline
+}
+
+# Two that are older stay, to go back to, and each that a node still runs in.
 drop_old() {
   # shellcheck disable=SC2010,SC2012 # names of versions have no spaces, and the order of time is what is wanted
   ls -1t "$FAR/venvs" | grep -v -x -F "$(basename "$ENVIRONMENT")" | tail -n +3 | while read -r old; do
-    rm -rf "$FAR/venvs/${old:?}"
+    in_use "$FAR/venvs/$old" || rm -rf "$FAR/venvs/${old:?}"
   done
 }
 
@@ -587,6 +591,14 @@ take_turn() {
   trap 'rm -rf "$WORK"' EXIT
   trap 'stopped 130' INT
   trap 'stopped 143' TERM HUP
+}
+
+# far-node holds a lock while it updates itself, and asks for our owner once it has it; so whoever comes second gives way.
+refuse_during_update() { # PYTHON
+  [ -f "$FAR/venvs/.lock" ] || return 0
+  "$1" -I -c 'import fcntl, sys
+fcntl.flock(open(sys.argv[1], "r+"), fcntl.LOCK_EX | fcntl.LOCK_NB)' "$FAR/venvs/.lock" 2>/dev/null ||
+    fail "far-node is updating itself." "Wait until it has finished, and run this again."
 }
 
 stopped() { # EXIT CODE
@@ -631,6 +643,7 @@ install() {
     step "Python $FAR_PYTHON_VERSION"
     bring_python
   fi
+  refuse_during_update "$PYTHON"
   step "the sources"
   get_source
   choose_place
@@ -699,6 +712,7 @@ uninstall() {
     done
   fi
   take_turn
+  [ ! -x "$FAR/venv/bin/python" ] || refuse_during_update "$FAR/venv/bin/python"
   for command in far-node far-mesh; do
     case $(readlink "$BIN/$command" 2>/dev/null) in "$FAR"/venv/*) rm -f "$BIN/$command" ;; esac
   done

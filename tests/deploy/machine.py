@@ -71,7 +71,12 @@ case "$*" in
   *"-m pip"*tools.lock) cp "$0" "$(dirname "$0")/uv" ;;
   *"-m pip"*far_mesh-*.whl)
     for name in far-node far-mesh; do
-      printf '#!/bin/sh\n[ "$1" != status ] || exit ${NODE_STATUS:-1}\necho far\n' >"$(dirname "$0")/$name"
+      {
+        echo '#!/bin/sh'
+        echo '[ "$1" != status ] || exit ${NODE_STATUS:-1}'
+        echo '[ "$1" != start ] || read -r stop'
+        echo 'echo far'
+      } >"$(dirname "$0")/$name"
       chmod +x "$(dirname "$0")/$name"
     done
     ;;

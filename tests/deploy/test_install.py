@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import tarfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +33,7 @@ echo "Agent 2"; echo "  Name:                    gfx1100"; echo "  Marketing Nam
 """
 
 
-def until(condition: object, process: subprocess.Popen[str] | None = None) -> None:
+def until(condition: object, process: subprocess.Popen[Any] | None = None) -> None:
     """Wait for it; a process that ends before it comes has failed."""
     assert callable(condition)
     for _ in range(12_000):
@@ -314,6 +316,30 @@ def test_an_upgrade_leaves_the_old_environment_as_it_is_and_keeps_two(machine: M
                 os.utime(machine.far / "venvs" / name, (older, older))
     assert set(os.listdir(machine.far / "venvs")) == {again, "0.2.0", "0.3.0"}
     assert machine.link.resolve().parts[-3] == "0.3.0"
+
+
+def test_what_a_node_still_runs_in_is_kept(machine: Machine, tmp_path: Path) -> None:
+    assert machine.install("--from", str(make_checkout(tmp_path / "0.1.0"))).returncode == 0
+    program = machine.link.resolve()
+    with subprocess.Popen([program, "start"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as node:
+        until(lambda: str(program).encode() in Path(f"/proc/{node.pid}/cmdline").read_bytes(), node)
+        for version in ("0.2.0", "0.3.0", "0.4.0"):
+            assert machine.install("--from", str(make_checkout(tmp_path / version, version))).returncode == 0
+            os.utime(machine.far / "venvs" / "0.1.0", (1, 1))
+        assert program.exists()
+    assert machine.install("--from", str(make_checkout(tmp_path / "0.5.0", "0.5.0"))).returncode == 0
+    assert set(os.listdir(machine.far / "venvs")) == {"0.3.0", "0.4.0", "0.5.0"}
+
+
+def test_it_gives_way_to_a_node_that_updates_itself(machine: Machine, checkout: Path) -> None:
+    (machine.far / "venvs").mkdir(parents=True)
+    with (machine.far / "venvs" / ".lock").open("w") as lock:
+        assert machine.install("--from", str(checkout)).returncode == 0
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for arguments in (("--from", str(checkout)), ("--uninstall",)):
+            assert "far-node is updating itself" in machine.install(*arguments).stderr
+    assert machine.link.exists()
+    assert machine.install("--uninstall").returncode == 0
 
 
 def test_an_upgrade_that_fails_leaves_the_old_version_where_it_is(machine: Machine, tmp_path: Path) -> None:
