@@ -69,8 +69,9 @@ logged() {
   CHILD=$!
   printf '%s\n' "$CHILD" >"$WORK/child"
   if [ -t 1 ]; then
+    began=$(date +%s)
     while kill -0 "$CHILD" 2>/dev/null; do
-      printf '\r\033[K      %s' "$(tail -n 1 "$LOG" | cut -c 1-70)"
+      printf '\r\033[K      %s s  %s' "$(($(date +%s) - began))" "$(tail -n 1 "$LOG" | cut -c 1-65)"
       sleep 1
     done
     printf '\r\033[K'

@@ -224,6 +224,42 @@ def test_it_installs_by_hashes_alone_and_says_what_comes_next(machine: Machine, 
     assert not (checkout / "build").exists()
 
 
+def test_a_commit_of_a_repository_is_installed(machine: Machine, checkout: Path) -> None:
+    (machine.programs / "git").symlink_to(shutil.which("git") or "")
+    me = ("-c", "user.name=me", "-c", "user.email=me@far.test", "-c", "commit.gpgsign=false")
+
+    def git(*words: str) -> str:
+        ended = subprocess.run(["git", "-C", checkout, *me, *words], capture_output=True, text=True, check=True)
+        return ended.stdout.strip()
+
+    git("init", "--quiet")
+    git("add", "--all")
+    git("commit", "--quiet", "--message", "one")
+    first = git("rev-parse", "HEAD")
+    (checkout / "pyproject.toml").write_text('version = "0.2.0"\n')
+    git("commit", "--quiet", "--all", "--message", "two")
+    ended = machine.install("--from", f"git+file://{checkout}@{first}")
+    assert (ended.returncode, f"commit {first}" in ended.stdout) == (0, True), ended.stderr
+    assert machine.link.resolve().parts[-3] == "0.1.0"
+    assert machine.install("--from", f"git+file://{checkout}").returncode == 0
+    assert machine.link.resolve().parts[-3] == "0.2.0"
+    ended = machine.install("--from", f"git+file://{checkout}@nowhere")
+    assert (ended.returncode, "nowhere is not in" in ended.stderr) == (1, True)
+    ended = machine.install("--from", f"git+file://{checkout}/absent")
+    assert (ended.returncode, "could not be cloned" in ended.stderr) == (1, True)
+
+
+def test_an_sdist_is_installed_if_it_is_what_it_should_be(machine: Machine, checkout: Path, tmp_path: Path) -> None:
+    sdist = tmp_path / "far_mesh-0.1.0.tar.gz"
+    with tarfile.open(sdist, "w:gz") as file:
+        file.add(checkout, "far_mesh-0.1.0")
+    assert "was refused" in machine.install("--from", str(sdist), "--sha256", "a" * 64).stderr
+    assert machine.install("--from", str(sdist), "--sha256", sha256(sdist).upper()).returncode == 0
+    assert machine.link.resolve().parts[-3] == "0.1.0"
+    sdist.write_text("no archive")
+    assert "is no archive" in machine.install("--from", str(sdist)).stderr
+
+
 @pytest.mark.parametrize(
     ("build", "variables", "words"),
     [
