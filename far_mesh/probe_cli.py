@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from discovery.console import Console, quiet_libraries, run, until_stopped
-from far_mesh.options import PeersOption, PrefixOption, ThreadsOption
+from discovery.console import Console, fail, quiet_libraries, run, until_stopped
+from far_mesh.options import DiscoveryOption, InviteOption, PeersOption, PrefixOption, SwarmOption, ThreadsOption
 
 if TYPE_CHECKING:
     from discovery.probe.observation import Observation
@@ -18,7 +18,8 @@ _PAUSE_SECONDS = 5.0
 
 
 def probe(
-    initial_peers: PeersOption,
+    initial_peers: PeersOption = [],  # noqa: B006
+    discovery: DiscoveryOption = None,
     model: Annotated[
         list[str], typer.Option(help="Model of which nodes are asked; most of them know the answer. Repeatable.")
     ] = [],  # noqa: B006
@@ -39,12 +40,22 @@ def probe(
     ],
     public_addr: Annotated[list[str], typer.Option(help="Multiaddr that nodes reach us at; repeatable.")] = [],  # noqa: B006
     prefix: PrefixOption = "far",
+    swarm: SwarmOption = None,
+    invite: InviteOption = None,
     threads: ThreadsOption = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per node and line.")] = False,
 ) -> None:
     """Look whether nodes can be reached, how far away they are, how quick, and whether what they compute is right."""
+    from discovery.protocol.errors import FarError
+    from discovery.protocol.membership import membership_of
+    from far_mesh.entrance import Entrance
+
     console = Console(json)
     quiet_libraries()
+    try:
+        entrance = Entrance.of(initial_peers, discovery, prefix, membership_of(swarm, invite))
+    except FarError as error:
+        fail(console, error)
 
     async def look() -> None:
         import asyncio
@@ -63,7 +74,7 @@ def probe(
         if threads is not None:
             torch.set_num_threads(threads)
         ours = load_identity(identity)
-        tellers = [Teller(ours.key, prefix, url) for url in report_to]
+        tellers = [Teller(ours.key, entrance.prefix, url) for url in report_to]
         exams = [await asyncio.to_thread(Exam, one, weights=False) for one in model]
         exams += [await asyncio.to_thread(Exam, one, weights=True) for one in weights]
         chance = random.SystemRandom()
@@ -74,7 +85,7 @@ def probe(
         async def go_round() -> None:
             while True:
                 until = time.monotonic() + _NEW_IDS_SECONDS
-                async with a_vantage(initial_peers, host_maddr, public_addr, prefix) as (vantage, peer):
+                async with a_vantage(entrance, host_maddr, public_addr) as (vantage, peer):
                     while time.monotonic() < until:
                         seen = await prober.round(vantage, peer.board)
                         for one in seen:

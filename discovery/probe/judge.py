@@ -5,9 +5,9 @@ the question is near the right one by every measure of likeness of the whole (co
 answer from the right one is therefore measured in lengths of the change, for each position: 0 is the same, 1 is what
 one has who does nothing at all.
 
-Right nodes do not agree to the last bit: types, kernels and quantization differ. How far they may be apart
-(:data:`TOLERANCE`) was measured (benchmarks/README.md, "Probing"), and is not to be met in every position: where a
-mixture of experts chooses anew, a single one may be far off.
+Right nodes do not agree to the last bit: types and kernels differ, and more so the forms of weights. How far they may
+be apart was measured (benchmarks/README.md, "Probing"), and is not to be met in every position: where a mixture of
+experts chooses anew, a single one may be far off.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from discovery.probe.observation import Verdict
 
-TOLERANCE: Mapping[str, float] = {"none": 0.1, "int8": 0.2, "nf4": 0.5}
-"""How far answers may be from those of the weights as they are published, by the form of the node's weights."""
+TOLERANCE: Final = 0.1
+"""How far apart answers of weights of the same form may be."""
+COARSE_TOLERANCE: Final = 0.4
+"""Of different forms."""
 RIGHT_SHARE = 0.75
 """Of the positions, so many must be within the tolerance."""
 FEWEST_OWNERS = 3
@@ -34,9 +37,9 @@ class Answer:
     quantization: str
 
 
-def tolerance(*quantizations: str) -> float:
-    """How far apart answers of such weights may be."""
-    return max(TOLERANCE[one] for one in quantizations)
+def tolerance(one: str, other: str) -> float:
+    """How far apart answers of weights of these forms may be."""
+    return TOLERANCE if one == other else COARSE_TOLERANCE
 
 
 def is_right(distances: Sequence[float], allowed: float) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from discovery.protocol.announcement import Quantization
 from far_mesh.model.ends import ModelEnds
 from far_node.blocks.cut import read_config, shape_of, text_config
 from far_node.blocks.load import load_blocks, load_client_model
@@ -30,9 +32,10 @@ class Exam:
     """Questions about one model. Calls are blocking, and come one after the other.
 
     With the weights a text is brought through all blocks once, a few of them in memory at a time, and what is at each
-    border is kept: so any node's question is what an ordinary session would send it, and the answer to it is there. A
-    text is used once for a node. Without the weights only the first block is asked what it is asked every day; others
-    get embeddings, as large as hidden states are at that depth, and nobody here knows the answer.
+    border is kept: so any node's question is what an ordinary session would send it, and the answer to it is there; for
+    weights that were made smaller it is computed anew. A text is used once for a node. Without the weights only the
+    first block is asked what it is asked every day; others get embeddings, as large as hidden states are at that depth,
+    and nobody here knows the answer.
 
     Args:
         model: as :func:`~far_node.blocks.source.find_model` takes it.
@@ -63,14 +66,20 @@ class Exam:
         """Whether they are computed here."""
         return self._has_weights
 
-    def question(self, peer_ids: list[str], blocks: tuple[int, int], positions: int) -> Question:
-        """One for these nodes, of blocks ``[first, end)``."""
+    def question(
+        self, peer_ids: Sequence[str], blocks: tuple[int, int], positions: int, quantization: Quantization = "none"
+    ) -> Question:
+        """One for these nodes, of blocks ``[first, end)``; the answer is that of weights in this form."""
         if not self._borders or not self._asked.isdisjoint(peer_ids):
             self._new_text()
         self._asked.update(peer_ids)
         first, end = blocks
         if self._has_weights:
-            return Question(self._borders[first][:, :positions], self._borders[end][:, :positions])
+            hidden = self._borders[first][:, :positions]
+            if quantization == "none":
+                return Question(hidden, self._borders[end][:, :positions])
+            held = load_blocks(self._source, first, end, quantization=quantization)
+            return Question(hidden, held.run(hidden, held.new_cache(), first, end))
         hidden = self._borders[0][:, :positions]
         return Question(hidden * (1.0 + first) ** 0.5, None)
 

@@ -113,7 +113,8 @@ class Prober:
         group = [node, *beside]
         async with self._writing:
             peer_ids = [one.peer_id for one in group]
-            question = await asyncio.to_thread(exam.question, peer_ids, blocks, prompt + SINGLE_STEPS)
+            positions, form = prompt + SINGLE_STEPS, node.quantization
+            question = await asyncio.to_thread(exam.question, peer_ids, blocks, positions, form)
         fitting = [one for one in LENGTHS if exam.context_length is None or one <= exam.context_length]
         task = Task(blocks, question.hidden, prompt, self._chance.choice(fitting or LENGTHS[:1]), _codec_of(group))
         asked = [await self._ask(vantage, node, reached, task)]
@@ -196,7 +197,7 @@ def judge(asked: Sequence[_Asked], question: Question) -> dict[str, _Judged]:
         for peer_id, (node, given) in there.items():
             since = slice(given.first, None)
             errors = distances(given.hidden, question.answer[:, since], question.hidden[:, since])
-            right = is_right(errors, tolerance(node.quantization))
+            right = is_right(errors, tolerance(node.quantization, node.quantization))
             verdict = Verdict.RIGHT if right else Verdict.WRONG
             judged[peer_id] = _Judged(verdict, "weights", min(typical(errors), _MOST_ERROR))
         return judged

@@ -28,7 +28,7 @@ class Teller:
     """
 
     def __init__(self, key: Ed25519PrivateKey, swarm: str, url: str, now: Callable[[], float] = time.time) -> None:
-        self._key, self._swarm, self._url, self._now = key, swarm, url.rstrip("/"), now
+        self._key, self._swarm, self.url, self._now = key, swarm, url.rstrip("/"), now
         self._last = 0
         self._waiting: list[Observation] = []
 
@@ -41,21 +41,21 @@ class Teller:
                 some = self._waiting[:MAX_OBSERVATIONS]
                 try:
                     answer = await client.post(
-                        f"{self._url}/probes/reports",
+                        f"{self.url}/probes/reports",
                         content=self._report(some).document.to_bytes(),
                         headers={"content-type": "application/json"},
                     )
                 except httpx.HTTPError as error:
-                    log.warning("report_not_sent", url=self._url, reason=type(error).__name__)
+                    log.warning("report_not_sent", url=self.url, reason=type(error).__name__)
                     break
                 if answer.status_code >= 500 or answer.status_code == httpx.codes.TOO_MANY_REQUESTS:
-                    log.warning("report_not_taken", url=self._url, status=answer.status_code)
+                    log.warning("report_not_taken", url=self.url, status=answer.status_code)
                     break
                 self._waiting = self._waiting[len(some) :]
                 if answer.status_code == httpx.codes.OK:
                     counted += int(answer.json()["counted"])
                 else:
-                    log.warning("report_refused", url=self._url, status=answer.status_code, code=_code_of(answer))
+                    log.warning("report_refused", url=self.url, status=answer.status_code, code=_code_of(answer))
         return counted
 
     def _report(self, some: Sequence[Observation]) -> SignedReport:

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from discovery.dht.identity import discard_identity, ephemeral_identity
 from discovery.dht.peer import PeerConfig, SwarmPeer, bare_maddr
@@ -22,6 +22,7 @@ from discovery.protocol.announcement import Announcement
 from discovery.protocol.errors import FarError, ProtocolViolation
 from discovery.protocol.ids import PeerId, SessionId
 from discovery.protocol.messages import LINK_PROTOCOL, Link, PeerAddress, Step
+from far_mesh.entrance import Entrance
 
 QUESTIONS = 3
 ANSWER_SECONDS = 10.0
@@ -103,26 +104,29 @@ class Vantage:
 
 @asynccontextmanager
 async def a_vantage(
-    initial_peers: Sequence[str], host_maddrs: Sequence[str], announce_maddrs: Sequence[str], prefix: str
+    entrance: Entrance, host_maddrs: Sequence[str], announce_maddrs: Sequence[str]
 ) -> AsyncIterator[tuple[Vantage, SwarmPeer]]:
     """Three peers under new ids, of which the client's is given too: it reads the board.
+
+    Args:
+        host_maddrs: where the one behind a node listens, ``announce_maddrs`` where it says to be.
 
     Raises:
         InvalidArgument: an address is none.
         PeerUnavailable: no initial peer answers.
     """
-    roles = (PeerConfig(tuple(initial_peers), prefix=prefix, is_client=True),) * 2
-    behind = PeerConfig(tuple(initial_peers), tuple(host_maddrs), tuple(announce_maddrs), prefix, is_client=True)
+    client = PeerConfig(await entrance.peers(), prefix=entrance.prefix, membership=entrance.membership, is_client=True)
+    behind = replace(client, host_maddrs=tuple(host_maddrs), announce_maddrs=tuple(announce_maddrs))
     async with AsyncExitStack() as stack:
         peers = []
-        for config in (*roles, behind):
+        for config in (client, client, behind):
             identity = ephemeral_identity()
             stack.callback(discard_identity, identity)
             peer = await SwarmPeer.start(identity, config)
             stack.push_async_callback(peer.close)
             peers.append(peer)
         maddrs = tuple(bare_maddr(maddr) for maddr in await peers[-1].maddrs())
-        client, before, last = peers
-        vantage = Vantage(client.transport, before.transport, last.transport, maddrs)
+        visitor, before, last = peers
+        vantage = Vantage(visitor.transport, before.transport, last.transport, maddrs)
         await vantage.start()
-        yield vantage, peers[0]
+        yield vantage, visitor

@@ -31,8 +31,8 @@ def _slow(blocks: Blocks, *arguments: Any) -> Any:
 
 if __name__ == "__main__":
     if os.environ[LIE] == "idle":
-        Blocks.run_together = _idle  # type: ignore[method-assign]
+        setattr(Blocks, "run_together", _idle)  # noqa: B010  # a lie is not of its type
     else:
-        Blocks.run_together = _slow  # type: ignore[method-assign]
-        far_node.node.block_ms = lambda _blocks: 0.001
+        setattr(Blocks, "run_together", _slow)  # noqa: B010
+        setattr(far_node.node, "block_ms", lambda _blocks: 0.001)  # noqa: B010
     app()

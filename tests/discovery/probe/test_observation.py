@@ -42,8 +42,17 @@ def test_what_was_signed_is_read_again() -> None:
 
 
 def test_the_longest_report_is_no_longer_than_a_document() -> None:
-    long: dict[str, Any] = {"reason": "x" * 64, "error": 123456.123456789012, "by": "majority", "round_trip_ms": 99999.123456789012}
-    times: dict[str, Any] = {"block_ms": 12345.678901234567, "claimed_block_ms": 12345.678901234567, "token_layers": 2**20}
+    long: dict[str, Any] = {
+        "reason": "x" * 64,
+        "error": 123456.123456789012,
+        "by": "majority",
+        "round_trip_ms": 99999.123456789012,
+    }
+    times: dict[str, Any] = {
+        "block_ms": 12345.678901234567,
+        "claimed_block_ms": 12345.678901234567,
+        "token_layers": 2**20,
+    }
     observations = tuple(seen(verdict="undecided", **long, **times) for _ in range(MAX_OBSERVATIONS))
     signed = sign_report(report(observations=observations, swarm="s" * 64, sequence=2**53), key_of("prober"))
     assert len(signed.document.to_bytes()) <= MAX_DOCUMENT_BYTES

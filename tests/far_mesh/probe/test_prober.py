@@ -118,11 +118,14 @@ async def test_with_the_weights_each_is_known_for_what_it_is(ring: Ring, other: 
     await ring.add(3, 6, name="ends", block_ms=SLOWLY_MS)
     await ring.add(0, 6, name="has all", block_ms=SLOWLY_MS, price_units=70)
     await ring.add(1, 4, name="wrong", blocks=blocks_of(other, 1, 4), block_ms=SLOWLY_MS)
+    await ring.add(4, 6, name="coarse", quantization="nf4", block_ms=SLOWLY_MS)
+    cheap = load_blocks(source_of(ring.path), 3, 5, quantization="nf4")
+    await ring.add(3, 5, name="coarser than it says", blocks=cheap, block_ms=SLOWLY_MS)
     await ring.add(2, 4, name="boasts", blocks=slowed(ring.path, 2, 4, 0.05), block_ms=0.001)
     seen = await look(ring, known, signed_announcement("gone", model_digest=known.digest))
 
-    honest = [seen[name] for name in ("begins", "between", "ends", "has all", "boasts")]
-    assert [one.verdict for one in honest] == [Verdict.RIGHT] * 5
+    honest = [seen[name] for name in ("begins", "between", "ends", "has all", "coarse", "boasts")]
+    assert [one.verdict for one in honest] == [Verdict.RIGHT] * 6
     assert all(one.error is not None and one.error < 1e-3 and one.by == "weights" for one in honest)
     assert all(
         one.receipt and one.reach is Reach.DIRECT and one.fate is Fate.COMPLETED for one in seen.values() if one.verdict
@@ -130,11 +133,12 @@ async def test_with_the_weights_each_is_known_for_what_it_is(ring: Ring, other: 
     assert (seen["wrong"].verdict, seen["wrong"].receipt) == (Verdict.WRONG, True)
     assert seen["wrong"].error is not None
     assert seen["wrong"].error > 0.5
+    assert seen["coarser than it says"].verdict is Verdict.WRONG
     gone = seen["absent"]
     assert (gone.reach, gone.fate, gone.verdict, gone.reason) == (Reach.NONE, Fate.UNASKED, None, "peer_unavailable")
     hours = {name: hours_of("a prober", [one]) for name, one in seen.items()}
     assert {name: summaries(hours[name])[0].overclaims for name in hours} == {
-        **dict.fromkeys(("begins", "between", "ends", "has all", "wrong"), False),
+        **dict.fromkeys((seen.keys() - {"boasts", "absent"}), False),
         "boasts": True,
         "absent": None,
     }
