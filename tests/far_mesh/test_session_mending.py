@@ -30,7 +30,7 @@ LONGEST = 256
 QUICK = dataclasses.replace(
     FAST, suspect_after=0.2, ping_timeout=0.4, mend_timeout=3.0, shun_seconds=0.5, open_timeout=2.0, close_timeout=2.0
 )
-SOON = 20
+SOON = 120
 
 
 @pytest.fixture

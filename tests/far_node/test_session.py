@@ -39,7 +39,7 @@ from tests.support.documents import peer_of
 from tests.support.door import opened, refusal, serves
 from tests.support.ring import Ring, RingNode, a_ring, blocks_of
 
-SOON = 20.0
+SOON = 60.0
 CLOSE = 1e-4  # relative, of the same positions in other steps
 SPAN = (1, 4)
 
