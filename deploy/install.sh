@@ -224,8 +224,10 @@ bring_python() {
   archive="cpython-$FAR_PYTHON_VERSION+$FAR_PYTHON_RELEASE-$TRIPLE-install_only_stripped.tar.gz"
   kept="$FAR/python/$archive.part"
   mkdir -p "$FAR/python"
+  address="${PYTHON_MIRROR:-$FAR_PYTHON_HOME/$FAR_PYTHON_RELEASE}/$archive"
+  case $address in http*) address=$(printf '%s' "$address" | sed 's/+/%2B/') ;; esac
   if [ ! -f "$kept" ] || [ "$(sha256 "$kept")" != "$(own_python_sha256)" ]; then
-    fetch "${PYTHON_MIRROR:-$FAR_PYTHON_HOME/$FAR_PYTHON_RELEASE}/$archive" "$kept" Python
+    fetch "$address" "$kept" Python
   fi
   verify "$kept" "$(own_python_sha256)" Python
   rm -rf "$WORK/python" "$OWN_PYTHON"
