@@ -8,19 +8,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.support.hosts import daemons_on, start_at
 from benchmarks.support.nat import Kind
 from benchmarks.support.wan import Wan, WanUnavailable
-from discovery.dht import peer as peer_module
-from discovery.dht.identity import load_identity
 from discovery.dht.p2p import CANNOT_OPEN
-from discovery.dht.peer import PeerConfig, SwarmPeer
+from discovery.dht.peer import SwarmPeer
 from discovery.dht.transport import Stream
 from discovery.protocol.errors import PeerUnavailable
 from discovery.protocol.messages import PeerAddress
@@ -38,8 +36,6 @@ KINDS: dict[str, Kind | None] = {
 HIDDEN = [name for name in KINDS if name != "none"]
 PATIENCE_SECONDS, TRY_SECONDS = 90.0, 9.0
 """In all, and of one connection: a hole takes up to six seconds, as the daemon dials in vain before it punches."""
-
-_host: ContextVar[int] = ContextVar("host")
 
 
 def documented() -> dict[tuple[str, str], str]:
@@ -103,19 +99,12 @@ def wan() -> Iterator[Wan]:
 
 
 @pytest.fixture
-async def place(wan: Wan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Place]:
-    spawn = peer_module._spawn
-
-    async def spawn_on_host(*command: str, **options: Any) -> asyncio.subprocess.Process:
-        return await spawn(*wan.within(_host.get()), *command, **options)
-
-    monkeypatch.setattr(peer_module, "_spawn", spawn_on_host)
+async def place(wan: Wan, tmp_path: Path) -> AsyncIterator[Place]:
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(daemons_on(wan))
 
-        async def start(host: int, **more: Any) -> SwarmPeer:
-            _host.set(host)
-            config = PeerConfig(host_maddrs=(f"/ip4/{wan.listens_at(host)}/tcp/0",), **more)
-            peer = await SwarmPeer.start(load_identity(tmp_path / str(host)), config)
+        async def start(host: int, **config: Any) -> SwarmPeer:
+            peer = await start_at(wan, host, tmp_path, **config)
             stack.push_async_callback(peer.close)
             return peer
 
