@@ -20,7 +20,7 @@ from far_mesh.client import Mesh
 from far_mesh.config import GenerationOptions, MeshConfig
 from far_mesh.opener import Swarm
 from tests.support.models import greedy, whole_model
-from tests.support.swarm import Process, Town, run_here
+from tests.support.swarm import ANY_LOCAL_PORT, Process, Town, run_here
 
 pytestmark = pytest.mark.swarm
 
@@ -95,6 +95,9 @@ def test_who_is_invited_comes_in_nobody_else_gets_anything_and_who_is_revoked_is
     entry = "--initial-peers", club.bootstrap.maddr, *club.entry(guest)
     route = club.tell("route", "--model", str(gpt2_model), *entry)
     assert [hop["peer_id"] for hop in route["hops"]] == [node.peer_id]
+    prober = "--identity", str(club.directory / "prober"), "--host-maddr", ANY_LOCAL_PORT
+    probed = run_here(far_mesh.cli.app, "probe", "--once", "--json", "--weights", str(gpt2_model), *prober, *entry)
+    assert [told["verdict"] for told in probed.events if told["event"] == "probed"] == ["right"]
     settings = club.directory / "visitor.toml"
     settings.write_text(f'swarm = "{club.file}"\ninvite = "{guest["invitation"]}"\n')
     visited = run_here(far_node.cli.app, "peers", "--json", "--config", str(settings), *entry[:2])
