@@ -90,7 +90,9 @@ def systemd_unit(service: Service, *, system: bool, sandboxed: bool) -> str:
     its kernels are compiled while the node runs. The p2p daemon is to live until the node has said goodbye through it:
     KillMode=mixed.
     """
-    command = " ".join(map(_quoted, [str(service.program), "start", *service.arguments]))
+    # a program is no variable; in what comes after it a $ would be one
+    words = [str(service.program), *(word.replace("$", "$$") for word in ("start", *service.arguments))]
+    command = " ".join(map(_quoted, words))
     named = "" if service.name is None else f" {service.name}"
     hardening = [*_SECCOMP]
     if sandboxed:
@@ -145,7 +147,7 @@ def launchd_plist(service: Service) -> bytes:
 
 
 def _quoted(word: str) -> str:
-    """A word of a unit file: nothing in it is a specifier, a variable, or the end of it."""
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    plain = all(letter.isalnum() or letter in "/-_.,:=@+%" for letter in escaped)
+    """A word of a unit file: nothing in it is a specifier, or the end of it."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    plain = all(letter.isalnum() or letter in "/-_.,:=@+%$" for letter in escaped)
     return escaped if plain and escaped else f'"{escaped}"'

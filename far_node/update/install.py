@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import re
 import shutil
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
 
 from packaging.version import Version
@@ -166,8 +167,7 @@ def _setuptools_of(text: str) -> str:
 
 
 async def _need_pip() -> None:
-    code, _, _ = await _run([sys.executable, *_PIP, "--version"], TRY_SECONDS)
-    if code:
+    if importlib.util.find_spec("pip") is None:
         await _must([sys.executable, "-m", "ensurepip", "--default-pip"], TRY_SECONDS)
 
 
@@ -202,7 +202,7 @@ async def _run(argv: Sequence[str], seconds: float, lock: int | None = None) -> 
         )
     except OSError as error:
         raise UpdateFailed(f"{argv[0]} cannot be run: {error.strerror or error}") from None
-    with _ended(process):
+    async with _ended(process):
         try:
             async with asyncio.timeout(seconds):
                 out, err = await process.communicate()
@@ -212,14 +212,15 @@ async def _run(argv: Sequence[str], seconds: float, lock: int | None = None) -> 
     return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
 
 
-@contextlib.contextmanager
-def _ended(process: asyncio.subprocess.Process) -> Iterator[None]:
+@contextlib.asynccontextmanager
+async def _ended(process: asyncio.subprocess.Process) -> AsyncIterator[None]:
     try:
         yield
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            await process.communicate()
 
 
 def _fetch(source: str) -> bytes:

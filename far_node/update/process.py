@@ -49,7 +49,8 @@ class NodeProcess:
     def signal(self, number: int) -> None:
         """Tell it something, if it is there."""
         if not self.has_ended:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended, and the loop has not heard of it
+                os.kill(self.pid, number)
 
     async def end(self) -> None:
         """Be rid of it and of all that it started, at once if it does not go by itself."""
