@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
+from structlog.dev import ConsoleRenderer, plain_traceback
 from xdist.scheduler import LoadFileScheduling
 
 # before torch and transformers are imported, here or in a child process
@@ -39,6 +40,13 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("far")
+
+structlog.configure(  # a traceback with the values of all variables takes seconds, in which the loop stands still
+    processors=[
+        ConsoleRenderer(exception_formatter=plain_traceback) if isinstance(one, ConsoleRenderer) else one
+        for one in structlog.get_config()["processors"]
+    ]
+)
 
 WORKERS = 4
 """At most, however many cores there are: each takes a gigabyte, and what it starts takes more."""
