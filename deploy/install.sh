@@ -165,6 +165,11 @@ free_mib() { # PATH
   df -Pk "$(existing "$1")" | awk 'NR == 2 { print int($4 / 1024) }'
 }
 
+owner_of() { # PATH: the user's number
+  # shellcheck disable=SC2012 # stat is not the same everywhere
+  ls -ldn "$1" | awk '{ print $3 }'
+}
+
 alive() { [ -n "$1" ] && kill -0 "$1" 2>/dev/null; }
 
 pid_in() { cat "$1" 2>/dev/null || :; }
@@ -401,8 +406,9 @@ look_at_source() {
 # A copy of the sources in $WORK/source: building writes into its folder, and a checkout is not ours to write in.
 copy_tree() { # FOLDER
   mkdir "$WORK/source"
-  (cd "$1" && tar -cf - --exclude __pycache__ pyproject.toml README.md LICENSE discovery far_node far_mesh deploy) |
-    (cd "$WORK/source" && tar -xf -) 2>>"$LOG" || explain "the sources could not be copied"
+  logged tar -cf "$WORK/source.tar" -C "$1" --exclude __pycache__ \
+    pyproject.toml README.md LICENSE discovery far_node far_mesh deploy || explain "the sources could not be copied"
+  logged tar -xf "$WORK/source.tar" -C "$WORK/source" || explain "the sources could not be copied"
 }
 
 # Fetches and unpacks: afterwards $WORK/source holds sources, or $WHEEL is a wheel; $CONTENT says what it is.
@@ -652,7 +658,6 @@ install() {
   choose_place
   if is_whole; then
     say "      this is installed already"
-    STEP=$STEPS
   else
     step "an environment in $ENVIRONMENT"
     make_environment
@@ -768,6 +773,9 @@ main() {
   [ "$PURGE" = no ] || [ "$ACTION" = uninstall ] || misused "--purge goes with --uninstall."
   [ -n "${HOME:-}" ] || fail "HOME is not set, so there is no place to install to." "Set it to your home folder and run this again."
   [ -d "$HOME" ] && [ -w "$HOME" ] || fail "HOME is $HOME, which is no folder that you may write in." "Set it to your home folder and run this again."
+  if [ "$(id -u)" = 0 ] && [ "$(owner_of "$HOME")" != 0 ]; then
+    fail "this is run as root in the home of somebody else ($HOME)." "Run it without sudo: it needs no root."
+  fi
   FAR="$HOME/.far" BIN="$HOME/.local/bin"
   WORK="$FAR/.installing" LOG="$FAR/install.log" OWN_PYTHON="$FAR/python/$FAR_PYTHON_VERSION"
   umask 077

@@ -17,28 +17,8 @@ import pip
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "deploy" / "install.sh"
-TOOLS = (
-    *("awk", "basename", "cat", "chmod", "cp", "cut", "date", "df", "dirname", "env", "find", "grep", "gzip", "head"),
-    *(
-        "ldd",
-        "ln",
-        "ls",
-        "mkdir",
-        "mv",
-        "paste",
-        "readlink",
-        "rm",
-        "rmdir",
-        "sed",
-        "sh",
-        "sha256sum",
-        "sleep",
-        "sort",
-        "tail",
-        "tar",
-    ),
-    *("timeout", "touch", "tr", "uname"),
-)
+TOOLS = """awk basename cat chmod cp cut date df dirname env find grep gzip head id ldd ln ls mkdir mv paste readlink rm
+rmdir sed sh sha256sum sleep sort tail tar timeout touch tr uname"""
 
 FAKE_PYTHON = r"""#!/bin/sh
 echo "$*" >>"$NOTES"
@@ -123,6 +103,7 @@ def make_checkout(folder: Path, version: str = "0.1.0") -> Path:
     """What the installer needs of a checkout."""
     for name in ("discovery", "far_node", "far_mesh", "deploy"):
         (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").touch()
     (folder / "pyproject.toml").write_text(f'[project]\nname = "far-mesh"\nversion = "{version}"\n')
     (folder / "README.md").write_text("Far Mesh\n")
     (folder / "LICENSE").write_text("MIT\n")
@@ -162,7 +143,7 @@ class Machine:
     def __post_init__(self) -> None:
         for folder in (self.home, self.programs, self.tools):
             folder.mkdir(parents=True)
-        for tool in TOOLS:
+        for tool in TOOLS.split():
             (self.tools / tool).symlink_to(shutil.which(tool) or "/usr/bin/" + tool)
 
     @property
@@ -211,7 +192,7 @@ class Machine:
         """Run the script to its end."""
         command = ["/bin/sh", str(SCRIPT), *arguments]
         return subprocess.run(
-            command, env=self.variables(**variables), capture_output=True, text=True, check=False, timeout=120
+            command, env=self.variables(**variables), capture_output=True, text=True, check=False, timeout=280
         )
 
     def begin(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
@@ -233,7 +214,7 @@ class Machine:
         library.write_text(text.removesuffix('main "$@"\n'))
         command = ["/bin/sh", "-c", f". {library}\n{program}", "install.sh"]
         return subprocess.run(
-            command, env=self.variables(**variables), capture_output=True, text=True, check=False, timeout=120
+            command, env=self.variables(**variables), capture_output=True, text=True, check=False, timeout=280
         )
 
 

@@ -87,10 +87,19 @@ def test_without_a_home_there_is_no_place(machine: Machine, checkout: Path, tmp_
         assert (ended.returncode, "HOME is" in ended.stderr) == (1, True), ended.stderr
 
 
+def test_root_in_the_home_of_somebody_else_is_sent_away(machine: Machine, checkout: Path) -> None:
+    machine.has("id", "#!/bin/sh\necho 0")
+    if os.getuid() == 0:
+        os.chown(machine.home, 1, 1)
+    ended = machine.install("--from", str(checkout))
+    assert (ended.returncode, "without sudo" in ended.stderr) == (1, True)
+    assert not list(machine.home.iterdir())
+
+
 def test_of_a_download_that_was_cut_off_nothing_is_run(machine: Machine) -> None:
     text = SCRIPT.read_text()
-    for part in range(1, 20):
-        cut = text[: len(text) * part // 20]
+    for part in range(1, 10):
+        cut = text[: len(text) * part // 10]
         subprocess.run(
             ["/bin/sh", "-s", "--", "--from", str(SCRIPT.parents[1])],
             input=cut,
@@ -304,13 +313,11 @@ def test_without_the_small_build_a_cpu_takes_the_large_one_and_a_gpu_none(machin
     ],
     ids=["disk", "network", "hash", "certificate", "build", "compiler", "else"],
 )
-def test_what_fails_is_explained_and_can_be_run_again(machine: Machine, checkout: Path, says: str, words: str) -> None:
+def test_what_fails_is_explained(machine: Machine, checkout: Path, says: str, words: str) -> None:
     ended = machine.install("--from", str(checkout), "--torch", "cu130", FAILS_AT="requirements.lock", SAYS=says)
     assert (ended.returncode, words in ended.stderr) == (1, True), ended.stderr
     assert not machine.link.exists()
     assert not (machine.far / ".installing").exists()
-    assert machine.install("--from", str(checkout), "--torch", "cu130").returncode == 0
-    assert machine.link.exists()
 
 
 def test_too_little_room_is_said_before_anything_is_done(machine: Machine, checkout: Path) -> None:
@@ -378,11 +385,13 @@ def test_it_gives_way_to_a_node_that_updates_itself(machine: Machine, checkout: 
     assert machine.install("--uninstall").returncode == 0
 
 
-def test_an_upgrade_that_fails_leaves_the_old_version_where_it_is(machine: Machine, tmp_path: Path) -> None:
+def test_an_upgrade_that_fails_leaves_the_old_version_and_can_be_run_again(machine: Machine, tmp_path: Path) -> None:
     assert machine.install("--from", str(make_checkout(tmp_path / "old"))).returncode == 0
     new = str(make_checkout(tmp_path / "new", "0.2.0"))
     assert machine.install("--from", new, FAILS_AT="-m pip --disable-pip-version-check check").returncode == 1
     assert machine.link.resolve().parts[-3] == "0.1.0"
+    assert machine.install("--from", new).returncode == 0
+    assert machine.link.resolve().parts[-3] == "0.2.0"
 
 
 def test_a_killed_installer_is_taken_over_once_nothing_of_it_runs(machine: Machine, checkout: Path) -> None:
