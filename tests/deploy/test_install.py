@@ -419,7 +419,7 @@ def test_one_that_is_interrupted_stops_what_it_has_started(machine: Machine, che
     hanging = Path(f"{machine.notes}.hanging")
     until(lambda: hanging.exists() and hanging.read_text().strip(), stopped)
     stopped.send_signal(signal.SIGTERM)
-    out, _ = stopped.communicate(timeout=60)
+    out, _ = stopped.communicate(timeout=280)
     assert (stopped.returncode, "The same command goes on" in out) == (143, True)
     assert not Path(f"/proc/{int(hanging.read_text())}").exists()
     assert not (machine.far / ".installing").exists()
