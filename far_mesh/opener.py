@@ -15,7 +15,7 @@ import structlog
 
 from discovery import tracing
 from discovery.dht.identity import Identity, discard_identity, ephemeral_identity
-from discovery.dht.peer import PeerConfig, SwarmPeer
+from discovery.dht.peer import LOCAL_MADDR, PeerConfig, SwarmPeer
 from discovery.dht.ping import round_trip
 from discovery.protocol.announcement import Announcement, Codec, SignedAnnouncement
 from discovery.protocol.errors import DeadlineExceeded, FarError, InvalidArgument
@@ -77,7 +77,12 @@ class Swarm:
         geoip = None if config.geoip_db is None else await asyncio.to_thread(_geo_database, config.geoip_db)
         identity = ephemeral_identity()
         peer_config = PeerConfig(
-            initial_peers=tuple(initial_peers), prefix=config.prefix, is_client=True, membership=config.membership
+            initial_peers=tuple(initial_peers),
+            host_maddrs=config.host_maddrs or (LOCAL_MADDR,),
+            prefix=config.prefix,
+            is_client=True,
+            punches_holes=bool(config.host_maddrs),
+            membership=config.membership,
         )
         try:
             peer = await SwarmPeer.start(identity, peer_config)

@@ -167,6 +167,7 @@ class Settings(BaseSettings):
     geoip_db: Path | None = None
     location: Annotated[Point | None, NoDecode, BeforeValidator(_point)] = None
     initial_peers: tuple[str, ...] = ()
+    swarm_maddrs: tuple[str, ...] = ()
     discovery: str = ""
     dht_prefix: Annotated[str, Field(min_length=1, max_length=64)] = DEFAULT_PREFIX
     swarm: Path | None = None

@@ -12,7 +12,7 @@ from pydantic import SecretStr, ValidationError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from discovery.dht.peer import check_peer_maddr
+from discovery.dht.peer import check_peer_maddr, parse_maddr
 from discovery.protocol.errors import FarError
 from discovery.settings import DEFAULT, ENVIRONMENT, Problem, Said, did_you_mean, is_open_to_others
 from discovery.web.address import is_loopback
@@ -118,6 +118,11 @@ def _check_peers(settings: Settings) -> None:
             check_peer_maddr(peer)
         except FarError as error:
             raise InvalidSetting(f"FAR_INITIAL_PEERS: {error.message}", setting="FAR_INITIAL_PEERS") from None
+    for maddr in settings.swarm_maddrs:
+        try:
+            parse_maddr(maddr)
+        except FarError as error:
+            raise InvalidSetting(f"FAR_SWARM_MADDRS: {error.message}", setting="FAR_SWARM_MADDRS") from None
 
 
 def _check_grpc(settings: Settings) -> None:

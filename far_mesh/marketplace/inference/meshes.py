@@ -150,6 +150,7 @@ async def swarm_meshes(settings: Settings) -> AsyncIterator[Mapping[str, MeshLik
         config = MeshConfig(
             prefix=entrance.prefix,
             membership=entrance.membership,
+            host_maddrs=settings.swarm_maddrs,
             geoip_db=settings.geoip_db,
             location=settings.location,
         )

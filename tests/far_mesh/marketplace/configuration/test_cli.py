@@ -122,6 +122,7 @@ def test_all_that_is_absent_is_said_at_once(here: Path) -> None:
         ("FAR_METRICS_TOKEN", {"metrics_token": "brief"}),
         ("FAR_JOBS_KEYS", {"jobs_keys": ["brief"]}),
         ("FAR_DISCOVERY", {"discovery": "discovery.far.example"}),
+        ("FAR_SWARM_MADDRS", {"swarm_maddrs": ["0.0.0.0:31340"]}),
         ("FAR_SWARM", {"swarm": "/nowhere/acme.swarm", "invite": "far-invite-x"}),
         ("FAR_INVITE", {"invite": "far-invite-x"}),
         ("FAR_CONFIG", {}),
