@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from discovery.probe.observation import Observation
 
 _NEW_IDS_SECONDS = 3600.0
-_PAUSE_SECONDS = 5.0
+_PAUSE_SECONDS, _AWAY_SECONDS = 5.0, 30.0
 
 
 def probe(
@@ -83,20 +83,31 @@ def probe(
         console.event("ready", f"prober {ours.peer_id}", peer_id=ours.peer_id)
 
         async def go_round() -> None:
-            while True:
-                until = time.monotonic() + _NEW_IDS_SECONDS
-                async with a_vantage(entrance, host_maddr, public_addr) as (vantage, peer):
-                    while time.monotonic() < until:
-                        seen = await prober.round(vantage, peer.board)
-                        for one in seen:
-                            console.event("probed", in_words(one), **one.model_dump(mode="json"))
-                        for teller in tellers:
-                            await teller.tell(seen)
-                        if once:
-                            return
-                        await asyncio.sleep(_PAUSE_SECONDS)
+            until = time.monotonic() + _NEW_IDS_SECONDS
+            async with a_vantage(entrance, host_maddr, public_addr) as (vantage, peer):
+                while time.monotonic() < until:
+                    seen = await prober.round(vantage, peer.board)
+                    for one in seen:
+                        console.event("probed", in_words(one), **one.model_dump(mode="json"))
+                    for teller in tellers:
+                        await teller.tell(seen)
+                    if once:
+                        return
+                    await asyncio.sleep(_PAUSE_SECONDS)
 
-        going = asyncio.create_task(go_round())
+        async def go_on() -> None:
+            while True:
+                try:
+                    await go_round()
+                except FarError as error:
+                    if once:
+                        raise
+                    console.aside("away", error.message, code=error.code)
+                    await asyncio.sleep(_AWAY_SECONDS)
+                if once:
+                    return
+
+        going = asyncio.create_task(go_on())
         stopping = asyncio.create_task(until_stopped(_nothing))
         await asyncio.wait({going, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()

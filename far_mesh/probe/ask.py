@@ -51,7 +51,7 @@ class _Talk:
 
     def __init__(self, asked: Asked, vantage: Vantage, hop: RouteHop) -> None:
         self.asked, self.vantage = asked, vantage
-        self.results: asyncio.Queue[Step] = asyncio.Queue()
+        self._results: asyncio.Queue[Step] = asyncio.Queue(1)
         self._failure: asyncio.Future[FarError] = asyncio.get_running_loop().create_future()
         self.hop = Hop(hop, self._take, self._fail, (_INPUT, _OUTPUT))
         self._roots = {link: first_root(asked.session_id) for link in (_INPUT, _OUTPUT)}
@@ -59,8 +59,19 @@ class _Talk:
         self._positions = [0]
         self.link: Channel | None = None
 
+    def take(self, step: Step) -> None:
+        """A result has come.
+
+        Raises:
+            ProtocolViolation: another one waits already, though nothing was asked since.
+        """
+        try:
+            self._results.put_nowait(step)
+        except asyncio.QueueFull:
+            raise ProtocolViolation("a result came that nobody waits for") from None
+
     def _take(self, _hop: Hop, step: Step) -> None:
-        self.results.put_nowait(step)
+        self.take(step)
 
     def _fail(self, _hop: Hop, error: FarError, _is_own_finding: bool) -> None:
         if not self._failure.done():
@@ -75,7 +86,7 @@ class _Talk:
         await (self.hop.send(step) if self.link is None else self.link.send(step))
         self._add(_INPUT, step.start_position, step.hidden, step.index)
         self._positions.append(self._positions[-1] + step.hidden.shape[1])
-        waiting = asyncio.ensure_future(self.results.get())
+        waiting = asyncio.ensure_future(self._results.get())
         try:
             await asyncio.wait((waiting, self._failure), timeout=STEP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
@@ -131,13 +142,13 @@ async def ask(vantage: Vantage, node: Announcement, task: Task) -> Given:
     Raises:
         FarError: what the node reported, or that it cannot be reached or does not answer.
     """
-    has_behind = task.blocks[1] < node.block_count and vantage.can_be_reached
+    has_behind = task.blocks[1] < node.block_count
     try:
         return await _ask(vantage, node, task, has_behind=has_behind)
     except PeerUnavailable as error:
-        if not has_behind or error.facts.get("peer_id") != vantage.behind.peer_id:
+        # whom another node has reached, this one could reach as well
+        if not has_behind or vantage.was_reached or error.facts.get("peer_id") != vantage.behind.peer_id:
             raise
-        vantage.can_be_reached = False  # by this node at least: that is nothing to hold against it
         return await _ask(vantage, node, task, has_behind=False)
 
 
@@ -159,7 +170,7 @@ async def _ask(vantage: Vantage, node: Announcement, task: Task, *, has_behind: 
         price_units=asked.price_units,
     )
     async with AsyncExitStack() as stack:
-        stack.enter_context(vantage.expecting(asked.session_id, talk.results))
+        stack.enter_context(vantage.expecting(asked.session_id, node.peer_id, talk.take))
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 await talk.hop.open(vantage.client, opening)

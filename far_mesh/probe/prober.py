@@ -111,10 +111,14 @@ class Prober:
         if blocks is None:
             return [self._observed(_Asked(node, reached))]
         group = [node, *beside]
-        async with self._writing:
-            peer_ids = [one.peer_id for one in group]
-            positions, form = prompt + SINGLE_STEPS, node.quantization
-            question = await asyncio.to_thread(exam.question, peer_ids, blocks, positions, form)
+        try:
+            async with self._writing:
+                peer_ids = [one.peer_id for one in group]
+                positions, form = prompt + SINGLE_STEPS, node.quantization
+                question = await asyncio.to_thread(exam.question, peer_ids, blocks, positions, form)
+        except FarError as error:  # ours: the model's files are gone, or cannot be brought into this form
+            log.warning("no_question", model=node.model_id, code=error.code, reason=error.message)
+            return [self._observed(_Asked(node, reached))]
         fitting = [one for one in LENGTHS if exam.context_length is None or one <= exam.context_length]
         task = Task(blocks, question.hidden, prompt, self._chance.choice(fitting or LENGTHS[:1]), _codec_of(group))
         asked = [await self._ask(vantage, node, reached, task)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -21,11 +21,16 @@ from discovery.probe.observation import Reach
 from discovery.protocol.announcement import Announcement
 from discovery.protocol.errors import FarError, ProtocolViolation
 from discovery.protocol.ids import PeerId, SessionId
-from discovery.protocol.messages import LINK_PROTOCOL, Link, PeerAddress, Step
+from discovery.protocol.messages import LINK_PROTOCOL, MAX_PLAIN_BYTES, Link, PeerAddress, Step
 from far_mesh.entrance import Entrance
+
+TakeStep = Callable[[Step], None]
+"""Raises ProtocolViolation at a step that nobody waits for."""
 
 QUESTIONS = 3
 ANSWER_SECONDS = 10.0
+MAX_STEP_BYTES = 16 * 2**20
+"""Of what a node hands on: 64 positions of 32,768 values, and more."""
 _CIRCUIT = "/p2p-circuit"
 
 
@@ -50,9 +55,9 @@ class Vantage:
     before: Transport
     behind: Transport
     behind_maddrs: tuple[str, ...] = ()
-    can_be_reached: bool = True
-    """Whether nodes can come to ``behind``, as far as we know."""
-    _expected: dict[SessionId, asyncio.Queue[Step]] = field(default_factory=dict)
+    was_reached: bool = False
+    """Whether a node has come to ``behind``: then others can as well."""
+    _expected: dict[SessionId, tuple[str, TakeStep]] = field(default_factory=dict)
 
     async def start(self) -> None:
         """Take what nodes hand on."""
@@ -64,9 +69,9 @@ class Vantage:
         return PeerAddress(self.behind.peer_id, self.behind_maddrs)
 
     @contextlib.contextmanager
-    def expecting(self, session_id: SessionId, steps: asyncio.Queue[Step]) -> Iterator[None]:
-        """Meanwhile what comes of a session is put there."""
-        self._expected[session_id] = steps
+    def expecting(self, session_id: SessionId, peer_id: str, take: TakeStep) -> Iterator[None]:
+        """Meanwhile ``take`` gets what a node hands on of a session."""
+        self._expected[session_id] = peer_id, take
         try:
             yield
         finally:
@@ -74,14 +79,19 @@ class Vantage:
 
     async def _take_link(self, stream: Stream) -> None:
         channel = Channel(stream)
-        link = await channel.expect(Link)
-        steps = self._expected.get(link.session_id)
-        if steps is None:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                link = await channel.expect(Link, MAX_PLAIN_BYTES)
+        except TimeoutError:
+            raise ProtocolViolation("a link that names no session") from None
+        peer_id, take = self._expected.get(link.session_id, ("", _nobody))
+        if peer_id != stream.peer_id:
             raise ProtocolViolation("no such session is open here")
-        while (message := await channel.receive()) is not None:
+        self.was_reached = True
+        while (message := await channel.receive(MAX_STEP_BYTES)) is not None:
             if not isinstance(message, Step):
                 raise ProtocolViolation(f"{type(message).__name__} on a link, where only steps travel")
-            steps.put_nowait(message)
+            take(message)
 
     async def look(self, node: Announcement) -> Reached:
         """Come to a node: at its own addresses first, else through a relay that it names."""
@@ -100,6 +110,10 @@ class Vantage:
             except FarError as error:
                 reason = error.code
         return Reached(Reach.NONE, None, reason)
+
+
+def _nobody(_step: Step) -> None:
+    raise ProtocolViolation("no such session is open here")
 
 
 @asynccontextmanager

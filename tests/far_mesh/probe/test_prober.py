@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import time
@@ -13,11 +14,25 @@ from typing import Any
 import pytest
 import torch
 
+from discovery.dht.transport import Channel
 from discovery.probe.history import hours_of, observed, summaries
 from discovery.probe.observation import Fate, Observation, Reach, Verdict
 from discovery.probe.plan import TOKEN_LAYERS_PER_PROBE, Budget, Turns
 from discovery.protocol.announcement import SignedAnnouncement
-from discovery.protocol.messages import SESSION_PROTOCOL, Message, Open, ReceiptIssued
+from discovery.protocol.errors import FarError
+from discovery.protocol.ids import new_session_id
+from discovery.protocol.messages import (
+    LINK_PROTOCOL,
+    SESSION_PROTOCOL,
+    Failure,
+    Link,
+    Message,
+    Open,
+    Opened,
+    ReceiptIssued,
+    Step,
+    WireTensor,
+)
 from discovery.score import score_of
 from far_mesh.probe.exam import Exam
 from far_mesh.probe.prober import Prober
@@ -85,11 +100,18 @@ async def vantage_in(ring: Ring) -> Vantage:
 
 
 async def look(ring: Ring, exam: Exam | None, *absent: SignedAnnouncement) -> dict[str, Observation]:
-    """All nodes, once: what was seen, by the names of the nodes."""
+    """All nodes, once, from a new vantage point: what was seen, by the names of the nodes."""
+    return await probed(ring, exam, await vantage_in(ring), *absent)
+
+
+async def probed(
+    ring: Ring, exam: Exam | None, vantage: Vantage, *absent: SignedAnnouncement
+) -> dict[str, Observation]:
+    """All nodes, once."""
     exams = {} if exam is None else {exam.digest: exam}
     chance = random.Random(1)
     prober = Prober(exams, Turns(0.0, chance), Budget(), chance)
-    seen = await prober.round(await vantage_in(ring), Board(ring, absent))
+    seen = await prober.round(vantage, Board(ring, absent))
     names = {node.peer_id: node.name for node in ring.nodes} | {one.peer_id: "absent" for one in absent}
     return {names[one.peer_id]: one for one in seen}
 
@@ -210,8 +232,68 @@ async def test_who_cannot_reach_the_peer_behind_it_is_not_blamed(ring: Ring, kno
     prober = Prober({known.digest: known}, Turns(0.0, chance), Budget(), chance)
     (seen,) = await prober.round(vantage, Board(ring))
     assert (seen.fate, seen.verdict, seen.receipt) == (Fate.COMPLETED, Verdict.RIGHT, True)
-    assert not vantage.can_be_reached
+    assert not vantage.was_reached
     await node.until_free()
+
+
+async def test_who_says_that_it_cannot_reach_whom_others_reach_is_not_asked_in_another_way(
+    ring: Ring, known: Exam
+) -> None:
+    """Else it would know that it is asked by a prober, who alone lets go of the one behind."""
+    honest = await ring.add(2, 4, name="honest")
+    vantage, tries = await vantage_in(ring), list[str]()
+    await probed(ring, known, vantage)
+    assert vantage.was_reached
+    sly = await ring.add(1, 4, name="sly")
+
+    async def refuse(stream: Any) -> None:
+        channel = Channel(stream)
+        tries.append((await channel.expect(Open)).session_id.hex())
+        await channel.send(Failure("peer_unavailable", "cannot be reached", True, peer_id=vantage.behind.peer_id))
+
+    sly.transport.handlers[SESSION_PROTOCOL] = refuse
+    seen = await probed(ring, known, vantage)
+    assert (seen["sly"].fate, seen["sly"].reason, len(tries)) == (Fate.FAILED, "peer_unavailable", 1)
+    assert seen["honest"].verdict is Verdict.RIGHT
+    await honest.until_free()
+
+
+async def test_a_node_cannot_flood_who_asks_it(ring: Ring, known: Exam) -> None:
+    """It hands on what was never asked, and is cut off at the second step that nobody waits for."""
+    node = await ring.add(2, 4, name="node")
+    vantage, sent = await vantage_in(ring), list[int]()
+
+    async def flood(stream: Any) -> None:
+        channel = Channel(stream)
+        opening = await channel.expect(Open)
+        await channel.send(Opened())
+        assert opening.next is not None
+        link = Channel(await node.transport.open(opening.next, LINK_PROTOCOL))
+        await link.send(Link(opening.session_id, 1))
+        junk = WireTensor("float32", (1, 64, 64), bytes(4 * 64 * 64))
+        with contextlib.suppress(FarError):
+            for index in range(10_000):
+                await link.send(Step(index, 0, junk))
+                sent.append(index)
+
+    node.transport.handlers[SESSION_PROTOCOL] = flood
+    seen = await probed(ring, known, vantage)
+    assert seen["node"].fate is Fate.FAILED
+    assert len(sent) < 100
+
+
+async def test_who_was_not_asked_hands_nothing_on(ring: Ring) -> None:
+    await ring.add(2, 4, name="node")
+    vantage = await vantage_in(ring)
+    stranger = ring.network.join(peer_of("stranger"))
+    taken: list[Step] = []
+    session = new_session_id()
+    with vantage.expecting(session, peer_of("node"), taken.append):
+        link = Channel(await stranger.open(vantage.next, LINK_PROTOCOL))
+        await link.send(Link(session, 1))
+        assert await link.receive() is None
+    assert not vantage.was_reached
+    assert taken == []
 
 
 async def test_a_receipt_of_other_work_is_seen(ring: Ring, known: Exam) -> None:
