@@ -22,7 +22,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,8 +62,11 @@ class DoubleNode:
     def __init__(self, feeder: tuple[str, int]) -> None:
         self._feeder = feeder
 
-    async def get(self, key: str, latest: bool) -> ValueWithExpiration | None:
-        """All that stands under a key."""
+    async def get_many(self, keys: Sequence[str], **_options: Any) -> dict[str, ValueWithExpiration]:
+        """All that stands under some keys."""
+        return {key: await self._get(key) for key in keys}
+
+    async def _get(self, key: str) -> ValueWithExpiration:
         reader, writer = await asyncio.open_connection(*self._feeder)
         writer.write(len(key).to_bytes(4) + key.encode())
         (size,) = struct.unpack(">I", await reader.readexactly(4))

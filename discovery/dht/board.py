@@ -22,8 +22,6 @@ from discovery.protocol.oncall import Registration, SignedRegistration, read_reg
 log = structlog.get_logger(__name__)
 
 CHECKED_AT_ONCE = 16
-ASKED_AT_ONCE = 16
-"""Peers that a reading of several keys asks at a time."""
 
 Known = Callable[[bytes], bool]
 """Whether a document was read before, and need not be checked again."""
@@ -107,7 +105,7 @@ class Board:
         return await self._read(all_nodes_keys(self._prefix), known)
 
     async def _read(self, keys: Sequence[str], known: Known = _nothing) -> list[SignedAnnouncement]:
-        found = await self._node.get_many(keys, sufficient_expiration_time=float("inf"), num_workers=ASKED_AT_ONCE)
+        found = await self._node.get_many(keys, sufficient_expiration_time=float("inf"))
         items = [
             (key, subkey, item)
             for key in keys

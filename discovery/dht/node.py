@@ -20,8 +20,7 @@ import contextlib
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Any, Self
 
@@ -30,6 +29,7 @@ from hivemind.dht.node import DHTNode
 from hivemind.dht.protocol import DHTProtocol
 from hivemind.dht.routing import DHTID
 from hivemind.dht.storage import DHTLocalStorage, DictionaryDHTValue
+from hivemind.dht.traverse import traverse_dht
 from hivemind.dht.validation import DHTRecord, RecordValidatorBase
 from hivemind.p2p import P2P, P2PContext, PeerID
 from hivemind.proto import dht_pb2
@@ -43,13 +43,17 @@ from discovery.protocol.signed import MAX_DOCUMENT_BYTES
 log = structlog.get_logger(__name__)
 
 BUCKET_SIZE, DEPTH_MODULO, REPLICAS = 20, 5, 5
+BEAM_SIZE, ASKED_AT_ONCE = 10, 4
+"""A reading asks so many of those next to a key, and so many at a time."""
 ANSWER_SECONDS = 3.0
 BANNED_SECONDS = 30.0
 """For so long a peer that did not answer is not asked: no longer, for it may be us who were cut off."""
-KEYS_PER_CALL = 4
-"""As hivemind packs sixteen keys into calls."""
-MOST_KEY_BYTES = 900_000
-"""Of the records under one key: an answer about :data:`KEYS_PER_CALL` of them fits into a message (4 MiB)."""
+CHECKED_AT_ONCE = 16
+MOST_KEY_BYTES, MOST_ANSWER_BYTES = 900_000, 250_000
+"""Of the records under one key, which have to fit into a message (4 MiB) and to come through in time, and of those of
+several keys in one answer."""
+MOST_RECORDS = 2000
+"""Under one key: a signed announcement takes 700 bytes at the least."""
 MOST_ANCHORS = 8
 FIRST_SECONDS, REJOIN_SECONDS = (1.0, 4.0, 10.0), 30.0
 """When others are looked for after joining, and how often from then on: those that joined at the same moment may have
@@ -57,8 +61,9 @@ missed each other."""
 MOST_LOST, LOST_AT_ONCE, LOST_SECONDS = 64, 8, 3600.0
 """Peers that do not answer any more: how many are looked for, in each round, and for how long."""
 
-_ASKED: ContextVar[set[tuple[PeerID, DHTID]] | None] = ContextVar("asked", default=None)
-"""Whom the search that we are in has asked for what."""
+_Answer = dict[DHTID, tuple[Any, dict[DHTID, PeerID]]]
+"""By key: the records of a peer, and whom it knows next to the key."""
+_Ask = Callable[[PeerID, Collection[DHTID]], Awaitable[_Answer]]
 _take = TimedStorage.store
 
 
@@ -92,6 +97,7 @@ class _NoCache(DHTLocalStorage):
 class SwarmProtocol(DHTProtocol):
     """hivemind's questions and answers, with what we check of them. Others know it by hivemind's name."""
 
+    _notes: set[asyncio.Task[None]]
     lost: OrderedDict[PeerID, float]
     """Peers that did not answer, and since when, by a steady clock."""
 
@@ -99,20 +105,52 @@ class SwarmProtocol(DHTProtocol):
     async def create(cls, *arguments: Any, **options: Any) -> Self:
         """hivemind's."""
         self: Self = await super().create(*arguments, **options)
-        self.cache, self.lost = _NoCache(), OrderedDict()
+        self.cache, self.lost, self._notes = _NoCache(), OrderedDict(), set()
         return self
 
     @classmethod
     def _get_handle_name(cls, namespace: str | None, method_name: str) -> str:
         return str(DHTProtocol._get_handle_name(namespace, method_name))
 
-    async def call_find(self, peer: PeerID, keys: Collection[DHTID]) -> dict[DHTID, tuple[Any, dict[DHTID, PeerID]]]:
-        """hivemind's, of which is left what is true: good records until they end, and peers where they stand."""
-        answer = await super().call_find(peer, keys)
-        return {
-            key: (_as_long_as_its_records(found), _where_they_stand(key, nearest, self.bucket_size))
-            for key, (found, nearest) in (answer or {}).items()
-        }
+    async def call_find(self, peer: PeerID, keys: Collection[DHTID]) -> _Answer | None:
+        """What a peer has under some keys, and whom it knows next to them; None: it does not answer, or what is none.
+
+        hivemind's, of which is left what is true: good records until they end, and peers where they stand. What did not
+        fit into an answer is asked for again.
+        """
+        found: _Answer = {}
+        rest = list(keys)
+        try:
+            while rest:
+                request = dht_pb2.FindRequest(keys=[key.to_bytes() for key in rest], peer=self.node_info)
+                async with self.rpc_semaphore:
+                    answer = await self.get_stub(peer).rpc_find(request, timeout=self.wait_timeout)
+                if len(answer.results) != len(rest):
+                    raise ValueError("it answers something else")
+                results = dict(zip(rest, answer.results, strict=True))
+                rest = [key for key, one in results.items() if _did_not_fit(one)]
+                if len(rest) == len(results):
+                    raise ValueError("it answers nothing")
+                for key in results.keys() - set(rest):
+                    near = _where_they_stand(key, results[key], self.bucket_size)
+                    found[key] = await self._believed(key, results[key]), near
+        except Exception as error:  # whatever a stranger sends, and whatever the daemon has met
+            log.debug("not_found_at", peer=str(peer), reason=f"{type(error).__name__}: {error}"[:200])
+            self._note(self.routing_table.get(peer_id=peer), peer, responded=False)
+            return None
+        if answer.peer.node_id:
+            self._note(DHTID.from_bytes(answer.peer.node_id), peer, responded=True)
+        return found
+
+    async def rpc_find(self, request: dht_pb2.FindRequest, context: P2PContext) -> dht_pb2.FindResponse:
+        """hivemind's, of which is told what comes through a thin line in time: the first key at least."""
+        answer = await super().rpc_find(request, context)
+        told = 0
+        for number, result in enumerate(answer.results):
+            if number and told + len(result.value) > MOST_ANSWER_BYTES:
+                result.CopyFrom(_DID_NOT_FIT)
+            told += len(result.value)
+        return answer
 
     async def rpc_store(self, request: dht_pb2.StoreRequest, context: P2PContext) -> dht_pb2.StoreResponse:
         """hivemind's, within bounds."""
@@ -134,17 +172,37 @@ class SwarmProtocol(DHTProtocol):
                 self.lost.popitem(last=False)
         await super().update_routing_table(node_id, peer_id, responded=responded)
 
+    async def _believed(self, key: DHTID, result: dht_pb2.FindResult) -> Any:
+        """The good records that somebody tells, until the last of them ends; None: there are none."""
+        if result.type != dht_pb2.FOUND_DICTIONARY:
+            return None
+        told, good = self.serializer.loads(result.value), DictionaryDHTValue()
+        if len(told.data) > MOST_RECORDS:
+            raise ValueError("it tells more than fits under a key")
+        for count, (subkey, (value, ends)) in enumerate(told.data.items(), 1):
+            if count % CHECKED_AT_ONCE == 0:
+                await asyncio.sleep(0)  # a signature takes a tenth of a millisecond, and there may be thousands
+            if ends > time.time() and self._is_good(key, subkey, value, ends):
+                good.store(subkey, value, ends)
+        return ValueWithExpiration(good, good.latest_expiration_time) if good else None
+
     def _validate_dictionary(self, key_bytes: bytes, dictionary: DictionaryDHTValue) -> bool:
-        """Keep the good records; whether there are any."""
-        dictionary.maxsize = float("inf")
-        now = time.time()
+        """Leave the good records; whether there are any. hivemind asks this when it is to store a whole dictionary."""
+        key = DHTID.from_bytes(key_bytes)
         for subkey, (value, ends) in list(dictionary.data.items()):
-            record = DHTRecord(key_bytes, self.serializer.dumps(subkey), value, ends)
-            if ends <= now or not self.record_validator.validate(record):
+            if not self._is_good(key, subkey, value, ends):
                 del dictionary[subkey]
         dictionary.expiration_heap = sorted(dictionary.key_to_heap.values())
-        dictionary.latest_expiration_time = max((one.expiration_time for one in dictionary.data.values()), default=0.0)
         return bool(dictionary)
+
+    def _is_good(self, key: DHTID, subkey: Any, value: bytes, ends: float) -> bool:
+        record = DHTRecord(key.to_bytes(), self.serializer.dumps(subkey), value, ends)
+        return bool(self.record_validator.validate(record))
+
+    def _note(self, node_id: DHTID | None, peer: PeerID, responded: bool) -> None:
+        task = asyncio.create_task(self.update_routing_table(node_id, peer, responded=responded))
+        self._notes.add(task)
+        task.add_done_callback(self._notes.discard)
 
     def _keep_within_bounds(self, key: DHTID) -> None:
         """Ids cost nothing: without a bound anybody makes a key too long to be told. The longest records go first, and
@@ -168,6 +226,7 @@ class SwarmNode(DHTNode):
     protocol: SwarmProtocol
     _anchors: Mapping[PeerID, Multiaddr]
     _keeping: asyncio.Task[None]
+    _first_search: asyncio.Task[Any] | None = None
     _addresses: dict[PeerID, Sequence[Multiaddr]]
 
     @classmethod
@@ -205,19 +264,21 @@ class SwarmNode(DHTNode):
         named = [maddr.rpartition("/p2p/") for maddr in initial_peers]
         node._anchors = {PeerID.from_base58(name): to_multiaddr(head) for head, _, name in named[:MOST_ANCHORS]}
         node._addresses = {}
-        if node._anchors:
-            if not any(await asyncio.gather(*(node._greet(peer, validate=True) for peer in node._anchors))):
-                raise RuntimeError("none of the initial peers answers")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    await node.find_nearest_nodes([node.node_id])
+        answered = await asyncio.gather(*(node._greet(peer, validate=True) for peer in node._anchors))
+        if node._anchors and not any(answered):
+            raise RuntimeError("none of the initial peers answers")
         node._keeping = asyncio.create_task(node._keep_joined())
+        if node._anchors:
+            node._first_search = asyncio.create_task(node.find_nearest_nodes([node.node_id]))
+            await asyncio.wait([node._first_search], timeout=ANSWER_SECONDS)  # what takes longer goes on
         return node
 
     async def shutdown(self) -> None:
         """Answer nobody any more."""
-        self._keeping.cancel()
-        await asyncio.gather(self._keeping, return_exceptions=True)
+        tasks = [self._keeping] if self._first_search is None else [self._keeping, self._first_search]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await super().shutdown()
 
     async def store_many(
@@ -233,38 +294,66 @@ class SwarmNode(DHTNode):
         ends = [expiration_time] * len(keys) if isinstance(expiration_time, float) else list(expiration_time)
         names = [None] * len(keys) if subkeys is None else list(subkeys)
         ids = [DHTID.generate(source=key) for key in keys]
-        is_client = self.protocol.client_mode
-        nearest = await self.find_nearest_nodes(set(ids), k_nearest=BUCKET_SIZE, exclude_self=is_client)
+        beside = {key: DHTID(key ^ 1) for key in ids}  # where the same peers are next, and have nothing to tell
+
+        async def ask(peer: PeerID, some: Collection[DHTID]) -> _Answer:
+            return await self._call_find_with_blacklist(peer, some) or {}
+
+        nearest = await self._search(list(set(beside.values())), BUCKET_SIZE, ask)
         tasks = [
-            self._store_near(nearest[key_id], key_id, name, self.protocol.serializer.dumps(value), end)
+            self._store_near(nearest[beside[key_id]], key_id, name, self.protocol.serializer.dumps(value), end)
             for key_id, name, value, end in zip(ids, names, values, ends, strict=True)
         ]
         stored = await asyncio.gather(*tasks)
         places = zip(keys, names, strict=True)
         return {key if name is None else (key, name): taken for (key, name), taken in zip(places, stored, strict=True)}
 
-    async def get_many(
-        self, keys: Collection[Any], sufficient_expiration_time: float | None = None, **options: Any
-    ) -> dict[Any, Any]:
-        """hivemind's search, and what the initial peers say that the search has not asked."""
-        asked: set[tuple[PeerID, DHTID]] = set()
-        ours = _ASKED.set(asked)
-        try:
-            found = await super().get_many(keys, sufficient_expiration_time, **options)
-        finally:
-            _ASKED.reset(ours)
+    async def get_many(self, keys: Collection[Any], *_as_hivemind: Any, **_more: Any) -> dict[Any, Any]:
+        """All that stands under some keys, as hivemind's ``get_many`` answers it: what we keep ourselves, what those
+        have who are next to the keys, and what the initial peers have."""
         ids = {DHTID.generate(source=key): key for key in keys}
-        rest = {peer: [one for one in ids if (peer, one) not in asked] for peer in self._anchors}
-        calls = [
-            self._call_find_with_blacklist(peer, some[start : start + KEYS_PER_CALL])
-            for peer, some in rest.items()
-            if peer != self.peer_id
-            for start in range(0, len(some), KEYS_PER_CALL)
-        ]
-        for answer in await asyncio.gather(*calls):
-            for key_id, (more, _) in (answer or {}).items():
-                found[ids[key_id]] = self._joined(found[ids[key_id]], more)
-        return dict(found)
+        found = _Found()
+        for key in ids:
+            found.add(key, self.protocol.storage.get(key))
+        asked: set[tuple[PeerID, DHTID]] = set()
+
+        async def ask(peer: PeerID, some: Collection[DHTID]) -> _Answer:
+            asked.update((peer, key) for key in some)
+            answer: _Answer = await self._call_find_with_blacklist(peer, some) or {}
+            for key, (records, _) in answer.items():
+                found.add(key, records)
+            return answer
+
+        await self._search(list(ids), BEAM_SIZE, ask)
+        rest = {peer: [key for key in ids if (peer, key) not in asked] for peer in self._anchors}
+        await asyncio.gather(*(ask(peer, some) for peer, some in rest.items() if some and peer != self.peer_id))
+        return {name: found.under(key) for key, name in ids.items()}
+
+    async def _search(self, keys: Sequence[DHTID], beam_size: int, ask: _Ask) -> dict[DHTID, dict[DHTID, PeerID]]:
+        """Ask those who are next to some keys, and whom they know, until nobody nearer is left; the nearest, without
+        ourselves, in their order."""
+        peers: dict[DHTID, PeerID] = {}
+        for key in keys:
+            near = self.protocol.routing_table.get_nearest_neighbors(key, beam_size, exclude=self.node_id)
+            peers |= self._filter_blacklisted(dict(near))
+
+        async def neighbours(node_id: DHTID, some: Collection[DHTID]) -> dict[DHTID, tuple[tuple[DHTID, ...], bool]]:
+            answer = await ask(peers[node_id], some)
+            for _, near in answer.values():
+                peers.update(near)
+            return {key: (tuple(answer[key][1]) if key in answer else (), False) for key in some}
+
+        nearest, _ = await traverse_dht(
+            queries=keys,
+            initial_nodes=list(peers),
+            beam_size=beam_size,
+            num_workers=ASKED_AT_ONCE,
+            queries_per_call=max(1, len(keys)),
+            get_neighbors=neighbours,
+            await_all_tasks=False,
+            visited_nodes={key: {self.node_id} for key in keys},
+        )
+        return {key: {node_id: peers[node_id] for node_id in nodes} for key, nodes in nearest.items()}
 
     async def rejoin(self) -> None:
         """Look for those who were lost, for initial peers that we have not met, and for neighbours."""
@@ -303,12 +392,6 @@ class SwarmNode(DHTNode):
         there = {one.peer_id: one.addrs for one in await self.p2p.list_peers() if one.addrs}
         self._addresses = {peer: maddrs for peer, maddrs in (self._addresses | there).items() if peer in wanted}
 
-    async def _call_find_with_blacklist(self, peer_id: PeerID, keys: Collection[DHTID]) -> Any:
-        asked = _ASKED.get()
-        if asked is not None:
-            asked |= {(peer_id, key) for key in keys}
-        return await super()._call_find_with_blacklist(peer_id, keys)
-
     async def _store_near(
         self, nearest: Mapping[DHTID, PeerID], key: DHTID, name: Any, value: bytes, end: float
     ) -> bool:
@@ -316,7 +399,8 @@ class SwarmNode(DHTNode):
         anchors = [peer for peer in self._anchors if peer not in nearest.values()]
         beside = asyncio.gather(*(self._store_at(peer, key, name, value, end) for peer in anchors))
         answers: list[bool] = []
-        candidates = list(nearest.values())
+        there = nearest if self.protocol.client_mode else {**nearest, self.node_id: self.peer_id}
+        candidates = [there[node_id] for node_id in sorted(there, key=key.xor_distance)]
         while candidates and len(answers) < REPLICAS:
             count = REPLICAS - len(answers)
             some, candidates = candidates[:count], candidates[count:]
@@ -339,25 +423,38 @@ class SwarmNode(DHTNode):
             return False
         return bool(self.protocol.storage.store(key, value, end, subkey=name))
 
-    def _joined(self, found: Any, more: Any) -> Any:
-        """Records of a search and of one answer more, the later one of each."""
-        if more is None:
-            return found
-        records = dict(found.value) if found is not None and isinstance(found.value, dict) else {}
-        for subkey, (value, ends) in more.value.items():
-            if subkey not in records or records[subkey].expiration_time < ends:
-                records[subkey] = ValueWithExpiration(self.protocol.serializer.loads(value), ends)
-        return ValueWithExpiration(records, max((one.expiration_time for one in records.values()), default=0.0))
+
+class _Found:
+    """Records by key and subkey, of each the one that ends last."""
+
+    def __init__(self) -> None:
+        self._records: dict[DHTID, dict[Any, ValueWithExpiration]] = {}
+
+    def add(self, key: DHTID, more: Any) -> None:
+        """What one peer has."""
+        records = self._records.setdefault(key, {})
+        for subkey, one in [] if more is None else more.value.items():
+            if subkey not in records or records[subkey].expiration_time < one.expiration_time:
+                records[subkey] = one
+
+    def under(self, key: DHTID) -> ValueWithExpiration | None:
+        """All under a key, their values unpacked."""
+        loads = DHTProtocol.serializer.loads
+        told = {name: ValueWithExpiration(loads(value), ends) for name, (value, ends) in self._records[key].items()}
+        last = max((one.expiration_time for one in told.values()), default=0.0)
+        return ValueWithExpiration(told, last) if told else None
 
 
-def _as_long_as_its_records(found: Any) -> Any:
-    """What was found, until the last of its records ends; a peer may say anything else."""
-    if found is None or not isinstance(found.value, DictionaryDHTValue) or not found.value:
-        return None
-    return ValueWithExpiration(found.value, found.value.latest_expiration_time)
+_DID_NOT_FIT = dht_pb2.FindResult(type=dht_pb2.FOUND_REGULAR)
+"""In the place of what is under a key. Nothing else of this kind is ever kept here."""
 
 
-def _where_they_stand(key: DHTID, nearest: Mapping[DHTID, PeerID], count: int) -> dict[DHTID, PeerID]:
-    """The nearest of the peers that somebody names, by their own ids."""
-    stand = {node_id: peer for node_id, peer in nearest.items() if node_id == id_of(peer)}
+def _did_not_fit(result: dht_pb2.FindResult) -> bool:
+    return result.type == dht_pb2.FOUND_REGULAR and not result.value
+
+
+def _where_they_stand(key: DHTID, result: dht_pb2.FindResult, count: int) -> dict[DHTID, PeerID]:
+    """The nearest of the peers that somebody names, each at its own id."""
+    named = zip(result.nearest_node_ids, map(PeerID, result.nearest_peer_ids), strict=False)
+    stand = {id_of(peer): peer for node_id, peer in named if node_id == id_of(peer).to_bytes()}
     return {node_id: stand[node_id] for node_id in sorted(stand, key=key.xor_distance)[:count]}

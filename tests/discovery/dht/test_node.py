@@ -31,6 +31,7 @@ from tests.support.dht_net import (
     ids_next_to,
     join,
     join_as_it_is,
+    told,
 )
 from tests.support.documents import DIGEST, forged_announcement, peer_of, signed_announcement, unchecked
 
@@ -147,8 +148,8 @@ async def test_an_old_announcement_that_a_stranger_repeats_changes_nothing() -> 
     value = MSGPackSerializer.dumps(old.to_bytes())
     for wire in wires:
         for ends in (now + 0.9, float(now + 1)):
-            told = await stranger.call_store(wire.peer_id, [key], [value], [ends], subkeys=[old.peer_id])
-            assert not any(told or ()), "an old one, or too late"
+            stored = await stranger.call_store(wire.peer_id, [key], [value], [ends], subkeys=[old.peer_id])
+            assert not any(stored or ()), "an old one, or too late"
     while time.time() <= now + 1:
         await asyncio.sleep(0.05)
     (found,) = await board_of(nodes[2]).nodes_of(DIGEST)
@@ -184,12 +185,14 @@ async def test_of_a_dictionary_the_good_records_are_kept() -> None:
         records.store("no number", value, float("nan"))
         records.store(peer_of("another"), value, ends)
         records.store("for ever", value, float("inf"))
-    key_bytes = DHTID.generate(source=key).to_bytes()
+    place = DHTID.generate(source=key)
+    key_bytes = place.to_bytes()
+    believed = await nodes[0].protocol._believed(place, told(records))
+    assert (set(believed.value.data), believed.expiration_time) == ({good.peer_id}, ends)
+    assert await nodes[0].protocol._believed(place, told(DictionaryDHTValue())) is None
     assert nodes[0].protocol._validate_dictionary(key_bytes, records)
     assert set(records.data) == {good.peer_id}
-    assert records.latest_expiration_time == ends
-    empty = DictionaryDHTValue()
-    assert not nodes[0].protocol._validate_dictionary(key_bytes, empty)
+    assert not nodes[0].protocol._validate_dictionary(key_bytes, DictionaryDHTValue())
 
 
 async def test_a_key_that_is_flooded_can_still_be_told() -> None:
@@ -311,3 +314,29 @@ async def test_an_announcement_beyond_the_bounds_is_pinned_nowhere() -> None:
 
 def _tables(nodes: Sequence[SwarmNode]) -> set[PeerID]:
     return {peer for node in nodes for peer in node.protocol.routing_table.peer_id_to_uid}
+
+
+async def test_what_does_not_fit_into_an_answer_comes_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net()
+    nodes, wires = await honest_peers(net, 3)
+    there = await publish(nodes, 40)
+    client = await join(net, wires[0], is_client=True)
+    before = net.messages
+    assert await read(client) == there
+    assert net.messages - before == 3, "one question to each"
+    monkeypatch.setattr("discovery.dht.node.MOST_ANSWER_BYTES", 4000)
+    before = net.messages
+    assert await read(client) == there
+    assert net.messages - before > 3 * 5
+
+
+async def test_who_always_says_that_it_does_not_fit_is_asked_once() -> None:
+    class Evading(Liar):
+        def _lie(self, key: DHTID) -> dht_pb2.FindResult:
+            return dht_pb2.FindResult(type=dht_pb2.FOUND_REGULAR)
+
+    net = Net()
+    nodes, wires = await honest_peers(net, 3)
+    await crowd(net, Evading, [None] * 3, wires)
+    there = await publish(nodes, 4)
+    assert await read(await join(net, wires[0], is_client=True)) == there
