@@ -179,6 +179,9 @@ def decide(
     mine = next((move for move in moves if move.peer_id == peer_id), None)
     others = tuple(move for move in moves if move is not mine)
     if mine is not None:
+        deserted = _deserted(me, mine.to, there)
+        if deserted is not None:
+            return Decision(None, "who is to have blocks {}:{} instead is not there yet".format(*deserted), others)
         return Decision(mine, "it is needed more at blocks {}:{}".format(*mine.to), others)
     if alone is not None:
         return Decision(None, "nobody else serves blocks {}:{}".format(*alone), others)
@@ -388,6 +391,16 @@ def _alone(balance: Balance, blocks: Span) -> Span | None:
     """From the first to the last block of a range that only one node has."""
     lonely = [block for block in range(*blocks) if balance.replicas(_ONE)[block] == 1]
     return (lonely[0], lonely[-1] + 1) if lonely else None
+
+
+def _deserted(me: Announcement, to: Span, there: Sequence[Announcement]) -> Span | None:
+    """Blocks of a model that works which nobody would serve for a time if we went now: who says that he comes to them
+    may still load, or may never come. From the first to the last of them."""
+    if min(coverage(there, me.block_count)) == 0:
+        return None  # it stands still anyway
+    stay = coverage((about for about in there if about.moving_to is None), me.block_count, without=me.peer_id)
+    left = [block for block in range(*me.blocks) if not stay[block] and block not in range(*to)]
+    return (left[0], left[-1] + 1) if left else None
 
 
 def _lot(name: str, to: Seat) -> bytes:

@@ -94,6 +94,26 @@ async def test_it_stays_when_it_sees_that_somebody_else_has_set_out() -> None:
     assert (node.said, node.went) == ([(4, 8), None], [])
 
 
+async def test_it_stays_when_the_one_that_was_to_keep_its_blocks_is_gone_meanwhile() -> None:
+    def the_other_leaves(node: NodeDouble) -> None:
+        node.swarm = [serving("me", 0, 4, moving_to=(4, 8))]
+
+    node = NodeDouble(HOLE, on_set_out=the_other_leaves)
+    await mover_of(node)[0].look()
+    assert (node.said, node.went) == ([(4, 8), None], []), "what it had seen counts no longer"
+
+
+async def test_blocks_that_somebody_only_says_to_be_coming_to_are_not_left() -> None:
+    there = [serving("me", 0, 4, block_count=12), serving("keeper", 4, 8, auto_place=False, block_count=12)]
+    there += [serving(f"n{number}", 8, 12, auto_place=False, block_count=12) for number in range(150)]
+    node = NodeDouble([*there, *(serving(name, 8, 12, block_count=12, moving_to=(0, 4)) for name in ("liar", "other"))])
+    await mover_of(node)[0].look()
+    assert node.went == [], "whether it comes or not, until then 0:4 would be a hole"
+    node.swarm = [*there, *(serving(name, 0, 4, auto_place=False, block_count=12) for name in ("liar", "other"))]
+    await mover_of(node)[0].look()
+    assert node.went == [(4, 8)], "now somebody serves what it leaves"
+
+
 async def test_while_there_is_no_hole_it_only_moves_when_it_looks_at_everything() -> None:
     crowd = [serving(f"n{number}", 0, 4, auto_place=False) for number in range(6)]
     node = NodeDouble([serving("me", 0, 4), *crowd, serving("b", 4, 8)])
