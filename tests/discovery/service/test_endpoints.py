@@ -406,6 +406,11 @@ class TestForgeries:
             (heartbeat("a", latency_ms=float("inf")), {"signer": "a"}, (400, "invalid_argument")),
             (heartbeat("a", latency_ms=-1), {"signer": "a"}, (400, "invalid_argument")),
             (heartbeat("a", announcement=document(owned("b"))), {"signer": "a"}, (400, "announcement_invalid")),
+            *(
+                (heartbeat("a", announcement=forged), {"signer": "a"}, (400, code))
+                for what, (forged, code) in FORGED_ANNOUNCEMENTS.items()
+                if what != "of another model"  # which a registered node may announce as well
+            ),
         ]:
             assert refusal(send(client, "/nodes/heartbeat", body, **signing)) == expected
         self.nobody_believes_it(client)
