@@ -125,8 +125,10 @@ async def _make(
     packages = place.lists / "requirements.lock"
     if packages.is_file():
         by_hash = ("--require-hashes", "--no-deps", "--requirement")
-        file.write_text(_setuptools_of(packages.read_text()))
-        await add(*by_hash, str(file))
+        builds = _setuptools_of(packages.read_text())
+        if builds:
+            file.write_text(builds)
+            await add(*by_hash, str(file))
         await add("--no-build-isolation", "--use-pep517", *by_hash, str(packages))
         await _add_torch(place, build, add, by_hash)
     else:
@@ -157,7 +159,12 @@ async def _add_torch(place: Environment, build: str | None, add: Add, by_hash: S
     else:
         await add(*by_hash, str(place.lists / "tools.lock"))
         uv = [str(place.path / "bin" / "uv"), "pip", "install", "--python", str(place.python)]
-        await add("--torch-backend", build, "--constraint", str(pins), f"torch=={exact[1]}", how=uv)
+        try:
+            await add("--torch-backend", build, "--constraint", str(pins), f"torch=={exact[1]}", how=uv)
+        except UpdateFailed:
+            if build != "cpu":
+                raise
+            await add(*by_hash, str(listed))  # larger, and runs on a CPU too
 
 
 def _setuptools_of(text: str) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from packaging.version import Version
 
-from far_node.update.environments import Environments
+from far_node.update.environments import Environment, Environments
 from far_node.update.errors import UpdateFailed, UpdateRefused
-from far_node.update.install import look, own_environment, prepare
+from far_node.update.install import _add_torch, _setuptools_of, look, own_environment, prepare
 from far_node.update.options import UpdateOptions
 from far_node.update.releases import Release, listed, sign_releases
 from tests.support.documents import key_of, peer_of
@@ -84,3 +85,66 @@ async def test_who_cannot_be_asked_is_told(options: dict[str, str], monkeypatch:
     monkeypatch.setenv("PIP_RETRIES", "0")
     with pytest.raises(UpdateFailed):
         await look(UpdateOptions(**options), CURRENT)  # type: ignore[arg-type]
+
+
+LISTS = {
+    "requirements.lock": "# a list\npackaging==26.3 ; python_version > '3' \\\n    --hash=sha256:aa\n"
+    "setuptools==80.9.0 \\\n    --hash=sha256:bb \\\n    --hash=sha256:cc\nzope==1.0 \\\n    --hash=sha256:dd\n",
+    "torch.lock": "cuda-bindings==13.5.0 \\\n    --hash=sha256:ee\ntorch==2.13.0 \\\n    --hash=sha256:ff\n",
+    "tools.lock": "uv==0.13.9 \\\n    --hash=sha256:11\n",
+}
+BY_HASH = ("--require-hashes", "--no-deps", "--requirement")
+
+
+@pytest.fixture
+def place(environments: Environments) -> Environment:
+    """An environment to be, with the lists of its version."""
+    place = environment(environments, "0.2.0", whole=False)
+    place.lists.mkdir(parents=True)
+    for name, text in LISTS.items():
+        (place.lists / name).write_text(text)
+    return place
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["there", "not there"])
+@pytest.mark.parametrize("build", [None, "cu130", "cpu", "rocm7.2"])
+@pytest.mark.parametrize("index", [None, "https://torch.example/{build}", "/builds/{build}"])
+async def test_torch_is_the_build_that_this_machine_has(
+    place: Environment, build: str | None, index: str | None, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.delenv("FAR_TORCH_INDEX", raising=False)
+    if index is not None:
+        monkeypatch.setenv("FAR_TORCH_INDEX", index)
+    told = list[tuple[str, ...]]()
+
+    async def add(*what: str, how: Sequence[str] = ()) -> None:
+        told.append((*[word for word in how if word.startswith("-")], *what))
+        if refused and "--torch-backend" in what:
+            raise UpdateFailed("nobody has it")
+
+    listed, pins = (*BY_HASH, str(place.lists / "torch.lock")), ("--constraint", str(place.path / "constraints.txt"))
+    tools = (*BY_HASH, str(place.lists / "tools.lock"))
+    by_uv = ("--python", "--torch-backend", str(build), *pins, "torch==2.13.0")
+    failed = False
+    try:
+        await _add_torch(place, build, add, BY_HASH)
+    except UpdateFailed:
+        failed = True
+    if build in (None, "cu130"):
+        assert told == [listed]
+    elif index is not None:
+        how = "--extra-index-url" if index.startswith("https") else "--find-links"
+        assert told == [(*pins, how, index.replace("{build}", str(build)), f"torch==2.13.0+{build}")]
+    else:
+        assert told == [tools, by_uv, *([listed] if refused and build == "cpu" else [])]
+        assert failed == (refused and build != "cpu")  # another device is not what this machine has
+    if told not in ([listed], []):
+        pinned = (place.path / "constraints.txt").read_text().split()
+        assert pinned == ["packaging==26.3", "setuptools==80.9.0", "zope==1.0"]
+
+
+def test_what_builds_the_others_is_installed_first() -> None:
+    text = LISTS["requirements.lock"]
+    assert _setuptools_of(text) == "setuptools==80.9.0 \\\n    --hash=sha256:bb \\\n    --hash=sha256:cc\n"
+    assert _setuptools_of("zope==1.0 \\\n    --hash=sha256:dd\n") == ""
