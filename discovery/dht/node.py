@@ -21,7 +21,7 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from itertools import chain, repeat
+from itertools import accumulate, chain, repeat
 from typing import Any, Self
 
 import structlog
@@ -141,6 +141,26 @@ class SwarmProtocol(DHTProtocol):
         if answer.peer.node_id:
             self._note(DHTID.from_bytes(answer.peer.node_id), peer, responded=True)
         return found
+
+    async def call_store(
+        self,
+        peer: PeerID,
+        keys: Sequence[DHTID],
+        values: Sequence[Any],
+        expiration_time: float | Sequence[float],
+        subkeys: Any = None,
+        in_cache: Any = None,
+    ) -> list[bool] | None:
+        """hivemind's. What it hands over to a newcomer, whole dictionaries, is as much as fits into a message; the rest
+        is brought by those who renew it."""
+        if subkeys is None and not isinstance(expiration_time, float):
+            sizes = accumulate(sum(len(one) for _, (one, _) in value.items()) for value in values)
+            count = sum(size <= MOST_KEY_BYTES for size in sizes)
+            if not count:
+                return None
+            keys, values, expiration_time = keys[:count], values[:count], expiration_time[:count]
+        told: list[bool] | None = await super().call_store(peer, keys, values, expiration_time, subkeys, in_cache)
+        return told
 
     async def rpc_find(self, request: dht_pb2.FindRequest, context: P2PContext) -> dht_pb2.FindResponse:
         """hivemind's, of which is told what comes through a thin line in time: the first key at least."""
@@ -396,11 +416,12 @@ class SwarmNode(DHTNode):
         self, nearest: Mapping[DHTID, PeerID], key: DHTID, name: Any, value: bytes, end: float
     ) -> bool:
         """Store at the nearest that answer, and at the initial peers."""
-        anchors = [peer for peer in self._anchors if peer not in nearest.values()]
+        anchors = self._anchors.keys() - {self.peer_id}
         beside = asyncio.gather(*(self._store_at(peer, key, name, value, end) for peer in anchors))
         answers: list[bool] = []
         there = nearest if self.protocol.client_mode else {**nearest, self.node_id: self.peer_id}
-        candidates = [there[node_id] for node_id in sorted(there, key=key.xor_distance)]
+        ordered = (there[node_id] for node_id in sorted(there, key=key.xor_distance))
+        candidates = [peer for peer in ordered if peer not in anchors]
         while candidates and len(answers) < REPLICAS:
             count = REPLICAS - len(answers)
             some, candidates = candidates[:count], candidates[count:]

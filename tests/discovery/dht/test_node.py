@@ -31,6 +31,7 @@ from tests.support.dht_net import (
     ids_next_to,
     join,
     join_as_it_is,
+    new_peer_id,
     told,
 )
 from tests.support.documents import DIGEST, forged_announcement, peer_of, signed_announcement, unchecked
@@ -85,11 +86,15 @@ async def test_hivemind_alone_is_led_astray() -> None:
 
 async def test_who_made_ids_until_they_were_next_to_a_key_hides_nobody_from_who_shares_an_initial_peer() -> None:
     net = Net()
-    nodes, wires = await honest_peers(net)
     victim = signed_announcement("victim")
     key = model_key(PREFIX, DIGEST, victim.peer_id)
+    place = DHTID.generate(source=key)
+    elsewhere = [one for one in (new_peer_id() for _ in range(100)) if place.xor_distance(id_of(one)) >> 157]
+    nodes = [await join(net, peer_id=elsewhere[0])]
+    nodes += [await join(net, net.wires[elsewhere[0]], peer_id=one) for one in elsewhere[1:HONEST]]
+    wires = [net.wires[node.peer_id] for node in nodes]
     await crowd(net, Liar, ids_next_to(key, 20, 500), wires)
-    nearest = await nodes[3].find_nearest_nodes([DHTID.generate(source=key)], k_nearest=5)
+    nearest = await nodes[3].find_nearest_nodes([place], k_nearest=5)
     assert not set(next(iter(nearest.values())).values()) & {wire.peer_id for wire in wires}
     assert await board_of(nodes[3]).publish(victim)
     assert await read(await join(net, wires[0], is_client=True)) == {victim.peer_id}
@@ -340,3 +345,31 @@ async def test_who_always_says_that_it_does_not_fit_is_asked_once() -> None:
     await crowd(net, Evading, [None] * 3, wires)
     there = await publish(nodes, 4)
     assert await read(await join(net, wires[0], is_client=True)) == there
+
+
+async def test_the_initial_peer_holds_what_was_announced_wherever_it_stands() -> None:
+    net = Net()
+    nodes, _ = await honest_peers(net, 12)
+    for name in await publish(nodes[1:], 12):
+        assert nodes[0].protocol.storage.get(DHTID.generate(source=model_key(PREFIX, DIGEST, name)))
+
+
+async def test_a_newcomer_is_handed_what_belongs_to_it_as_much_as_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net()
+    nodes, wires = await honest_peers(net, 1)
+    there = await publish(nodes, 20)
+    newcomer = await join(net, wires[0])
+    await nodes[0].protocol.update_routing_table(newcomer.node_id, newcomer.peer_id)
+    async with asyncio.timeout(30):
+        while names(await board_of(newcomer).nodes_of(DIGEST)) != there or not len(newcomer.protocol.storage):
+            await asyncio.sleep(0.01)
+    kept = len(newcomer.protocol.storage)
+    assert kept > 20
+    monkeypatch.setattr("discovery.dht.node.MOST_KEY_BYTES", 5000)
+    second = await join(net, wires[0])
+    async with asyncio.timeout(30):
+        while not len(second.protocol.storage):
+            await asyncio.sleep(0.01)
+    assert len(second.protocol.storage) < kept
+    assert newcomer.peer_id in nodes[0].protocol.routing_table
+    assert second.peer_id in nodes[0].protocol.routing_table
