@@ -83,9 +83,9 @@ async def test_a_node_that_sleeps_is_woken_serves_and_falls_asleep_again(town: T
             await register_both(swarm, town, mesh, url, bad_url)
             generation = await mesh.open(PROMPT, GenerationOptions(max_tokens=TOKENS), on_mended=told.append)
             ids = [token.id async for token in generation]
+            assert state_of(url) == "awake"
             result = await generation.finish()
             assert len(rung) == 1
-            assert state_of(url) == "awake"
             await until_asleep(url)
             assert len(rung) == 1, "who did not come is remembered"
     finally:

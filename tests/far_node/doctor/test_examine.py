@@ -19,6 +19,7 @@ from far_node.doctor import measure
 from far_node.doctor.examine import Questions, examine
 from far_node.doctor.judge import Finding
 from tests.support.documents import wallet_of
+from tests.support.ports import free_port
 from tests.support.swarm import ANY_LOCAL_PORT, Town, run_here
 
 CHECKS = ["config", "wallet", "identity", "model", "disk", "device", "memory"]
@@ -65,12 +66,6 @@ def healthy(town: Town, tmp_path: Path, disk: Callable[[int], None], monkeypatch
     )
 
 
-def closed_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 async def blamed(asked: Questions) -> dict[str, Finding]:
     """What is bad or warned of."""
     found = await examine(asked)
@@ -98,7 +93,7 @@ async def test_a_machine_with_nothing_wrong_is_told_so(healthy: Questions) -> No
 
 
 async def test_a_closed_port(healthy: Questions) -> None:
-    port = closed_port()
+    port = free_port()
     finding = await the_one(replace(healthy, public_maddrs=(f"/ip4/127.0.0.1/tcp/{port}",)), "port")
     assert f"port {port} is closed from outside" in finding.says
     assert "--relay" in finding.todo
@@ -134,7 +129,7 @@ async def test_a_directory_that_cannot_be_written(healthy: Questions, monkeypatc
 
 
 async def test_no_route_to_the_initial_peers(healthy: Questions) -> None:
-    gone = f"/ip4/127.0.0.1/tcp/{closed_port()}/p2p/{NOBODY}"
+    gone = f"/ip4/127.0.0.1/tcp/{free_port()}/p2p/{NOBODY}"
     finding = await the_one(replace(healthy, initial_peers=(gone,)), "dht")
     assert gone in finding.says
     found = {one.check: one.verdict for one in await examine(replace(healthy, initial_peers=(gone,)))}
