@@ -9,6 +9,7 @@ clients ask: placement, routes, scores. Four questions:
 * **healing**: 30 % of the nodes of a settled swarm are gone in one moment, without a word, while what is left has just
   enough memory or plenty. How long after the swarm can know of it is every block served again? (Announcements are
   renewed every 30 s; the last ones of the lost expire 90 to 120 s after the loss.)
+* **liars**: the same, where a fifth of the nodes say that they go wherever there is a hole, and never come.
 * **small**: in swarms of five nodes all placements are tried. What share of the best throughput has the one that comes
   about when nodes come one after the other and move by themselves?
 * **churn**: hours in which 5 % of the nodes leave every hour and as many come. Coverage, throughput as a share of what
@@ -59,9 +60,11 @@ TOKENS = 256
 # ---- healing
 
 
-def heal(nodes: int, per_gb: float, seed: int, rule: str = "ours", most_seconds: float = 900.0) -> dict[str, Any]:
+def heal(
+    nodes: int, per_gb: float, seed: int, rule: str = "ours", most_seconds: float = 900.0, liars: float = 0.0
+) -> dict[str, Any]:
     """One loss: seconds from the loss, and from when all of it could be seen, to when every block is served."""
-    scene = Scene(nodes, BLOCKS, per_gb=per_gb, churn=0.0, tick=1.0)
+    scene = Scene(nodes, BLOCKS, per_gb=per_gb, churn=0.0, tick=1.0, liars=liars)
     swarm = Swarm(scene, RULES[rule](), seed)
     swarm.populate()
     swarm.run(SETTLE_SECONDS / 2)
@@ -102,6 +105,19 @@ def healing(count: int, seed: int) -> dict[str, Any]:
             "memory_over_need": _spread([one["memory_over_need"] for one in torn]),
         }
     return results
+
+
+def healing_beside_liars(count: int, seed: int) -> dict[str, Any]:
+    """Many losses in swarms in which a fifth of the nodes say that they close every hole, and never come."""
+    losses = [heal(30, 0.25, seed + number, most_seconds=1800.0, liars=0.2) for number in range(count)]
+    torn = [one for one in losses if one["was_covered"] and one["holes"] and one["memory_allows"]]
+    healed = [one["seconds_from_seen"] for one in torn if one["healed"]]
+    return {
+        "losses": len(losses),
+        "with_holes_and_memory_enough": len(torn),
+        "healed": len(healed),
+        "seconds_from_seen": _spread(healed),
+    }
 
 
 # ---- small swarms and the best there is
@@ -307,6 +323,7 @@ def main() -> None:
         "blocks": BLOCKS,
         "place_500_on_80_cpu_seconds": planning_seconds(given.seed),
         "healing": healing(given.heals, given.seed),
+        "healing_beside_liars": healing_beside_liars(given.heals, given.seed),
         "small": small(given.small, given.seed, rules),
         "churn": {rule: {key: value for key, value in run.items() if key != "minutes"} for rule, run in runs.items()},
         "models": two_models(given.nodes, given.seed),

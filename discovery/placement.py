@@ -9,7 +9,8 @@ move that the plan names, so that a hole is closed by one node and not by all th
 moves, each time the one that gains most, looked for as M. Minoux does ("Accelerated greedy algorithms for maximizing
 submodular set functions", 1978); among equals the nearest and the idlest go, and then those whom a hash of node and
 place puts first (rendezvous hashing: D. Thaler, C. Ravishankar, IEEE/ACM Transactions on Networking 6(1), 1998). A node
-that is under way says where to (``moving_to`` in its announcement), and counts there for everybody else.
+that is under way says where to (``moving_to`` in its announcement), and counts there for everybody else, though not for
+long if it does not arrive (:class:`Promises`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,12 @@ MOST_MOVES = 16
 WORTH_MOVING = 1.5
 """A node loads other blocks when it is worth this many times as much there: nobody reloads for a few percent."""
 UNKNOWN_BLOCK_MS = 5.0
+
+PROMISE_SECONDS = 600.0
+"""So long in all a node is believed that it is coming; it is loading, or it lies."""
+_FORGIVEN_SECONDS = 3600.0
+"""After so long half of the time is forgotten in which others waited in vain."""
+_FORGOTTEN_SECONDS = 6 * _FORGIVEN_SECONDS
 
 _PARTS: Mapping[str, Point] = {
     "na": (40.0, -95.0),
@@ -129,11 +136,64 @@ class Decision:
     others: tuple[Move, ...] = ()
 
 
+@dataclass
+class _Promise:
+    """Where a node says it goes, since when, and for how long others waited in vain; what is older counts for less."""
+
+    to: Span | None
+    since: float
+    vain: float
+    at: float
+
+
+class Promises:
+    """What is believed of nodes that say where they go. One for each model, for as long as somebody looks.
+
+    Who says that it moves keeps others away from where it goes to. That is believed for :data:`PROMISE_SECONDS`; then
+    the node counts where it is, until it has arrived. Time that was promised in vain adds up, and is forgotten by
+    halves in an hour, so that who says it again and again is believed less than one sixth of the time.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Promise] = {}
+
+    def believed(self, announcements: Iterable[Announcement], now: float) -> list[Announcement]:
+        """The announcements, without ``moving_to`` where that is not believed any more.
+
+        Args:
+            now: seconds of a steady clock.
+        """
+        found = [
+            about if self._is_believed(about, now) else about.model_copy(update={"moving_to": None})
+            for about in announcements
+        ]
+        for peer_id, known in list(self._known.items()):
+            if now - known.at > _FORGOTTEN_SECONDS:
+                del self._known[peer_id]
+        return found
+
+    def _is_believed(self, about: Announcement, now: float) -> bool:
+        known = self._known.get(about.peer_id)
+        if known is None:
+            if about.moving_to is not None:
+                self._known[about.peer_id] = _Promise(about.moving_to, now, 0.0, now)
+            return True
+        known.vain *= 0.5 ** (max(0.0, now - known.at) / _FORGIVEN_SECONDS)
+        if known.to != about.moving_to:
+            has_arrived = about.moving_to is None and about.state == "ready" and about.blocks == known.to
+            if known.to is not None and not has_arrived:
+                known.vain += max(0.0, now - known.since)
+            known.to, known.since = about.moving_to, now
+        known.at = now
+        return known.to is None or known.vain + now - known.since < PROMISE_SECONDS
+
+
 def advise(
     announcements: Iterable[Announcement],
     block_count: int,
     wanted: int = WANTED_REPLICAS,
     most_moves: int = MOST_MOVES,
+    trust: Mapping[str, float] | None = None,
 ) -> Advice:
     """Which nodes should move where, those that do so by themselves and others alike.
 
@@ -141,10 +201,15 @@ def advise(
     its loading. Where no single move closes a hole, several together that do. Nobody leaves blocks that nobody else
     has, unless the model stands still anyway. A node moves once, to as many blocks as it has now, and the same
     announcements give the same advice everywhere.
+
+    Args:
+        trust: from 0 to 1, by peer id, how much of the speed counts that a node announces, such as its score; of those
+            not in it all.
     """
-    there = _there(announcements, block_count)
+    there, trusted = _there(announcements, block_count), trust or {}
     machines = [
-        replace(one, movable=about.moving_to is None) for one, about in zip(_machines(there), there, strict=True)
+        replace(one, movable=about.moving_to is None, trust=trusted.get(about.peer_id, 1.0))
+        for one, about in zip(_machines(there), there, strict=True)
     ]
     balance = Balance(machines, [Model(_ONE, block_count)], wanted)
     moves = _moves(there, plan(balance, most_moves))

@@ -98,11 +98,14 @@ def block_ms_of(node: Announcement, known: Known) -> float:
     return claimed_block_ms(node) if seen is None else max(seen, FASTEST_BLOCK_MS)
 
 
-def elsewhere_ms(nodes: Sequence[Announcement], known: Known) -> float:
-    """Milliseconds that a token is expected to spend outside of the blocks of a ring: on its ways, and in queues."""
-    costs = costs_of(nodes, (0, nodes[0].block_count), replace(known, reliability={}))
-    links = sum(float(costs.link[index, index + 1]) for index in range(len(nodes) - 1))
-    return (float(costs.enter[0]) + links + float(costs.leave[-1])) / _NS_PER_MS
+def ways_ms(nodes: Sequence[Announcement], known: Known) -> list[float]:
+    """For each node of a ring, milliseconds until the client hears of a token that it gave on, without what blocks
+    take: the ways to it, queues, and the way back."""
+    costs, found, so_far = costs_of(nodes, (0, nodes[0].block_count), replace(known, reliability={})), [], 0.0
+    for index in range(len(nodes)):
+        so_far += float(costs.link[index - 1, index] if index else costs.enter[0])
+        found.append((so_far + float(costs.leave[index])) / _NS_PER_MS)
+    return found
 
 
 def costs_of(

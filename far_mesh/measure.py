@@ -17,7 +17,7 @@ from discovery.protocol.errors import FarError
 from discovery.protocol.ids import PeerId
 from discovery.protocol.messages import PeerAddress
 from discovery.score import HALF_LIFE_SECONDS, Observations, Outcome, chance_of_loss, score_of
-from far_mesh.costs import LOST_PAUSE_MS, LOST_TOKENS, Known, claimed_block_ms, elsewhere_ms
+from far_mesh.costs import LOST_PAUSE_MS, LOST_TOKENS, Known, claimed_block_ms, ways_ms
 from far_mesh.speeds import Key, Speeds, Worked
 
 if TYPE_CHECKING:
@@ -144,8 +144,7 @@ class Measured:
             if len(self._asking) >= _MOST_AT_ONCE:
                 break
             is_news = self._distances.get(node.peer_id) is None
-            self._distances.setdefault(node.peer_id, _Distance(now)).asked_at = now
-            task = self._asking[node.peer_id] = asyncio.create_task(self._ask(node))
+            task = self._begin(node)
             if is_news:
                 asked.append(task)
         if asked:
@@ -176,10 +175,23 @@ class Measured:
             self._tell((peer_id,), Outcome.REJECTED, sure)
         if session.steps:
             self._tokens.add(session.steps)
-        if session.round_ms is not None:
-            nodes = [hop.node for hop in session.route]
+        if any(session.heard_ms):
+            ways = ways_ms([hop.node for hop in session.route], known)
             ring = [Worked(_key(one.node), claimed_block_ms(one.node), _length(one)) for one in session.route]
-            self.speeds.learn(ring, elsewhere_ms(nodes, known), session.round_ms, now)
+            for end, heard_ms in enumerate(session.heard_ms, 1):
+                if heard_ms is not None:
+                    self.speeds.learn(ring[:end], ways[end - 1], heard_ms, now)
+
+    def ask(self, nodes: Iterable[Announcement]) -> None:
+        """Find out how far away they are, of whom that is not known; nobody waits for it."""
+        for node in nodes:
+            if self._is_due(node.peer_id) and len(self._asking) < _MOST_AT_ONCE:
+                self._begin(node)
+
+    def _begin(self, node: Announcement) -> asyncio.Task[None]:
+        self._distances.setdefault(node.peer_id, _Distance(self.now())).asked_at = self.now()
+        task = self._asking[node.peer_id] = asyncio.create_task(self._ask(node))
+        return task
 
     async def close(self) -> None:
         """Ask nobody any more."""

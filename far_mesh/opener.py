@@ -383,7 +383,9 @@ class SessionOpener:
                 on_mended(mended)
 
         def take_leave(ended: Ended) -> None:
-            measured.ended(ended, self._swarm.known([hop.node for hop in ended.route]))
+            nodes = [hop.node for hop in ended.route]
+            measured.ended(ended, self._swarm.known(nodes))
+            measured.ask(nodes)
 
         find_others = partial(self._find_others, request.price_units, pool)
         session = MeshSession(route, request, self._swarm.config, find_others, take_note, take_leave)

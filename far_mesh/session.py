@@ -43,7 +43,7 @@ FindOthers = Callable[[Sequence[RouteHop], str | None, str | None, Collection[st
 _LOOK_SECONDS, _MOST_LOOK_SECONDS = 0.1, 1.0
 _TRY_AGAIN_SECONDS = 0.5
 _DOUBT_SECONDS = 0.5
-_ROUNDS_KEPT, _ROUNDS_NEEDED = 256, 4
+_ROUNDS_KEPT, _ROUNDS_NEEDED = 1024, 4
 _TELL_SECONDS = 2.0
 _FAREWELL_SECONDS = 1.0  # for the last receipt of one that was replaced and may still be there
 _MENDING_SHARE = 0.5  # of the time for opening: a text stands still meanwhile
@@ -88,13 +88,13 @@ class Ended:
 
     Attributes:
         route: who served at the end.
-        round_ms: what a step of one position took that nothing was before: the median; None: nodes were replaced, or
-            there were too few of them.
+        heard_ms: for each of them, how long after a step of one position had left, with nothing before it, we heard of
+            it: by a receipt, and of the last by the answer. The median; None: unknown. Empty: nodes were replaced.
         steps: how many went round.
     """
 
     route: tuple[RouteHop, ...]
-    round_ms: float | None
+    heard_ms: tuple[float | None, ...]
     steps: int
     verified: Verified
 
@@ -157,6 +157,7 @@ class MeshSession:
         self.last_times: tuple[HopTime, ...] = ()
         self.mended: list[Mended] = []
         self._rounds: deque[float] = deque(maxlen=_ROUNDS_KEPT)
+        self._left_at: dict[int, float] = {}  # steps of one position, with nothing before them
 
     @property
     def route(self) -> tuple[RouteHop, ...]:
@@ -254,10 +255,15 @@ class MeshSession:
         await asyncio.gather(*(hop.finish(self._config.close_timeout) for hop in self._hops), *self._leaving)
         verified = verify_receipts(self.asked, [hop.stint for hop in self._stints], self._own_view())
         if self._on_ended is not None:
-            is_telling = len(self._rounds) >= _ROUNDS_NEEDED and not self.mended
-            round_ms = 1000.0 * statistics.median(self._rounds) if is_telling else None
-            self._on_ended(Ended(self.route, round_ms, self._results, verified))
+            heard = () if self.mended else tuple(map(self._heard_ms, self._hops))
+            self._on_ended(Ended(self.route, heard, self._results, verified))
         return verified
+
+    def _heard_ms(self, hop: Hop) -> float | None:
+        if hop is self._hops[-1]:
+            return 1000.0 * statistics.median(self._rounds) if len(self._rounds) >= _ROUNDS_NEEDED else None
+        taken = [at - self._left_at[steps - 1] for steps, at in hop.heard_at.items() if steps - 1 in self._left_at]
+        return 1000.0 * statistics.median(taken) if taken else None
 
     async def abandon(self) -> None:
         """Close all streams; no receipts."""
@@ -322,6 +328,9 @@ class MeshSession:
         self._pace.learn(answer.positions, seconds)
         if answer.alone and answer.positions == 1:
             self._rounds.append(seconds)
+            self._left_at[step.index] = answer.sent_at
+            if len(self._left_at) > _ROUNDS_KEPT:
+                del self._left_at[next(iter(self._left_at))]
         answer.times = step.times
         answer.given.set_result(given)
 

@@ -3,7 +3,8 @@
 What to do is decided by :func:`discovery.placement.decide`; here it is done. Whether a model has a hole is looked at
 every twenty seconds or so, everything else every so many minutes, at times that chance spreads. A node goes when it has
 no sessions: it says where to, waits a moment, looks again whether it is still the one to go, and only then loads. Two
-that have set out for the same place at once see each other in that moment, and both stay for this time.
+that have set out for the same place at once see each other in that moment, and both stay for this time. Who says that
+it goes somewhere and does not come is believed for some minutes only (:class:`discovery.placement.Promises`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Protocol
 
 import structlog
 
-from discovery.placement import Decision, coverage, decide
+from discovery.placement import Decision, Promises, coverage, decide
 from discovery.protocol.announcement import Announcement
 from discovery.protocol.errors import FarError
 from discovery.protocol.ids import PeerId
@@ -58,6 +59,7 @@ class Mover:
     def __init__(self, node: Movable, seconds: float, watch: Tell) -> None:
         self._node, self._seconds, self._watch = node, seconds, watch
         self._named: dict[str, Counter[str]] = {}
+        self._promises: dict[str, Promises] = {}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -99,7 +101,9 @@ class Mover:
                 await self._node.set_out(digest, None)
 
     async def _decide(self, digest: str, only_holes: bool) -> Decision | None:
-        nodes = [_staying(about, self._node.peer_id) for about in await self._node.nodes_of(digest)]
+        promises, now = self._promises.setdefault(digest, Promises()), asyncio.get_running_loop().time()
+        said = [_staying(about, self._node.peer_id) for about in await self._node.nodes_of(digest)]
+        nodes = promises.believed(said, now)
         me = next((about for about in nodes if about.peer_id == self._node.peer_id), None)
         if me is None or (only_holes and min(coverage(nodes, me.block_count)) > 0):
             return None

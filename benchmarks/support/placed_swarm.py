@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.geo_routing import CITIES, City
 from benchmarks.support.throughput import most_tokens
-from discovery.placement import choose, decide, site_at
+from discovery.placement import Promises, choose, decide, site_at
 from discovery.protocol.announcement import LIFETIME_SECONDS, RENEW_SECONDS, Announcement
 from discovery.protocol.ids import PeerId
 from far_node.capacity import share_blocks
@@ -29,6 +29,7 @@ BLOCK_MS = (0.2, 2.0)
 MEMORY = (6, 8, 10, 11, 12, 16, 24, 32)
 """GB of the cards that people have; of these 2 stay free."""
 RESERVE = 2
+_BELIEVED_AGAIN = 10.0  # seconds after which it is looked again who is believed
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Scene:
         polite: share of those that say goodbye.
         load_seconds: from the end of the old blocks to serving the new ones.
         look_seconds: between two looks of a node at everything.
+        liars: share of nodes that say that they go wherever there is a hole, and never do.
     """
 
     nodes: int
@@ -50,6 +52,7 @@ class Scene:
     polite: float = 0.5
     load_seconds: float = 20.0
     look_seconds: float = 600.0
+    liars: float = 0.0
     tick: float = 5.0
     cities: tuple[City, ...] = CITIES
 
@@ -69,6 +72,7 @@ class SimNode:
     confirms: float | None = None
     next_hole: float = 0.0
     next_look: float = 0.0
+    lies: bool = False
     earned: float = 0.0
 
     @property
@@ -215,6 +219,7 @@ class Swarm:
             auto_place=True,
         )
         node = SimNode(number, memory, city, said, expires=float("inf"))
+        node.lies = scene.liars > 0 and dice.random() < scene.liars
         node.next_hole = self.now + HOLE_SECONDS * dice.uniform(0.5, 1.5)
         node.next_look = self.now + scene.look_seconds * dice.uniform(0.5, 1.5)
         to = self.rule.first_place(self, node)
@@ -266,7 +271,8 @@ class Ours(Rule):
     All nodes see the same here and so make the same plan, which is made once for all of them.
     """
 
-    _plan: tuple[int, dict[str, tuple[int, int]]] = field(default=(-1, {}))
+    _plan: tuple[tuple[int, int], dict[str, tuple[int, int]]] = field(default=((-1, -1), {}))
+    _promises: Promises = field(default_factory=Promises)
 
     def first_place(self, swarm: Swarm, node: SimNode) -> tuple[int, int] | None:
         blocks = swarm.scene.blocks
@@ -277,6 +283,9 @@ class Ours(Rule):
         named: dict[str, tuple[int, int]] = {}
         for peer_id, node in swarm.nodes.items():
             if not node.alive or not node.serving:
+                continue
+            if node.lies:
+                self._lie(swarm, node)
                 continue
             if node.confirms is not None:
                 if swarm.now >= node.confirms:
@@ -291,16 +300,26 @@ class Ours(Rule):
 
     def plan(self, swarm: Swarm) -> dict[str, tuple[int, int]]:
         """Who should go where."""
-        if self._plan[0] != swarm.version:
-            seen = swarm.visible()
+        seen_at = swarm.version, int(swarm.now // _BELIEVED_AGAIN) if swarm.scene.liars else 0
+        if self._plan[0] != seen_at:
+            seen = self._promises.believed(swarm.visible(), swarm.now)
             asking = next((about for about in seen if about.state == "ready"), None)
             moves: dict[str, tuple[int, int]] = {}
             if asking is not None:
                 decision = decide(PeerId(asking.peer_id), seen, swarm.scene.blocks)
                 found = (decision.move, *decision.others) if decision.move else decision.others
                 moves |= {move.peer_id: move.to for move in found}
-            self._plan = (swarm.version, moves)
+            self._plan = (seen_at, moves)
         return self._plan[1]
+
+    @staticmethod
+    def _lie(swarm: Swarm, node: SimNode) -> None:
+        holes = np.flatnonzero(swarm.served() == 0)
+        if len(holes) and node.said.moving_to is None:
+            first = int(min(holes[0], swarm.scene.blocks - node.length))
+            swarm.set_out(node, (first, first + node.length))
+        elif not len(holes) and node.said.moving_to is not None:
+            swarm.set_out(node, None)
 
     def _is_due(self, swarm: Swarm, node: SimNode) -> bool:
         """Whether it looks now, and sees what it looks for."""
@@ -317,7 +336,8 @@ class Ours(Rule):
         to = node.said.moving_to
         assert to is not None
         seen = [
-            about.model_copy(update={"moving_to": None}) if about is node.said else about for about in swarm.visible()
+            about.model_copy(update={"moving_to": None}) if about.peer_id == node.said.peer_id else about
+            for about in self._promises.believed(swarm.visible(), swarm.now)
         ]
         decision = decide(PeerId(node.said.peer_id), seen, swarm.scene.blocks)
         node.confirms = None

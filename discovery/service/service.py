@@ -15,7 +15,7 @@ import structlog
 from discovery.geo import Point, distance_km
 from discovery.geoip import GeoDatabase
 from discovery.location import is_in, parse_location
-from discovery.placement import WANTED_REPLICAS, Advice, Move, advise
+from discovery.placement import WANTED_REPLICAS, Advice, Move, Promises, advise
 from discovery.probe.history import KEEP_HOURS, Hour
 from discovery.protocol.announcement import SignedAnnouncement, read_announcement
 from discovery.protocol.errors import AnnouncementInvalid, InvalidArgument
@@ -112,6 +112,7 @@ class DiscoveryService:
         self._rows_read_at = 0.0
         self._written_at: float | None = None
         self._advice: dict[str, tuple[float, Advice]] = {}
+        self._promises: dict[str, Promises] = {}
         self._publishing: set[asyncio.Task[bool]] = set()
 
     # ---- what nodes have announced
@@ -307,7 +308,8 @@ class DiscoveryService:
         if advice is None or now - made_at > ADVICE_SECONDS:
             view = self.mirror.view(about.model_digest, now)
             (variant,) = view.variants
-            nodes = [one.announcement for one in view.entries]
+            promises = self._promises.setdefault(about.model_digest, Promises())
+            nodes = promises.believed([one.announcement for one in view.entries], now)
             advice = await asyncio.to_thread(advise, nodes, variant.block_count, WANTED_REPLICAS)
             self._advice[about.model_digest] = now, advice
         return advice.move_of(about.peer_id)
@@ -338,6 +340,7 @@ class DiscoveryService:
         """Write down who was there since the last time, and what the DHT would not tell again."""
         now = time.time()
         self.mirror.sweep(now)
+        self._promises = {name: self._promises[name] for name in self._promises if name in self._advice}
         self._advice = {name: made for name, made in self._advice.items() if now - made[0] <= ADVICE_SECONDS}
         wallets = {one.peer_id: one.announcement.wallet for one in self.mirror.active(now)}
         left_out = await self._store.saw(wallets, now if self._written_at is None else self._written_at, now)

@@ -9,8 +9,10 @@ import pytest
 from benchmarks.support.throughput import most_tokens
 from discovery.balance import Balance, Choice, Machine, Model, Seat
 from discovery.placement import (
+    PROMISE_SECONDS,
     Decision,
     Move,
+    Promises,
     Stretch,
     advise,
     choose,
@@ -305,3 +307,69 @@ def test_who_holds_nothing_that_is_wanted_is_left_where_it_is() -> None:
 )
 def test_where_a_node_is_in_the_world(location: tuple[int, int] | None, region: str | None, site: str | None) -> None:
     assert site_at(location, region) == site
+
+
+def goes_where(promises: Promises, now: float, **more: object) -> tuple[int, int] | None:
+    """Where it is believed that a node goes."""
+    (about,) = promises.believed([serving("a", 0, 4, **more)], now)
+    return about.moving_to
+
+
+def test_who_says_that_it_comes_is_believed_for_some_minutes() -> None:
+    promises = Promises()
+    for now in (0.0, 60.0, PROMISE_SECONDS - 1):
+        assert goes_where(promises, now, moving_to=(4, 8)) == (4, 8)
+    assert goes_where(promises, PROMISE_SECONDS, moving_to=(4, 8)) is None
+
+
+def test_to_say_it_again_and_again_does_not_help() -> None:
+    promises, believed, now = Promises(), 0, 0.0
+    for round_number in range(12 * 60):
+        to = (4 - round_number % 2, 8 - round_number % 2) if round_number % 10 else None
+        believed += goes_where(promises, now, moving_to=to) is not None
+        now += 60.0
+    assert believed / (12 * 60) < 1 / 6 + PROMISE_SECONDS / now
+
+
+def test_who_arrives_has_kept_its_word_and_who_takes_a_step_back_at_once_has_lost_little() -> None:
+    promises = Promises()
+    goes_where(promises, 0.0, moving_to=(4, 8))
+    goes_where(promises, 500.0, state="leaving", moving_to=(4, 8))
+    promises.believed([serving("a", 4, 8)], 520.0)
+    assert goes_where(promises, 600.0, moving_to=(2, 6)) == (2, 6)
+    assert goes_where(promises, 600.0 + PROMISE_SECONDS - 1, moving_to=(2, 6)) == (2, 6)
+    hesitant = Promises()
+    for number in range(20):
+        assert goes_where(hesitant, 60.0 * number, moving_to=(4, 8)) == (4, 8)
+        assert goes_where(hesitant, 60.0 * number + 3, moving_to=None) is None
+    assert goes_where(hesitant, 1300.0, moving_to=(4, 8)) == (4, 8)
+
+
+def test_to_arrive_somewhere_does_not_pay_for_what_was_promised_elsewhere() -> None:
+    promises = Promises()
+    goes_where(promises, 0.0, moving_to=(4, 8))
+    goes_where(promises, PROMISE_SECONDS - 10, moving_to=(0, 4))
+    goes_where(promises, PROMISE_SECONDS - 5)
+    assert goes_where(promises, PROMISE_SECONDS, moving_to=(4, 8)) == (4, 8)
+    assert goes_where(promises, PROMISE_SECONDS + 120, moving_to=(4, 8)) is None
+
+
+def test_a_hole_that_a_liar_keeps_is_closed_by_somebody_else() -> None:
+    promises = Promises()
+    swarm = [
+        serving("me", 0, 4, auto_place=True),
+        serving("a", 0, 4),
+        serving("liar", 0, 4, moving_to=(4, 8)),
+    ]
+    assert decide(ME, promises.believed(swarm, 0.0), 8).move is None
+    assert decide(ME, promises.believed(swarm, PROMISE_SECONDS), 8).move == Move(ME, (0, 4), (4, 8))
+
+
+def test_who_is_not_trusted_does_not_count_for_the_speed_it_announces() -> None:
+    swarm = [
+        serving("liar", 0, 4, block_ms=0.1),
+        *(serving(name, 4, 8, block_ms=1.0) for name in ("a", "b", "c", "d")),
+        serving("e", 0, 4, block_ms=1.0),
+    ]
+    assert {move.to for move in advise(swarm, 8, wanted=1).moves} <= {(4, 8)}
+    assert {move.to for move in advise(swarm, 8, wanted=1, trust={peer_of("liar"): 0.02}).moves} == {(0, 4)}

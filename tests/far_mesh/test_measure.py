@@ -19,7 +19,7 @@ from far_mesh.costs import Known
 from far_mesh.measure import FORGET_SECONDS, FRESH_SECONDS, PATIENCE_SECONDS, Measured
 from far_mesh.route import RouteHop
 from far_mesh.session import Ended
-from tests.support.documents import announcement, peer_of
+from tests.support.documents import OTHER_DIGEST, announcement, peer_of
 
 BLOCKS = (0, 8)
 INFO = NodeInfo(peer_of("any"), "", "m", "", 0, 1, 1, "none", "float32", "test", 0, 0, 0, 0, 0, 0, 0, 0)
@@ -187,9 +187,9 @@ async def test_who_breaks_off_is_less_reliable_until_time_or_better_sessions_hea
     assert measured.known().reliability == {}
 
 
-def session_of(nodes: list[Announcement], round_ms: float | None, *rejected: ReceiptInvalid) -> Ended:
+def session_of(nodes: list[Announcement], heard_ms: float | None, *rejected: ReceiptInvalid) -> Ended:
     route = tuple(RouteHop(node, *node.blocks) for node in nodes)
-    return Ended(route, round_ms, 100, Verified((), rejected))
+    return Ended(route, (None,) * (len(nodes) - 1) + (heard_ms,), 100, Verified((), rejected))
 
 
 async def test_rounds_tell_how_fast_a_node_is(around: Surroundings) -> None:
@@ -200,6 +200,8 @@ async def test_rounds_tell_how_fast_a_node_is(around: Surroundings) -> None:
         known = Known(round_trips={liar.peer_id: 10.0})
         measured.ended(session_of([liar], 8 * 2.0 + 11.0), known)
     assert 1.8 < measured.known([liar]).block_ms[liar.peer_id] < 2.2
+    other = announcement("liar", end_block=8, block_count=8, block_ms=0.2, model_digest=OTHER_DIGEST)
+    assert measured.known([other]).block_ms[liar.peer_id] == 0.2, "of another model nothing is known"
     before = measured.known([liar]).block_ms
     measured.ended(session_of([liar], None), Known())
     assert measured.known([liar]).block_ms == before, "a session with too few rounds tells nothing"

@@ -39,31 +39,47 @@ def test_a_claim_of_ten_times_the_speed_is_gone_after_a_few_dozen_rounds_and_oth
         rounds(speeds, claims, truth, ["a", "c"])
         rounds(speeds, claims, truth, ["a", "b"])
         rounds(speeds, claims, truth, ["c", "b"])
-    assert 1.7 < speeds.of(key("liar"), 0.2, 0.0) < 2.3
+    assert 1.6 < speeds.of(key("liar"), 0.2, 0.0) < 2.4
     for name in "abc":
         assert speeds.of(key(name), claims[name], 0.0) < truth[name] + 0.3
 
 
 def test_the_claim_counts_for_less_with_every_round() -> None:
-    truth, claims, speeds = {"liar": 2.0}, {"liar": 0.2}, Speeds()
+    truth, claims, speeds = {"liar": 2.0, "a": 1.0}, {"liar": 0.2, "a": 1.0}, Speeds()
     seen = [0.2]
-    for _ in range(12):
+    for _ in range(40):
+        rounds(speeds, claims, truth, ["a"])
         rounds(speeds, claims, truth, ["liar"])
         seen.append(speeds.of(key("liar"), 0.2, 0.0))
-    assert seen[1] > seen[0]
+    assert 0.2 < seen[1] < seen[-1]
     assert abs(seen[-1] - 2.0) < 0.3
 
 
-def test_nobody_is_faster_than_he_claims() -> None:
-    speeds = Speeds()
-    rounds(speeds, {"a": 2.0}, {"a": 0.5}, ["a"], times=20)
-    assert speeds.of(key("a"), 2.0, 0.0) == 2.0
+def test_whatever_was_claimed_the_same_rounds_lead_to_the_same() -> None:
+    found = []
+    for claim in (0.2, 2.0, 6.0):
+        truth, claims, speeds = {"one": 2.0, "a": 1.0}, {"one": claim, "a": 1.0}, Speeds()
+        for _ in range(60):
+            rounds(speeds, claims, truth, ["a"])
+            rounds(speeds, claims, truth, ["one"])
+        found.append(speeds.of(key("one"), claim, 0.0))
+    assert max(found) - min(found) < 0.6
+
+
+def test_ways_that_are_longer_for_all_are_no_node_s_fault() -> None:
+    speeds, nodes = Speeds(), [Worked(key(str(number)), 1.0, 8) for number in range(12)]
+    dice = random.Random(1)
+    for _ in range(100):
+        ring = dice.sample(nodes, dice.randint(1, 4))
+        speeds.learn(ring, 100.0, 100.0 + 10.0 + 8.0 * len(ring) + dice.uniform(-1, 1), 0.0)
+    assert all(abs(speeds.of(one.key, 1.0, 0.0) - 1.0) < 0.4 for one in nodes)
 
 
 def test_a_new_claim_does_not_wipe_out_what_was_seen() -> None:
     speeds = Speeds()
     rounds(speeds, {"liar": 0.2}, {"liar": 2.0}, ["liar"], times=30)
     before = speeds.of(key("liar"), 0.2, 0.0)
+    assert before > 0.5
     assert speeds.of(key("liar"), 0.1, 0.0) == before
     assert speeds.of(("liar", "other model"), 0.2, 0.0) == 0.2
 
@@ -89,7 +105,7 @@ def test_one_round_that_stood_still_does_not_ruin_a_node() -> None:
 
 
 @given(st.lists(st.tuples(MS, st.integers(1, 80)), min_size=1, max_size=8), st.floats(0, 1e4), st.floats(0, 1e6))
-def test_whatever_is_claimed_and_seen_speeds_are_numbers_no_less_than_the_claim(
+def test_whatever_is_claimed_and_seen_speeds_are_numbers(
     ring: list[tuple[float, int]], ways: float, took: float
 ) -> None:
     speeds = Speeds()
@@ -97,4 +113,4 @@ def test_whatever_is_claimed_and_seen_speeds_are_numbers_no_less_than_the_claim(
     for at in (0.0, 60.0, 1e6):
         speeds.learn(nodes, ways, took, at)
     for one in nodes:
-        assert one.claimed_ms <= speeds.of(one.key, one.claimed_ms, 1e6) < 1e9
+        assert 0.0 <= speeds.of(one.key, one.claimed_ms, 1e6) < 1e9
