@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Install a newer version.", pretty_exceptions_enable=False)
 
-BY_HAND = "by hand"
-"""Where a version is noted that was taken back by its owner."""
-
 
 @app.callback(invoke_without_command=True)
 def update(
@@ -74,7 +71,7 @@ async def _update(console: Console, check: bool, name: str | None, config: Path 
     options = _options(console, place, config)
     environments = Environments()
     current = environments.running().version
-    failed = environments.failed(place.name or "") | environments.failed(BY_HAND)
+    failed = environments.failed(place.name or "")
     release = await look(options, current, failed)
     if release is None:
         words = "".join(f"\nnot {version}: {reason}" for version, reason in failed.items() if version > current)
@@ -99,7 +96,7 @@ async def _update(console: Console, check: bool, name: str | None, config: Path 
 
 
 async def _undo(console: Console) -> None:
-    from far_node.update.environments import Environments
+    from far_node.update.environments import BY_HAND, Environments
     from far_node.update.errors import UpdateFailed
 
     environments = Environments()

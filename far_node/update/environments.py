@@ -29,6 +29,8 @@ from far_node.update.errors import NotUpdatable, UpdateFailed
 PROGRAM = "far-node"
 KEPT = 2
 """Old environments that stay beside the one that counts."""
+BY_HAND = "by hand"
+"""The name under which a version is noted that the owner took back; no node has it."""
 MAX_INTERRUPTIONS = 2
 """A trial that was broken off so often, by whatever, is not begun again."""
 
@@ -183,8 +185,9 @@ class Environments:
             os.close(descriptor)
 
     def failed(self, node: str) -> dict[Version, str]:
-        """Versions that are not tried again for a node, and why."""
-        tried = self._tried().get(node, {})
+        """Versions that are not tried again for a node, and why; those that the owner took back are for none."""
+        noted = self._tried()
+        tried = noted.get(node, {}) | noted.get(BY_HAND, {})
         return {
             Version(version): str(one.get("reason") or "its trial was broken off, more than once")
             for version, one in tried.items()
@@ -246,7 +249,7 @@ def _is_alive(owner: Path) -> bool:
     """Whether the process runs whose number is in this file."""
     try:
         return psutil.pid_exists(int(owner.read_text()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, OverflowError):
         return False
 
 

@@ -124,15 +124,21 @@ class Supervisor:
         """
         self._running = self._version_to_start()
         with self._signals():
-            child = self._child or self._start(self._running)
-            while True:
-                found = await self._unless_over(child, self._next_version())
-                if found is None:
-                    return Ended(await child.ended())
-                result = await self._go_over(child, found)
-                if not isinstance(result, _Restarted):
-                    return result
-                child = result.child
+            try:
+                return await self._keep(self._child or self._start(self._running))
+            except BaseException:  # nobody would be there for the node
+                self.ask_to_stop(signal.SIGTERM)
+                raise
+
+    async def _keep(self, child: Child) -> Ended | Updated:
+        while True:
+            found = await self._unless_over(child, self._next_version())
+            if found is None:
+                return Ended(await child.ended())
+            result = await self._go_over(child, found)
+            if not isinstance(result, _Restarted):
+                return result
+            child = result.child
 
     def ask_to_stop(self, number: int) -> None:
         """A signal for the node: it is over after this, whatever is under way."""

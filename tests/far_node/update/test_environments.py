@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from far_node.update.environments import KEPT, Environments
+from far_node.update.environments import BY_HAND, KEPT, Environments
 from far_node.update.errors import NotUpdatable, UpdateFailed
 from tests.support.standin import environment
 
@@ -95,6 +95,8 @@ def test_a_version_that_failed_is_known_for_the_node_it_failed_for(environments:
     environments.end_trial("", V2, "was not ready")
     assert environments.failed("") == {V2: "was not ready"}
     assert environments.failed("second") == {}
+    environments.end_trial(BY_HAND, Version("0.3.0"), "its owner went back")
+    assert environments.failed("second") == {Version("0.3.0"): "its owner went back"}
 
 
 def test_a_trial_that_was_broken_off_twice_is_not_begun_again(environments: Environments) -> None:
