@@ -82,6 +82,11 @@ def test_a_part_costs_no_more_than_may_be_spent(first: int, count: int, position
     assert blocks[0] == first or blocks[1] == first + count
 
 
+def test_a_part_is_of_either_end() -> None:
+    chance = random.Random(5)
+    assert {cut((3, 20), 10, 40, chance) for _ in range(40)} == {(3, 7), (16, 20)}
+
+
 def test_what_is_asked_of_several_is_what_most_blocks_of_them_share() -> None:
     node = Server("a", "a", (2, 8))
     others = [Server("b", "b", (0, 6)), Server("c", "c", (3, 8)), Server("d", "c", (2, 8)), Server("e", "a", (2, 8))]
