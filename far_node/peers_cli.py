@@ -121,7 +121,8 @@ def _print_nodes(nodes: list[Neighbour]) -> None:
     from rich.table import Table
 
     table = Table("model", "blocks", "node", "weights", "reached", "state", "version", "last seen")
-    table.columns[2].overflow = "fold"
+    for column in table.columns:
+        column.overflow = "fold"
     now = time.time()
     for node in nodes:
         facts = node.facts(now)
