@@ -7,6 +7,7 @@ import dataclasses
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,13 @@ from far_mesh.session import FindOthers, Mended, MeshSession, SessionRequest
 from far_node.blocks.load import load_blocks
 from far_node.errors import BadPosition, Busy, ComputeFailed, Leaving, SessionTooLong, SessionUnknown
 from far_node.executor import Computed
+from tests.support.chaos import ChaosLoop
 from tests.support.ring import FAST, Ring, RingNode, a_ring, blocks_of
 
 SPANS = ((0, 1), (1, 4), (4, 6))
 LONGEST = 256
 QUICK = dataclasses.replace(
-    FAST, suspect_after=0.2, ping_timeout=0.4, mend_timeout=3.0, shun_seconds=0.5, open_timeout=2.0, close_timeout=2.0
+    FAST, suspect_after=0.2, ping_timeout=0.4, mend_timeout=30.0, shun_seconds=0.5, open_timeout=2.0, close_timeout=2.0
 )
 SOON = 120
 
@@ -474,6 +476,27 @@ class TestErrors:
                 await asyncio.sleep(0.01)
             await join(ring, (1, 4))
             talk.check(await answer, expected)
+            await talk.finish()
+
+
+class TestAnyOrder:
+    """What is ready at the same time may come in any order."""
+
+    @pytest.mark.parametrize("seed", [12, 83, 98])
+    def test_who_took_a_place_is_paid(self, talker: Path, seed: int) -> None:
+        with asyncio.Runner(loop_factory=partial(ChaosLoop, seed)) as runner:
+            runner.run(self.one_is_lost(talker))
+
+    async def one_is_lost(self, talker: Path) -> None:
+        async with a_ring(talker) as ring, asyncio.timeout(SOON):
+            for span in (*SPANS, *SPANS):
+                await join(ring, span)
+            talk = await Talk.open(ring)
+            await talk.say(30)
+            ring.network.cut(ring.nodes[1].transport.peer_id)
+            for _ in range(2):
+                await talk.say(1)
+            assert peers(talk) == [0, 4, 2]
             await talk.finish()
 
 
