@@ -268,7 +268,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         finally:
             living.cancel()
             process.stdin.close()
-            await asyncio.wait_for(process.wait(), 30)
+            await asyncio.wait_for(process.wait(), 120)
             feeding.close()
 
 

@@ -134,8 +134,7 @@ class SwarmProtocol(DHTProtocol):
                 for key in results.keys() - set(rest):
                     near = _where_they_stand(key, results[key], self.bucket_size)
                     found[key] = await self._believed(key, results[key]), near
-        except Exception as error:  # whatever a stranger sends, and whatever the daemon has met
-            log.debug("not_found_at", peer=str(peer), reason=f"{type(error).__name__}: {error}"[:200])
+        except Exception:  # whatever a stranger sends, and whatever the daemon has met
             self._note(self.routing_table.get(peer_id=peer), peer, responded=False)
             return None
         if answer.peer.node_id:
@@ -182,7 +181,6 @@ class SwarmProtocol(DHTProtocol):
     async def update_routing_table(self, node_id: DHTID | None, peer_id: PeerID, responded: bool = True) -> None:
         """hivemind's, for peers that stand where they belong."""
         if node_id is not None and node_id != id_of(peer_id):
-            log.debug("peer_elsewhere", peer=str(peer_id))
             return
         if responded:
             self.lost.pop(peer_id, None)
