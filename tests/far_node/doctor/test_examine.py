@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -134,6 +137,29 @@ async def test_no_route_to_the_initial_peers(healthy: Questions) -> None:
     assert gone in finding.says
     found = {one.check: one.verdict for one in await examine(replace(healthy, initial_peers=(gone,)))}
     assert (found["port"], found["nat"], found["clock"]) == ("unknown",) * 3, "who was not asked is not blamed"
+
+
+async def test_peers_that_a_discovery_service_names_are_looked_at_where_no_others_are_known(healthy: Questions) -> None:
+    class Service(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"initial_peers": healthy.initial_peers}).encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as service:
+        thread = threading.Thread(target=service.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{service.server_port}"
+            found = {one.check: one for one in await examine(replace(healthy, initial_peers=(), discovery=url))}
+        finally:
+            service.shutdown()
+            thread.join()
+    assert (found["dht"].verdict, found["discovery"].verdict) == ("good", "good")
+    assert "1 of 1 initial peers answer" in found["dht"].says
 
 
 @pytest.mark.parametrize("model", ["/no/such/model", "models/of/mine"])
