@@ -463,7 +463,8 @@ def _deserted(me: Announcement, to: Span, there: Sequence[Announcement]) -> Span
     may still load, or may never come. From the first to the last of them."""
     if min(coverage(there, me.block_count)) == 0:
         return None  # it stands still anyway
-    stay = coverage((about for about in there if about.moving_to is None), me.block_count, without=me.peer_id)
+    staying = (about for about in there if about.moving_to is None)
+    stay = coverage(staying, me.block_count, without=PeerId(me.peer_id))
     left = [block for block in range(*me.blocks) if not stay[block] and block not in range(*to)]
     return (left[0], left[-1] + 1) if left else None
 
