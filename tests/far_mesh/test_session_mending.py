@@ -7,7 +7,7 @@ import dataclasses
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pytest
@@ -22,10 +22,11 @@ from far_mesh.errors import NoRoute
 from far_mesh.route import RouteHop, plan_route
 from far_mesh.session import FindOthers, Mended, MeshSession, SessionRequest
 from far_node.blocks.load import load_blocks
+from far_node.blocks.run import Blocks
 from far_node.errors import BadPosition, Busy, ComputeFailed, Leaving, SessionTooLong, SessionUnknown
 from far_node.executor import Computed
 from tests.support.chaos import ChaosLoop
-from tests.support.ring import FAST, Ring, RingNode, a_ring, blocks_of
+from tests.support.ring import FAST, Ring, RingNode, a_ring, blocks_of, source_of
 
 SPANS = ((0, 1), (1, 4), (4, 6))
 LONGEST = 256
@@ -46,7 +47,13 @@ async def ring(talker: Path) -> AsyncIterator[Ring]:
 
 async def join(ring: Ring, span: tuple[int, int]) -> RingNode:
     """One more node, with blocks of its own: those it takes the place of may still compute."""
-    return await ring.add(*span, blocks=load_blocks(ring.source, *span))
+    return await ring.add(*span, blocks=_own_blocks(ring.path, span, len(ring.nodes)))
+
+
+@lru_cache(maxsize=64)
+def _own_blocks(path: Path, span: tuple[int, int], number: int) -> Blocks:
+    """Those of the node with this number in its ring; the next ring has them after it."""
+    return load_blocks(source_of(path), *span)
 
 
 def finder(ring: Ring) -> FindOthers:
