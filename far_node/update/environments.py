@@ -227,7 +227,7 @@ class Environments:
         return dict(tried)
 
     def _at(self, path: Path) -> Environment | None:
-        if path.parent != self.root.resolve() or not path.is_dir():
+        if path.parent.resolve() != self.root.resolve() or not path.is_dir():
             return None
         try:
             # another build of a version has a folder of its own, with a local part (PEP 440)

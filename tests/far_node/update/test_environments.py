@@ -62,6 +62,15 @@ def test_a_program_from_elsewhere_is_not_updated(environments: Environments, tmp
     assert environments.running(environments.link) == running
 
 
+def test_a_home_that_is_a_link_is_a_home(environments: Environments, tmp_path: Path) -> None:
+    link = tmp_path / "elsewhere"
+    link.symlink_to(environments.home)
+    there = Environments(link)
+    environment(there, "0.2.0")
+    assert versions(there) == ["0.1.0", "0.2.0"]
+    assert there.current() == there.running(environments.root / "0.1.0") == there.complete()[0]
+
+
 def test_old_ones_are_kept_but_not_all_and_none_that_runs(environments: Environments) -> None:
     used = environments.current()
     assert used is not None
