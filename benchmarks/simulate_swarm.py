@@ -2,14 +2,16 @@
 
     python -m benchmarks.simulate_swarm [--nodes 300] [--hours 6] [--heals 20] [--small 40] [--seed 1]
                                         [--rules ours,petals,memory] [--out benchmarks/results]
+    python -m benchmarks.simulate_swarm liars [--heals 20] [--seed 1] [--out benchmarks/results]
 
 Nodes are data (``benchmarks/support/placed_swarm.py``); who goes where is asked of the functions that real nodes and
-clients ask: placement, routes, scores. Four questions:
+clients ask: placement, routes, scores. The questions:
 
 * **healing**: 30 % of the nodes of a settled swarm are gone in one moment, without a word, while what is left has just
   enough memory or plenty. How long after the swarm can know of it is every block served again? (Announcements are
   renewed every 30 s; the last ones of the lost expire 90 to 120 s after the loss.)
-* **liars**: the same, where a fifth of the nodes say that they go wherever there is a hole, and never come.
+* **liars**: the same, where a fifth of the nodes say that they go wherever there is a hole, and never come. Alone with
+  the first word ``liars``.
 * **small**: in swarms of five nodes all placements are tried. What share of the best throughput has the one that comes
   about when nodes come one after the other and move by themselves?
 * **churn**: hours in which 5 % of the nodes leave every hour and as many come. Coverage, throughput as a share of what
@@ -41,7 +43,7 @@ from benchmarks.support.lines import lines
 from benchmarks.support.placed_swarm import ByMemory, Ours, Petals, Rule, Scene, SimNode, Swarm
 from benchmarks.support.throughput import best_placement
 from discovery.balance import Choice, Machine, Model
-from discovery.placement import place
+from discovery.placement import PROMISE_SECONDS, place
 from discovery.protocol.announcement import RENEW_SECONDS
 from discovery.score import Observations, Outcome, chance_of_loss
 from far_mesh.costs import HOP_MS, Known
@@ -116,6 +118,7 @@ def healing_beside_liars(count: int, seed: int) -> dict[str, Any]:
         "losses": len(losses),
         "with_holes_and_memory_enough": len(torn),
         "healed": len(healed),
+        "within_belief_and_two_periods": sum(seconds <= PROMISE_SECONDS + 2 * RENEW_SECONDS for seconds in healed),
         "seconds_from_seen": _spread(healed),
     }
 
@@ -303,6 +306,7 @@ def _gini(values: Sequence[float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=("all", "liars"), default="all")
     parser.add_argument("--nodes", type=int, default=300)
     parser.add_argument("--hours", type=float, default=6.0)
     parser.add_argument("--heals", type=int, default=20)
@@ -312,6 +316,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
     commit, rules = report.commit(), given.rules.split(",")
+    if given.what == "liars":
+        beside = healing_beside_liars(given.heals, given.seed)
+        command = f"python -m benchmarks.simulate_swarm liars --heals {given.heals} --seed {given.seed}"
+        report.keep(given.out, "simulate_swarm_liars", command, commit, beside)
+        print(json.dumps(beside, indent=2))
+        return
     runs = {rule: churn(given.nodes, given.hours, given.seed, rule) for rule in rules}
     drawn = {
         rule: {"coverage": [(at, covered) for at, covered, _, _ in run["minutes"]]}

@@ -12,13 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import structlog
 
-from discovery.placement import Decision, Promises, coverage, decide
+from discovery.placement import Decision, Patience, Promises, coverage, decide
 from discovery.protocol.announcement import Announcement
 from discovery.protocol.errors import FarError
 from discovery.protocol.ids import PeerId
@@ -30,8 +29,6 @@ HOLE_SECONDS = 20.0
 """Between two looks at whether the model has a hole: it is closed before two announcements are due."""
 TELL_SECONDS = 3.0
 """From saying where it goes to looking whether others do: the swarm has heard of it by then."""
-NAMED_IN_VAIN = 4
-"""Who was to go so many times in a row and did not is not counted on."""
 
 Tell = Callable[..., None]
 
@@ -58,7 +55,7 @@ class Mover:
 
     def __init__(self, node: Movable, seconds: float, watch: Tell) -> None:
         self._node, self._seconds, self._watch = node, seconds, watch
-        self._named: dict[str, Counter[str]] = {}
+        self._patience: dict[str, Patience] = {}
         self._promises: dict[str, Promises] = {}
 
     async def run(self) -> None:
@@ -107,12 +104,9 @@ class Mover:
         me = next((about for about in nodes if about.peer_id == self._node.peer_id), None)
         if me is None or (only_holes and min(coverage(nodes, me.block_count)) > 0):
             return None
-        named = self._named.get(digest, Counter())
-        in_vain = {peer_id for peer_id, times in named.items() if times >= NAMED_IN_VAIN}
-        decision = decide(self._node.peer_id, nodes, me.block_count, in_vain)
-        others = {move.peer_id for move in decision.others}
-        still = others | in_vain if decision.move or others else set()
-        self._named[digest] = Counter({peer_id: named[peer_id] + 1 for peer_id in still})
+        patience = self._patience.setdefault(digest, Patience())
+        decision = decide(self._node.peer_id, nodes, me.block_count, patience.in_vain)
+        patience.note(decision)
         log.debug("place", model=digest, moves=decision.move is not None, why=decision.why)
         return decision
 

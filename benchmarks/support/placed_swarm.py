@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.geo_routing import CITIES, City
 from benchmarks.support.throughput import most_tokens
-from discovery.placement import Promises, choose, decide, site_at
+from discovery.placement import Decision, Move, Patience, Promises, choose, decide, planned, site_at
 from discovery.protocol.announcement import LIFETIME_SECONDS, RENEW_SECONDS, Announcement
 from discovery.protocol.ids import PeerId
 from far_node.capacity import share_blocks
@@ -74,6 +74,7 @@ class SimNode:
     next_look: float = 0.0
     lies: bool = False
     earned: float = 0.0
+    patience: Patience = field(default_factory=Patience)
 
     @property
     def block_ms(self) -> float:
@@ -268,10 +269,12 @@ class Rule(ABC):
 class Ours(Rule):
     """:mod:`discovery.placement`, as :class:`far_node.placement.Mover` asks it.
 
-    All nodes see the same here and so make the same plan, which is made once for all of them.
+    All nodes see the same here, so that the plan is made once for all who count on the same ones.
     """
 
-    _plan: tuple[tuple[int, int], dict[str, tuple[int, int]]] = field(default=((-1, -1), {}))
+    _plans: dict[frozenset[str], tuple[Move, ...]] = field(default_factory=dict)
+    _made_at: tuple[int, int] = (-1, -1)
+    _believed: list[Announcement] = field(default_factory=list)
     _promises: Promises = field(default_factory=Promises)
 
     def first_place(self, swarm: Swarm, node: SimNode) -> tuple[int, int] | None:
@@ -291,26 +294,33 @@ class Ours(Rule):
                 if swarm.now >= node.confirms:
                     self._confirm(swarm, node)
                 continue
-            if self._is_due(swarm, node) and (to := self.plan(swarm).get(peer_id)) is not None:
-                named[peer_id] = to
+            if self._is_due(swarm, node) and (move := self._look(swarm, node).move) is not None:
+                named[peer_id] = move.to
         for peer_id, to in named.items():  # within a tick nobody hears of the others
             node = swarm.nodes[peer_id]
             swarm.set_out(node, to)
             node.confirms = swarm.now + TELL_SECONDS * swarm.dice.uniform(0.5, 1.5)
 
-    def plan(self, swarm: Swarm) -> dict[str, tuple[int, int]]:
-        """Who should go where."""
-        seen_at = swarm.version, int(swarm.now // _BELIEVED_AGAIN) if swarm.scene.liars else 0
-        if self._plan[0] != seen_at:
-            seen = self._promises.believed(swarm.visible(), swarm.now)
-            asking = next((about for about in seen if about.state == "ready"), None)
-            moves: dict[str, tuple[int, int]] = {}
-            if asking is not None:
-                decision = decide(PeerId(asking.peer_id), seen, swarm.scene.blocks)
-                found = (decision.move, *decision.others) if decision.move else decision.others
-                moves |= {move.peer_id: move.to for move in found}
-            self._plan = (seen_at, moves)
-        return self._plan[1]
+    def _seen(self, swarm: Swarm) -> list[Announcement]:
+        """What is believed of what can be seen."""
+        made_at = swarm.version, int(swarm.now // _BELIEVED_AGAIN) if swarm.scene.liars else 0
+        if self._made_at != made_at:
+            self._made_at, self._plans = made_at, {}
+            self._believed = self._promises.believed(swarm.visible(), swarm.now)
+        return self._believed
+
+    def _look(self, swarm: Swarm, node: SimNode) -> Decision:
+        """What a node decides that has not set out."""
+        peer_id, seen, in_vain = PeerId(node.said.peer_id), self._seen(swarm), node.patience.in_vain
+        if in_vain not in self._plans:
+            self._plans[in_vain] = planned(seen, swarm.scene.blocks, in_vain)
+        moves = self._plans[in_vain]
+        if any(move.peer_id == peer_id for move in moves):
+            decision = decide(peer_id, seen, swarm.scene.blocks, in_vain)
+        else:  # as it would decide, without planning again
+            decision = Decision(None, "others go", moves)
+        node.patience.note(decision)
+        return decision
 
     @staticmethod
     def _lie(swarm: Swarm, node: SimNode) -> None:
@@ -335,11 +345,10 @@ class Ours(Rule):
     def _confirm(self, swarm: Swarm, node: SimNode) -> None:
         to = node.said.moving_to
         assert to is not None
-        seen = [
-            about.model_copy(update={"moving_to": None}) if about.peer_id == node.said.peer_id else about
-            for about in self._promises.believed(swarm.visible(), swarm.now)
-        ]
-        decision = decide(PeerId(node.said.peer_id), seen, swarm.scene.blocks)
+        mine = node.said.model_copy(update={"moving_to": None})
+        seen = [mine if about.peer_id == mine.peer_id else about for about in self._seen(swarm)]
+        decision = decide(PeerId(mine.peer_id), seen, swarm.scene.blocks, node.patience.in_vain)
+        node.patience.note(decision)
         node.confirms = None
         if decision.move is not None and decision.move.to == to:
             swarm.load(node, to)

@@ -9,9 +9,11 @@ import pytest
 from benchmarks.support.throughput import most_tokens
 from discovery.balance import Balance, Choice, Machine, Model, Seat
 from discovery.placement import (
+    NAMED_IN_VAIN,
     PROMISE_SECONDS,
     Decision,
     Move,
+    Patience,
     Promises,
     Stretch,
     advise,
@@ -20,11 +22,13 @@ from discovery.placement import (
     decide,
     place,
     plan,
+    planned,
     site_at,
     stretches,
     thin,
 )
 from discovery.protocol.announcement import Announcement
+from discovery.protocol.ids import PeerId
 from far_node.capacity import share_blocks
 from tests.support.documents import announcement, peer_of
 
@@ -363,6 +367,48 @@ def test_a_hole_that_a_liar_keeps_is_closed_by_somebody_else() -> None:
     ]
     assert decide(ME, promises.believed(swarm, 0.0), 8).move is None
     assert decide(ME, promises.believed(swarm, PROMISE_SECONDS), 8).move == Move(ME, (0, 4), (4, 8))
+
+
+def test_who_is_not_believed_is_not_sent_either() -> None:
+    names = ["a", "b", "c"]
+    swarm = [going(name, 0, 4) for name in names]
+    [liar] = [name for name in names if decided(name, swarm).move]
+    swarm = [going(name, 0, 4, moving_to=(4, 8) if name == liar else None) for name in names]
+    promises = Promises()
+    assert planned(promises.believed(swarm, 0.0), 8) == ()
+    [move] = planned(promises.believed(swarm, PROMISE_SECONDS), 8)
+    assert move.peer_id != peer_of(liar)
+    swarm = [going(name, 0, 4) for name in names]
+    [move] = planned(promises.believed(swarm, PROMISE_SECONDS + 7 * 3600), 8)
+    assert move.peer_id == peer_of(liar), "what is long ago is forgotten"
+
+
+def test_who_was_named_some_times_and_did_not_go_is_not_counted_on_until_there_is_nothing_to_do() -> None:
+    patience, others = Patience(), Decision(None, "others go", (Move(ME, (0, 4), (4, 8)),))
+    for number in range(NAMED_IN_VAIN):
+        assert patience.in_vain == set(), number
+        patience.note(others)
+    assert patience.in_vain == {ME}
+    patience.note(Decision(Move(peer_of("a"), (0, 4), (4, 8)), "now it is for us"))
+    assert patience.in_vain == {ME}
+    patience.note(Decision(None, "it is best where it is"))
+    assert patience.in_vain == set()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_plan_is_by_whom_each_of_them_goes(seed: int) -> None:
+    dice = random.Random(seed)
+    firsts = [dice.randrange(9) for _ in range(12)]
+    swarm = [going(f"n{number}", first, first + 4, block_count=12) for number, first in enumerate(firsts)]
+    moves = planned(swarm, 12)
+    assert moves
+    named = {about.peer_id: decide(PeerId(about.peer_id), swarm, 12) for about in swarm}
+    for move in moves:
+        assert named[move.peer_id].move in (move, None)
+        assert set(named[move.peer_id].others) == set(moves) - {move}
+    assert {decision.others for peer_id, decision in named.items() if peer_id not in {m.peer_id for m in moves}} == {
+        moves
+    }
 
 
 def test_who_is_not_trusted_does_not_count_for_the_speed_it_announces() -> None:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import pytest
 
 import far_node.placement as placement
-from discovery.placement import decide
+from discovery.placement import NAMED_IN_VAIN, decide
 from discovery.protocol.announcement import Announcement
 from discovery.protocol.errors import PeerUnavailable
 from discovery.protocol.ids import PeerId
 from far_node.capacity import Range
-from far_node.placement import NAMED_IN_VAIN, Mover, moving
+from far_node.placement import Mover, moving
 from tests.support.documents import DIGEST, announcement, peer_of
 
 
@@ -136,6 +136,21 @@ async def test_who_is_named_and_does_not_go_is_not_waited_for_for_ever() -> None
         assert node.went == []
     await mover.look(only_holes=True)
     assert node.went == [(4, 8)]
+
+
+async def test_who_says_for_too_long_that_it_comes_is_not_waited_for_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [peer_of(f"n{number}") for number in range(3)]
+    there = [serving(f"n{number}", 0, 4) for number in range(3)]
+    [liar] = [name for name in names if decide(name, there, 8).move]
+    [second] = [name for name in names if decide(name, there, 8, [liar]).move]
+    swarm = [about.model_copy(update={"moving_to": (4, 8)}) if about.peer_id == liar else about for about in there]
+    node = NodeDouble(swarm, second)
+    mover, _ = mover_of(node)
+    await mover.look(only_holes=True)
+    assert node.went == [], "it may be loading"
+    monkeypatch.setattr("discovery.placement.PROMISE_SECONDS", 0.0)
+    await mover.look(only_holes=True)
+    assert node.went == [(4, 8)], "at once, though the liar would be the best to go"
 
 
 async def test_a_swarm_that_does_not_know_of_it_is_no_reason_to_go() -> None:
