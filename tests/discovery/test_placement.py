@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
 from benchmarks.support.throughput import most_tokens
-from discovery.balance import Balance, Choice, Machine, Model, Seat
+from discovery.balance import Balance, Choice, Machine, Model, Option, Seat
 from discovery.placement import (
     NAMED_IN_VAIN,
     PROMISE_SECONDS,
@@ -261,11 +262,31 @@ def test_shares_by_memory_tile_the_model_without_a_gap() -> None:
     assert shares == (5, 13, 14)
     machines = [Machine(f"gpu {number}", {"one": Choice(share, 1.0)}) for number, share in enumerate(shares)]
     balance = place(machines, [Model("one", 32)], wanted=1)
+    assert list(balance.seats.values()) == [Seat("one", 0, 5), Seat("one", 5, 18), Seat("one", 18, 32)]
     assert balance.replicas("one") == [1] * 32
 
 
-def test_500_machines_are_placed_on_80_blocks_and_nobody_wants_to_move() -> None:
+def test_machines_as_fast_for_each_byte_that_come_one_after_the_other_divide_a_model_in_order() -> None:
+    swarm: list[Announcement] = []
+    for name, length in zip("abc", share_blocks([900, 3000, 3000], 32, 180), strict=True):
+        candidates = [(first, first + length) for first in range(33 - length)]
+        first, end = choose(candidates, swarm, 32)
+        swarm.append(going(name, first, end, block_count=32))
+    assert [about.blocks for about in swarm] == [(0, 5), (5, 18), (18, 32)]
+    assert planned(swarm, 32) == ()
+
+
+def test_500_machines_are_placed_on_80_blocks_and_nobody_wants_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    best = Balance.best
+
+    def counted(self: Balance, name: str, starts: Sequence[int] | None = None) -> tuple[float, Option | None]:
+        looks.append(name)
+        return best(self, name, starts)
+
+    monkeypatch.setattr(Balance, "best", counted)
     balance = place(fleet(500, 80, 1), [Model("one", 80)])
+    assert len(looks) <= 5 * 500, "a fraction of a millisecond each, and no more looks than a few at everybody"
     placed = [
         (seat.first, seat.end, 1000.0 / balance.machines[name].choices["one"].block_ms)
         for name, seat in balance.seats.items()
