@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from discovery.console import Console, quiet_libraries, run, until_stopped
+from discovery.console import Console, quiet_libraries, run, settle_memory, until_stopped
 
 
 def serve(
@@ -92,6 +92,7 @@ def serve(
                 if prober:
                     await stack.enter_async_context(kept_running(prober))
                 server = Server(app, ready, settings.max_connections, lifespan="off")
+                settle_memory()  # a third of a second in which nobody is answered, again and again
                 serving = asyncio.create_task(server.serve(sockets=[door]))
                 await until_stopped(server.stop)
                 await serving

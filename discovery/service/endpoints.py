@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any
+from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -43,7 +46,7 @@ from discovery.service.schemas import (
     Served,
     VariantCoverage,
 )
-from discovery.service.service import DiscoveryService, Known, Sighting, document_of
+from discovery.service.service import DiscoveryService, Known, Page, Sighting
 from discovery.service.store import NodeRow
 from discovery.web.answers import errors
 from discovery.web.errors import DatabaseUnavailable
@@ -52,6 +55,10 @@ MAX_PAGE, USUAL_PAGE = 1000, 100
 MAX_KM = 20_100  # half way round the Earth
 MAX_WANTED = 16
 USUAL_HOURS = 24
+
+_VARIES = {"document", "distance_km", "registered", "gpu_model", "vram_gb"}
+_told: WeakKeyDictionary[Entry, bytes] = WeakKeyDictionary()
+"""What is told of an announcement, but for what varies, and without the last brace."""
 
 router = APIRouter()
 nodes = APIRouter(tags=["nodes"], dependencies=[Depends(may_ask)], responses=errors(400, 429, 500))
@@ -150,15 +157,7 @@ async def active(
     _known: Known304 = None,
 ) -> Response:
     """The nodes that serve a model now, by their own signed announcements."""
-    page = service.active(model, location, max_distance_km, limit, cursor)
-    told = ActiveNodes(
-        model_id=model,
-        total_nodes=page.total,
-        count=len(page.sightings),
-        nodes=[_active_node(one, signed) for one in page.sightings],
-        next_cursor=page.next_cursor,
-    )
-    return answer(request, told)
+    return answer(request, active_nodes(model, service.active(model, location, max_distance_km, limit, cursor), signed))
 
 
 @nodes.get("/nodes/{node_id}", response_model=NodeAnswer, responses=GETS | errors(503))
@@ -276,21 +275,44 @@ async def metrics(request: Request, service: Service) -> Response:
     return Response(counted.text(service), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
-def _active_node(one: Sighting, signed: bool) -> ActiveNode:
-    about, row = one.entry.announcement, one.row
+def active_nodes(model: str, page: Page, signed: bool) -> bytes:
+    """An :class:`ActiveNodes` as JSON, put together of pieces: what is told of a node is written once for each of its
+    announcements, and there may be a thousand of them on a page."""
+    head = {"model_id": model, "total_nodes": page.total, "count": len(page.sightings), "next_cursor": page.next_cursor}
+    nodes = b",".join([_active_node(one, signed) for one in page.sightings])
+    return b'%b, "nodes": [%b]}' % (json.dumps(head)[:-1].encode(), nodes)
+
+
+def _active_node(one: Sighting, signed: bool) -> bytes:
+    entry, row = one.entry, one.row
+    told = _told.get(entry)
+    if told is None:
+        told = _told[entry] = _node_of(entry).model_dump_json(exclude=_VARIES)[:-1].encode()
+    varies = _varying(one.apart, False) if row is None else _varying(one.apart, True, row.gpu_model, row.vram_gb)
+    return b'%b, "document": %b, %b' % (told, entry.signed.to_bytes() if signed else b"null", varies)
+
+
+@lru_cache(4096)
+def _varying(apart: float | None, registered: bool, gpu_model: str | None = None, vram_gb: int | None = None) -> bytes:
+    said = {"distance_km": apart, "registered": registered, "gpu_model": gpu_model, "vram_gb": vram_gb}
+    return json.dumps(said)[1:].encode()
+
+
+def _node_of(entry: Entry) -> ActiveNode:
+    about = entry.announcement
     return ActiveNode(
-        **_served(one.entry, signed),
+        **_served(entry, False),
         node_id=about.peer_id,
         wallet_address=about.wallet,
         location=about.region,
-        distance_km=one.apart,
-        registered=row is not None,
-        gpu_model=None if row is None else row.gpu_model,
-        vram_gb=None if row is None else row.vram_gb,
+        distance_km=None,
+        registered=False,
+        gpu_model=None,
+        vram_gb=None,
     )
 
 
-def _served(entry: Entry, signed: bool) -> dict[str, object]:
+def _served(entry: Entry, signed: bool) -> dict[str, Any]:
     about = entry.announcement
     return {
         "model_id": about.model_id,
@@ -310,7 +332,7 @@ def _served(entry: Entry, signed: bool) -> dict[str, object]:
         "announced_at": _time(about.issued_at),
         "expires_at": _time(entry.ends_at),
         "source": entry.source.value,
-        "document": document_of(entry.signed.document) if signed else None,
+        "document": Document.model_validate_json(entry.signed.to_bytes()) if signed else None,
     }
 
 

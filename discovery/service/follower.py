@@ -23,6 +23,7 @@ READ_SECONDS = 60.0
 """A reading that takes longer is given up."""
 REGISTER_SECONDS = 20.0
 """So long a node that sleeps waits to hear whether it can be woken."""
+TAKEN_AT_ONCE = 64
 MODELS_AT_ONCE = 32
 """Models whose keys are read at one reading."""
 
@@ -69,10 +70,10 @@ class Follower:
 
     async def follow(self) -> None:
         """Read once."""
-        self._take(await self._board.all_nodes(self._mirror.knows))
+        await self._take(await self._board.all_nodes(self._mirror.knows))
         self.followed_at = time.time()
         for model_digest in self._next_models():
-            self._take(await self._board.nodes_of(model_digest, self._mirror.knows))
+            await self._take(await self._board.nodes_of(model_digest, self._mirror.knows))
         self._mirror.sweep(time.time())
 
     async def publish(self, signed: SignedAnnouncement) -> bool:
@@ -95,16 +96,17 @@ class Follower:
 
     def _next_models(self) -> list[str]:
         """Some models, others each time: anybody can announce as many as he likes."""
-        digests = self._mirror.digests()
+        digests = self._mirror.digests(time.time())
         rest = [one for one in digests if one > self._last_model] + [one for one in digests if one <= self._last_model]
         some = rest[:MODELS_AT_ONCE]
         self._last_model = some[-1] if some else ""
         return some
 
-    def _take(self, found: list[SignedAnnouncement]) -> None:
-        now = time.time()
-        for signed in found:
+    async def _take(self, found: list[SignedAnnouncement]) -> None:
+        for count, signed in enumerate(found, 1):
+            if count % TAKEN_AT_ONCE == 0:
+                await asyncio.sleep(0)  # there may be thousands, and others ask meanwhile
             try:
-                self.taken += self._mirror.take(signed, now, Source.DHT)
+                self.taken += self._mirror.take(signed, time.time(), Source.DHT)
             except (AnnouncementInvalid, ProofStale, MirrorFull) as error:
                 self.refused[error.code] += 1

@@ -65,7 +65,7 @@ class _Seen:
         nodes = GaugeMetricFamily("far_discovery_nodes", "Nodes that announce a model.")
         nodes.add_metric([], len(peers))
         models = GaugeMetricFamily("far_discovery_models", "Models that are announced.")
-        models.add_metric([], len(service.mirror.digests()))
+        models.add_metric([], len(service.mirror.digests(now)))
         since = GaugeMetricFamily("far_discovery_followed_seconds", "How long ago the DHT was read to the end.")
         if service.followed_seconds is not None:
             since.add_metric([], service.followed_seconds)

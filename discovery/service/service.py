@@ -6,15 +6,14 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import structlog
 
-from discovery.geo import Point, distance_km
-from discovery.geoip import GeoDatabase
-from discovery.location import is_in, parse_location
+from discovery.location import parse_location
 from discovery.placement import WANTED_REPLICAS, Advice, Move, Promises, advise
 from discovery.probe.history import KEEP_HOURS, Hour
 from discovery.protocol.announcement import SignedAnnouncement, read_announcement
@@ -22,7 +21,6 @@ from discovery.protocol.errors import AnnouncementInvalid, InvalidArgument
 from discovery.protocol.ids import Wallet, check_peer_id, check_wallet
 from discovery.protocol.oncall import SignedRegistration, read_registration
 from discovery.protocol.registration import HEARTBEAT, REGISTRATION, consent_text
-from discovery.protocol.signed import SignedDocument
 from discovery.service.cursor import Cursor
 from discovery.service.errors import MirrorFull
 from discovery.service.follower import Follower
@@ -70,7 +68,7 @@ class Page:
     """Some of the nodes that were looked for, how many there are in all, and where the next page begins."""
 
     total: int
-    sightings: list[Sighting]
+    sightings: Sequence[Sighting]
     next_cursor: str | None
 
 
@@ -102,13 +100,14 @@ class DiscoveryService:
         probes: Probes,
         audience: str,
         initial_peers: tuple[str, ...] = (),
-        geoip: GeoDatabase | None = None,
     ) -> None:
         self.mirror, self._store, self._follower, self.audience = mirror, store, follower, audience
         self.probes = probes
-        self._initial_peers, self._geoip = initial_peers, geoip
+        self._initial_peers = initial_peers
         self._rows: dict[str, NodeRow] = {}
         """Registered nodes."""
+        self._ill: set[str] = set()
+        """Those of them that have said lately that they are ill."""
         self._rows_read_at = 0.0
         self._written_at: float | None = None
         self._advice: dict[str, tuple[float, Advice]] = {}
@@ -130,21 +129,21 @@ class DiscoveryService:
                 "max_distance_km needs a latitude and a longitude in location, such as 52.5,13.4",
                 param="max_distance_km",
             )
-        now = time.time()
-        there = (one for one in view.entries if one.announcement.state == "ready" and not self._is_unwell(one, now))
-        after = None if cursor is None else Cursor.parse(cursor)
         if isinstance(where, tuple):
-            near = self._near(there, where, NEAR_KM if max_km is None else max_km)
+            found = view.near(where, NEAR_KM if max_km is None else max_km)
         elif where is None:
-            near = [(0.0, one) for one in there]
+            found = view.ready
         else:
-            near = [(0.0, one) for one in there if is_in(one.announcement.region, where)]
-        rest = near if after is None else [one for one in near if Cursor.of(*one) > after]
-        page = rest[:limit]
+            found = view.within(where)
+        if ill := self._ill_at(time.time()):
+            found = [one for one in found if view[one[1]].peer_id not in ill]
+        first = 0 if cursor is None else bisect_right(found, Cursor.parse(cursor))
+        page = found[first : first + limit]
         is_point = isinstance(where, tuple)
-        sightings = [Sighting(one, self._rows.get(one.peer_id), apart if is_point else None) for apart, one in page]
-        more = str(Cursor.of(*page[-1])) if len(rest) > limit else None
-        return Page(len(near), sightings, more)
+        there = [(view[name], apart if is_point else None) for apart, name in page]
+        sightings = [Sighting(one, self._rows.get(one.peer_id), apart) for one, apart in there]
+        more = str(Cursor(*page[-1])) if first + limit < len(found) else None
+        return Page(len(found), sightings, more)
 
     async def node(self, node_id: str) -> Known:
         """What is known of a node. While the database does not answer its history is missing.
@@ -174,12 +173,13 @@ class DiscoveryService:
         """
         now = time.time()
         after = "" if cursor is None else Cursor.parse(cursor).name
-        found = [variant for digest in self.mirror.digests() for variant in self.mirror.view(digest, now).variants]
-        rest = [one for one in found if one.model_digest > after]
-        more = str(Cursor(0.0, rest[limit - 1].model_digest)) if len(rest) > limit else None
-        return len(found), rest[:limit], more
+        digests = self.mirror.digests(now)
+        first = bisect_right(digests, after)
+        page = digests[first : first + limit]
+        more = str(Cursor(0.0, page[-1])) if first + limit < len(digests) else None
+        return len(digests), [one for digest in page for one in self.mirror.view(digest, now).variants], more
 
-    def variants(self, model: str) -> tuple[Variant, ...]:
+    def variants(self, model: str) -> list[Variant]:
         """How a model is covered, for each set of weights under its name.
 
         Raises:
@@ -229,7 +229,7 @@ class DiscoveryService:
             raise ProofStale("a registration that is as new counts already: sign one with the time of now")
         row = await self._store.find(node_id)
         assert row is not None
-        self._rows[node_id] = row
+        self._know(row)
         return bool(self.mirror.node(node_id, time.time())), await self._carry(on_call)
 
     async def heartbeat(
@@ -257,7 +257,7 @@ class DiscoveryService:
         self._take(signed)
         if not await self._store.heard(node_id, claims, heard_at, time.time()):
             raise ProofStale("a heartbeat that is as new was here already: sign one with the time of now")
-        self._rows[node_id] = replace(row, claims=claims, heard_at=heard_at, changed_at=int(time.time()))
+        self._know(replace(row, claims=claims, heard_at=heard_at, changed_at=int(time.time())))
         entries = self.mirror.node(node_id, time.time())
         moves = [await self._move(entry) for entry in entries]
         return bool(entries), await self._carry(on_call), next((move for move in moves if move is not None), None)
@@ -362,43 +362,31 @@ class DiscoveryService:
 
     async def _read_rows(self, now: float) -> None:
         for row in await self._store.registered_since(self._rows_read_at - _SLACK_SECONDS):
-            self._rows[row.peer_id] = row
+            self._know(row)
         self._rows_read_at = now
         old = now - KEEP_SECONDS
         for peer_id in [one.peer_id for one in self._rows.values() if max(one.last_seen, one.changed_at) < old]:
             del self._rows[peer_id]
+        self._ill = self._ill_at(now)
 
     # ---- inside
 
+    def _know(self, row: NodeRow) -> None:
+        self._rows[row.peer_id] = row
+        if row.says_it_is_ill(time.time(), self.mirror.expiry_seconds):
+            self._ill.add(row.peer_id)
+        else:
+            self._ill.discard(row.peer_id)
+
+    def _ill_at(self, now: float) -> set[str]:
+        expiry = self.mirror.expiry_seconds
+        return {one for one in self._ill if one in self._rows and self._rows[one].says_it_is_ill(now, expiry)}
+
     def _view(self, model: str) -> View:
         view = self.mirror.view(model, time.time())
-        if not view.entries:
+        if not view:
             raise ModelUnknown(f"nobody announces the model {model[:80]!r}", param="model")
         return view
-
-    def _is_unwell(self, entry: Entry, now: float) -> bool:
-        row = self._rows.get(entry.peer_id)
-        return row is not None and row.says_it_is_ill(now, self.mirror.expiry_seconds)
-
-    def where(self, entry: Entry) -> Point | None:
-        """Where a node is: by its address, else as it says; None where neither is known."""
-        about = entry.announcement
-        by_address = None if self._geoip is None else self._geoip.point_of(about.maddrs)
-        return by_address or about.location
-
-    def _near(self, there: Iterable[Entry], where: Point, most_km: float) -> list[tuple[float, Entry]]:
-        """Those within so many kilometres, the nearest first. Who is nowhere is not near."""
-        apart: dict[Point, float] = {}
-        fit = []
-        for one in there:
-            point = self.where(one)
-            if point is None:
-                continue
-            if point not in apart:
-                apart[point] = round(distance_km(where, point), 1)
-            if apart[point] <= most_km:
-                fit.append((apart[point], one))
-        return sorted(fit, key=lambda one: Cursor.of(*one))
 
     @property
     def followed_seconds(self) -> float | None:
@@ -424,11 +412,6 @@ class DiscoveryService:
         if self._follower is None:
             return {}
         return {"taken": self._follower.taken, **self._follower.refused}
-
-
-def document_of(signed: SignedDocument) -> Document:
-    """A document for an answer, as :meth:`SignedDocument.to_bytes` has it."""
-    return Document.model_validate_json(signed.to_bytes())
 
 
 def _address(entry: Entry) -> str | None:

@@ -109,6 +109,11 @@ class TestActive:
             assert document is not None
             assert read_announcement(document.model_dump_json().encode()) == signed
 
+    @pytest.mark.parametrize("query", ["", "?signed=true", "?location=50,8&limit=1", "?location=eu"])
+    def test_an_answer_has_all_fields_of_its_schema_and_no_others(self, client: httpx.Client, query: str) -> None:
+        told = client.get(f"/nodes/active/tiny{query}").json()
+        assert told == ActiveNodes.model_validate(told).model_dump(mode="json")
+
     def test_near_a_point_the_nearest_first(self, client: httpx.Client) -> None:
         found = active(client, "?location=50,8&max_distance_km=600")
         assert ids(found) == [peer_of("berlin"), peer_of("paris")]
