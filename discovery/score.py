@@ -45,6 +45,7 @@ _PRIOR_GOOD = _PRIOR_BAD = 1.0
 _PRIOR_HONEST = 4.0
 _PRIOR_HOURS = 4.0
 _GOOD_ASSUMED = 5.0
+_WORTH_SAYING = 0.005  # of a score
 
 
 class Outcome(StrEnum):
@@ -160,6 +161,53 @@ def chance_of_loss(seen: Observations) -> float:
     """
     bad = seen.failed + seen.timed_out + seen.pauses_caused
     return bad / (bad + seen.completed + _GOOD_ASSUMED)
+
+
+def what_helps(seen: Observations) -> tuple[str, ...]:
+    """What takes most of a score, and what the owner of the node can do about it: a sentence each, the worst first."""
+    score = score_of(seen)
+    good, bad = _PRIOR_GOOD + seen.completed, seen.failed + seen.timed_out + seen.pauses_caused
+    wrong = seen.receipts_rejected + seen.probes_wrong
+    found = [(share * bad / (good + _PRIOR_BAD + bad), sentence) for share, sentence in _broken_off(seen, bad)]
+    found += [(share * (1.0 - score.honesty), sentence) for share, sentence in _not_true(seen, wrong)]
+    found.append((_PRIOR_BAD / (good + _PRIOR_BAD + bad), "not much was seen of it yet: every request done adds to it"))
+    found.append((1.0 - score.presence, "it was not always there: let it run on, and stop it with far-node stop"))
+    found.append((1.0 - score.standing, "it is in its first hours: that passes by itself"))
+    return tuple(sentence for lost, sentence in sorted(found, key=lambda one: -one[0]) if lost >= _WORTH_SAYING)
+
+
+def _broken_off(seen: Observations, bad: float) -> list[tuple[float, str]]:
+    if not bad:
+        return []
+    return [
+        (
+            seen.failed / bad,
+            "it could not be reached, refused or broke off: far-node doctor looks at ports, memory and clock",
+        ),
+        (
+            seen.timed_out / bad,
+            "its answers came too late: fewer blocks or fewer sessions at once (--num-blocks, --max-sessions)",
+        ),
+        (
+            seen.pauses_caused / bad,
+            "it was lost in the middle of texts, and others waited: far-node stop lets sessions end first",
+        ),
+    ]
+
+
+def _not_true(seen: Observations, wrong: float) -> list[tuple[float, str]]:
+    if not wrong:
+        return []
+    return [
+        (
+            seen.receipts_rejected / wrong,
+            "its receipts contradict what was seen: run the newest version, unchanged",
+        ),
+        (
+            seen.probes_wrong / wrong,
+            "its answers to questions with a known answer were wrong: load the weights anew, and test the memory",
+        ),
+    ]
 
 
 def remembered(seconds: float, half_life: float = HALF_LIFE_SECONDS) -> float:

@@ -18,6 +18,7 @@ from discovery.score import (
     chance_of_loss,
     grown,
     score_of,
+    what_helps,
 )
 
 DAY, YEAR = 86_400.0, 365 * 86_400.0
@@ -148,3 +149,35 @@ def test_what_cannot_have_been_seen_is_refused(name: str) -> None:
 
 def test_time_that_goes_back_makes_nothing_more() -> None:
     assert Observations(failed=1.0).faded(-DAY).failed == 1.0
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        ({"failed": 9.0}, "far-node doctor"),
+        ({"timed_out": 9.0}, "too late"),
+        ({"pauses_caused": 9.0}, "far-node stop"),
+        ({"receipts_rejected": 3.0}, "receipts contradict"),
+        ({"probes_wrong": 3.0, "receipts_rejected": 1.0}, "known answer"),
+        ({"uptime": 0.3}, "always there"),
+    ],
+)
+def test_an_owner_hears_first_what_would_help_most(seen: dict[str, float], words: str) -> None:
+    advice = what_helps(Observations(**{"completed": 50.0, "age": YEAR, **seen}))
+    assert words in advice[0]
+    assert len(advice) == len(set(advice))
+
+
+def test_who_has_nothing_to_mend_hears_nothing_and_a_newcomer_that_it_passes() -> None:
+    assert what_helps(Observations(completed=1000.0, probes_right=40.0, uptime=1.0, age=YEAR)) == ()
+    assert [sentence.partition(":")[0] for sentence in what_helps(Observations())] == [
+        "not much was seen of it yet",
+        "it is in its first hours",
+    ]
+
+
+@given(observations)
+def test_where_a_score_lacks_something_there_is_advice(seen: Observations) -> None:
+    advice = what_helps(seen)
+    assert len(advice) <= 8
+    assert advice or score_of(seen).value > 0.95

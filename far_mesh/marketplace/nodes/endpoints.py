@@ -10,7 +10,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 
 from discovery.protocol.announcement import RENEW_SECONDS, Announcement
-from discovery.score import COUNTS, Observations, score_of
 from discovery.web.registration import HeartbeatAnswer, HeartbeatRequest, RegistrationAnswer, RegistrationRequest
 from far_mesh.marketplace.http import errors
 from far_mesh.marketplace.limits.door import PerAddress
@@ -164,20 +163,8 @@ def node_answer(known: Standing) -> NodeAnswer:
         first_seen=row.registered_at if row else None,
         last_seen=row.last_seen if row else None,
         claims=row.claims if row else None,
-        score=None if row is None else score_answer(row.seen),
+        score=None if row is None else NodeScore.of(row.seen),
         **_measured(row.score.value if row is not None and row.score is not None else None, known.sightings),
-    )
-
-
-def score_answer(seen: Observations | None) -> NodeScore | None:
-    """A score and why, for an answer: in thousandths, and counts in tenths. None: nothing was seen."""
-    if seen is None:
-        return None
-    score = score_of(seen)
-    parts = ("value", "dependability", "honesty", "presence", "standing")
-    return NodeScore(
-        **{name: round(getattr(score, name), 3) for name in parts},
-        **{name: round(getattr(seen, name), 1) for name in COUNTS},
     )
 
 

@@ -88,6 +88,15 @@ async def of_wallet(connection: AsyncConnection, wallet: str, limit: int) -> lis
     return [_row(row) for row in await connection.execute(mine.order_by(_node.node_id).limit(limit))]
 
 
+async def known_of_wallet(connection: AsyncConnection, wallet: str, limit: int) -> list[NodeRow]:
+    """Nodes of a wallet that have served or were registered: those that were there last, in the order of ids. Others
+    may only say that they are its own."""
+    known = or_(_node.proven_at.is_not(None), ~_has_not_served())
+    mine = select(node_registry).where(_node.wallet_address == wallet, known)
+    found = await connection.execute(mine.order_by(_node.last_seen.desc(), _node.node_id).limit(limit))
+    return sorted((_row(row) for row in found), key=lambda row: row.node_id)
+
+
 async def heard(
     connection: AsyncConnection, node_id: str, claims: Mapping[str, Any], heard_at: datetime, at: datetime
 ) -> bool:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel
 
-from discovery.score import Observations, Score, score_of
+from discovery.score import COUNTS, Observations, Score, score_of
 
 
 class NodeState(StrEnum):
@@ -98,6 +98,18 @@ class NodeScore(BaseModel):
     receipts_rejected: float
     probes_right: float
     probes_wrong: float
+
+    @classmethod
+    def of(cls, seen: Observations | None) -> Self | None:
+        """In thousandths, and counts in tenths. None: nothing was seen."""
+        if seen is None:
+            return None
+        score = score_of(seen)
+        parts = ("value", "dependability", "honesty", "presence", "standing")
+        return cls(
+            **{name: round(getattr(score, name), 3) for name in parts},
+            **{name: round(getattr(seen, name), 1) for name in COUNTS},
+        )
 
 
 class NodeAnswer(BaseModel):
