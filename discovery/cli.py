@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from discovery.console import Console, quiet_libraries, run, until_stopped
 from discovery.service.cli import serve
+
+if TYPE_CHECKING:
+    from discovery.dht.peer import SwarmPeer
+
+ALONE_SECONDS = 30.0
+"""For so long a bootstrap peer looks for the others that it names before it says that it is ready."""
 
 app = typer.Typer(
     help="Help the nodes of a swarm find each other.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -63,14 +70,12 @@ def bootstrap(
             is_relay=relay,
             relay_limits=RelayLimits(relay_slots, relay_connections, relay_gib << 30, relay_hours * 3600),
             dials_back=True,
+            starts_alone=True,
         )
         peer = await SwarmPeer.start(load_identity(identity), config)
-        maddrs = await peer.maddrs()
-        lines = "\n".join(f"  --initial-peers {maddr}" for maddr in maddrs)
-        console.event(
-            "ready", f"bootstrap peer {peer.peer_id} is up; join it with\n{lines}", peer_id=peer.peer_id, maddrs=maddrs
-        )
         stopping = asyncio.create_task(until_stopped(peer.close))
+        telling = asyncio.create_task(tell_how_it_starts(console, peer))
+        stopping.add_done_callback(lambda _: telling.cancel())
         if peer.gate is not None:
             out = asyncio.create_task(peer.gate.cast_out())
             await asyncio.wait({stopping, out}, return_when=asyncio.FIRST_COMPLETED)
@@ -82,6 +87,29 @@ def bootstrap(
         console.event("stopped", "stopped")
 
     run(console, serve)
+
+
+async def tell_how_it_starts(console: Console, peer: SwarmPeer, patience: float = ALONE_SECONDS) -> None:
+    """Tell that a bootstrap peer is ready: once it has joined the others that it names, or has looked for them for
+    ``patience`` seconds."""
+    import asyncio
+
+    maddrs = await peer.maddrs()
+    was_alone = not peer.has_joined
+    if was_alone:
+        sentence = "none of the other bootstrap peers answers yet: this one goes on alone, and looks for them"
+        console.event("alone", sentence, peer_id=peer.peer_id, maddrs=maddrs)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            await peer.joined()
+    lines = "\n".join(f"  --initial-peers {maddr}" for maddr in maddrs)
+    sentence = f"bootstrap peer {peer.peer_id} is up; join it with\n{lines}"
+    if not peer.has_joined:
+        sentence += "\nwarning: it is alone: those who join through it do not find those who join through the others"
+    console.event("ready", sentence, peer_id=peer.peer_id, maddrs=maddrs, joined=peer.has_joined)
+    await peer.joined()
+    if was_alone:
+        console.event("joined", "joined the other bootstrap peers")
 
 
 app.command()(serve)

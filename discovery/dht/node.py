@@ -249,9 +249,15 @@ class SwarmNode(DHTNode):
 
     @classmethod
     async def join(
-        cls, p2p: P2P, validator: RecordValidatorBase, initial_peers: Sequence[str] = (), is_client: bool = False
+        cls,
+        p2p: P2P,
+        validator: RecordValidatorBase,
+        initial_peers: Sequence[str] = (),
+        is_client: bool = False,
+        may_be_alone: bool = False,
     ) -> Self:
-        """Join through initial peers (multiaddrs that name their peer ids); without any this is the first peer.
+        """Join through initial peers (multiaddrs that name their peer ids); without any this is the first peer. One
+        that ``may_be_alone`` is so if none of them answers, and looks for them from then on.
 
         Raises:
             RuntimeError: none of them answers.
@@ -283,13 +289,19 @@ class SwarmNode(DHTNode):
         node._anchors = {PeerID.from_base58(name): to_multiaddr(head) for head, _, name in named[:MOST_ANCHORS]}
         node._addresses = {}
         answered = await asyncio.gather(*(node._greet(peer, validate=True) for peer in node._anchors))
-        if node._anchors and not any(answered):
+        if node._anchors and not any(answered) and not may_be_alone:
             raise RuntimeError("none of the initial peers answers")
         node._keeping = asyncio.create_task(node._keep_joined())
         if node._anchors:
             node._first_search = asyncio.create_task(node.find_nearest_nodes([node.node_id]))
             await asyncio.wait([node._first_search], timeout=ANSWER_SECONDS)  # what takes longer goes on
         return node
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether one of the initial peers is known to answer, or there are none but ourselves."""
+        others = self._anchors.keys() - {self.peer_id}
+        return not others or any(peer in self.protocol.routing_table for peer in others)
 
     async def shutdown(self) -> None:
         """Answer nobody any more."""

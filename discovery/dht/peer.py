@@ -42,6 +42,7 @@ _NO_RELAY = ("-relayService=0",)
 """A daemon that finds itself reachable would carry 4 GiB for each of 128 peers. What stays is the relay that every
 daemon has: 128 KiB and two minutes for each circuit."""
 _RELAY_STARTS = 8
+_LOOK_SECONDS = 0.2
 _spawn = asyncio.subprocess.create_subprocess_exec
 
 
@@ -56,7 +57,8 @@ class PeerConfig:
     slots at the initial peers, is reached through them alone, and stores nothing for others; a connection that comes
     through a relay it makes direct where routers let it. ``punches_holes`` is the other end of that, and needs to
     listen where packets come to. With a ``membership`` it is one of a private swarm, whose name is the prefix, and
-    meets only others of it.
+    meets only others of it. One that ``starts_alone`` does so whether an initial peer answers or not, and goes on
+    looking for them: bootstrap peers that name each other cannot all be the second.
     """
 
     initial_peers: tuple[str, ...] = ()
@@ -71,6 +73,7 @@ class PeerConfig:
     behind_nat: bool = False
     punches_holes: bool = False
     membership: Membership | None = None
+    starts_alone: bool = False
 
     def __post_init__(self) -> None:
         if self.membership is not None and self.prefix != self.membership.charter.swarm:
@@ -164,6 +167,16 @@ class SwarmPeer:
         if self._slots is not None:
             return tuple(f"{relay}{CIRCUIT}/p2p/{self.peer_id}" for relay in self._slots.held)
         return tuple(str(maddr) for maddr in await self._p2p.get_visible_maddrs(latest=True))
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether one of the initial peers is known to answer, or there are none."""
+        return self._dht.has_joined
+
+    async def joined(self) -> None:
+        """Wait until it :attr:`has_joined`: one that starts alone may not have yet."""
+        while not self.has_joined:  # noqa: ASYNC110  # hivemind has nothing to wait for
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _tcp_port(self) -> int | None:
         """The first of those that others are told of."""
@@ -297,7 +310,8 @@ async def _launch(identity: Identity, config: PeerConfig) -> P2P:
     try:
         with daemon_of_our_own(config.relay_limits if config.is_relay else None):
             return await P2P.create(
-                initial_peers=list(config.initial_peers) or None,
+                # a daemon that is told of them ends when none of them answers
+                initial_peers=None if config.starts_alone else list(config.initial_peers) or None,
                 host_maddrs=list(config.host_maddrs),
                 identity_path=str(identity.path),
                 dht_mode="client" if config.is_client or config.behind_nat else "server",
@@ -372,7 +386,7 @@ async def _open_gate(transport: P2PTransport, config: PeerConfig, membership: Me
             except FarError as error:
                 failure = failure or error
         else:
-            if failure is not None:
+            if failure is not None and not (config.starts_alone and isinstance(failure, PeerUnavailable)):
                 raise failure
     except BaseException:
         await gate.close()
@@ -389,6 +403,7 @@ async def _join_dht(p2p: P2P, config: PeerConfig, gate: Gate | None) -> SwarmNod
                 AnnouncementValidator(config.prefix, believe),
                 config.initial_peers,
                 is_client=config.is_client or config.behind_nat,
+                may_be_alone=config.starts_alone,
             )
     except (RuntimeError, TimeoutError):
         raise _no_peer_answered(config) from None
