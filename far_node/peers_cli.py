@@ -87,7 +87,7 @@ def ping(
             for one in found:
                 console.event("pinged", **one.facts())
         else:
-            _print_times(found)
+            print_times(found)
 
     run(console, show)
 
@@ -133,19 +133,28 @@ def _print_nodes(nodes: list[Neighbour]) -> None:
     Terminal().print(table)
 
 
-def _print_times(found: list[Pinged]) -> None:
+def print_times(found: list[Pinged]) -> None:
+    """A table for people, and below it why nodes did not answer."""
     from rich.console import Console as Terminal
     from rich.table import Table
 
-    table = Table("node", "model", "reached", "answers", "min ms", "median ms", "p95 ms", "")
-    table.columns[0].overflow = "fold"
+    table = Table("node", "model", "reached", "answers", "min ms", "median ms", "p95 ms")
+    for column in table.columns[:2]:
+        column.overflow = "fold"
+    for column in table.columns[2:]:
+        column.no_wrap = True
     for one in found:
         facts = one.facts()
         times = ("-" if facts[name] is None else f"{facts[name]:.1f}" for name in ("min_ms", "median_ms", "p95_ms"))
         answers = f"{facts['answered']} of {facts['asked']}"
         names = (facts["peer_id"], plain(facts["model_id"]), facts["reached"])
-        table.add_row(*names, answers, *times, plain(facts["reason"] or ""))
-    Terminal().print(table)
+        table.add_row(*names, answers, *times)
+    terminal = Terminal()
+    terminal.print(table)
+    for one in found:
+        if one.reason is not None:
+            peer_id = one.neighbour.announcement.peer_id
+            terminal.print(f"{peer_id}: {plain(one.reason)}", soft_wrap=True, highlight=False)
 
 
 def plain(text: str) -> str:
