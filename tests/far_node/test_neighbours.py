@@ -8,7 +8,7 @@ import pytest
 
 from discovery.dht.memory import MemoryNetwork
 from far_node.neighbours import Neighbour, Pinged, chosen, percentile, ping
-from far_node.peers_cli import print_times, plain
+from far_node.peers_cli import plain, print_times
 from tests.support.documents import announcement, peer_of
 
 ANN = announcement("ann", model_id="m", maddrs=("/ip4/1.2.3.4/tcp/1",))
