@@ -36,6 +36,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hivemind.utils import ValueWithExpiration
 
 from benchmarks.support.report import commit, keep
+from discovery.console import settle_memory
 from discovery.dht.board import Board
 from discovery.dht.keys import places_of
 from discovery.protocol.announcement import LIFETIME_SECONDS, RENEW_SECONDS, Announcement, sign_announcement
@@ -89,6 +90,7 @@ async def serve(feeder: tuple[str, int], folder: str) -> None:
         url = f"http://{settings.host}:{door.getsockname()[1]}"
         async with app.router.lifespan_context(app):
             server = Server(app, lambda: print(url, flush=True), settings.max_connections, lifespan="off")
+            settle_memory()
             serving = asyncio.create_task(server.serve(sockets=[door]))
             await asyncio.to_thread(sys.stdin.read)
             await server.stop()
