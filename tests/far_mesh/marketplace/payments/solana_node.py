@@ -42,8 +42,8 @@ class Landed:
 
 
 class _Apart:
-    """The machine in a thread of its own. It leaves the floating-point unit of its thread as no caller expects it: the
-    next comparison of SQLite there was wrong, and a query lost its first row."""
+    """The machine in a thread of its own. After it had run in a test's thread, the next query of SQLite there lost its
+    first row: it probably leaves the thread's floating-point unit as no caller expects it."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "litesvm")
