@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
@@ -78,21 +78,11 @@ class Follower:
 
     async def publish(self, signed: SignedAnnouncement) -> bool:
         """Carry to the DHT what a node has sent us that cannot do so itself. It is the node's own word, signed."""
-        try:
-            async with asyncio.timeout(READ_SECONDS):
-                return await self._board.publish(signed)
-        except Exception as error:
-            log.warning("announcement_not_published", reason=f"{type(error).__name__}: {error}"[:200])
-            return False
+        return await _carried(self._board.publish(signed), READ_SECONDS, "announcement_not_published")
 
     async def register(self, signed: SignedRegistration) -> bool:
         """The same for where a node is woken that sleeps."""
-        try:
-            async with asyncio.timeout(REGISTER_SECONDS):
-                return await self._board.register(signed)
-        except Exception as error:
-            log.warning("registration_not_published", reason=f"{type(error).__name__}: {error}"[:200])
-            return False
+        return await _carried(self._board.register(signed), REGISTER_SECONDS, "registration_not_published")
 
     def _next_models(self) -> list[str]:
         """Some models, others each time: anybody can announce as many as he likes."""
@@ -110,3 +100,13 @@ class Follower:
                 self.taken += self._mirror.take(signed, time.time(), Source.DHT)
             except (AnnouncementInvalid, ProofStale, MirrorFull) as error:
                 self.refused[error.code] += 1
+
+
+async def _carried(carrying: Awaitable[bool], seconds: float, otherwise: str) -> bool:
+    """Whether the DHT has taken it in time. Whatever it has met is in the log, as the event ``otherwise``."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await carrying
+    except Exception as error:
+        log.warning(otherwise, reason=f"{type(error).__name__}: {error}"[:200])
+        return False
