@@ -18,7 +18,7 @@ FRONTEND := npm run --silent --workspace frontend
 SITE := far_mesh/marketplace/dashboard/site/index.html
 PROTOC := $(BIN)/python -m grpc_tools.protoc -I.
 
-.PHONY: demo dashboard dev test test-python test-contracts test-typescript chromium check format generate bench fuzz-api clean help
+.PHONY: demo dashboard dev test test-python test-contracts test-typescript chromium check format generate lock bench fuzz-api clean help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -52,11 +52,12 @@ chromium: ## Chromium, for the tests that look at the dashboard
 	fi; \
 	echo "there is no Chromium: apt-get install chromium, or set FAR_CHROMIUM; until then the browser tests are skipped"
 
-check: $(VENV)/dev node_modules/.all $(SITE) ## ruff, mypy --strict, tsc, import-linter, solhint, generated files
+check: $(VENV)/dev node_modules/.all $(SITE) ## ruff, mypy --strict, tsc, import-linter, shellcheck, solhint, generated files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/shellcheck deploy/*.sh
 	npm run --silent lint
 	npm run --silent export:check
 	$(BIN)/far-mesh openapi --check sdk/openapi.json
@@ -86,6 +87,9 @@ generate: $(VENV)/dev node_modules/.all ## files that are made from others: prot
 	$(BIN)/python sdk/python/tools/generate_client.py
 	$(SDK) generate
 	$(FRONTEND) generate
+
+lock: $(VENV)/dev ## lists of packages with hashes, for the installer
+	sh deploy/lock.sh
 
 format: $(VENV)/dev ## format the Python code
 	$(BIN)/ruff check --fix .

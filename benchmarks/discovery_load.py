@@ -22,7 +22,7 @@ import struct
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hivemind.utils import ValueWithExpiration
 
 from benchmarks.support.report import commit, keep
+from discovery.console import settle_memory
 from discovery.dht.board import Board
 from discovery.dht.keys import places_of
 from discovery.protocol.announcement import LIFETIME_SECONDS, RENEW_SECONDS, Announcement, sign_announcement
@@ -62,8 +63,11 @@ class DoubleNode:
     def __init__(self, feeder: tuple[str, int]) -> None:
         self._feeder = feeder
 
-    async def get(self, key: str, latest: bool) -> ValueWithExpiration | None:
-        """All that stands under a key."""
+    async def get_many(self, keys: Sequence[str], **_options: Any) -> dict[str, ValueWithExpiration]:
+        """All that stands under some keys."""
+        return {key: await self._get(key) for key in keys}
+
+    async def _get(self, key: str) -> ValueWithExpiration:
         reader, writer = await asyncio.open_connection(*self._feeder)
         writer.write(len(key).to_bytes(4) + key.encode())
         (size,) = struct.unpack(">I", await reader.readexactly(4))
@@ -86,6 +90,7 @@ async def serve(feeder: tuple[str, int], folder: str) -> None:
         url = f"http://{settings.host}:{door.getsockname()[1]}"
         async with app.router.lifespan_context(app):
             server = Server(app, lambda: print(url, flush=True), settings.max_connections, lifespan="off")
+            settle_memory()
             serving = asyncio.create_task(server.serve(sockets=[door]))
             await asyncio.to_thread(sys.stdin.read)
             await server.stop()
@@ -265,7 +270,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         finally:
             living.cancel()
             process.stdin.close()
-            await asyncio.wait_for(process.wait(), 30)
+            await asyncio.wait_for(process.wait(), 120)
             feeding.close()
 
 

@@ -40,7 +40,7 @@ from benchmarks.support.bars import bars
 from discovery.geo import Point
 from discovery.protocol.announcement import LIFETIME_SECONDS, Announcement, Location, PeerLink
 from far_mesh.config import Preference
-from far_mesh.costs import HOP_MS, Known, block_ms_of, costs_of
+from far_mesh.costs import HOP_MS, Known, claimed_block_ms, costs_of
 from far_mesh.errors import NoRoute
 from far_mesh.route import RouteHop, plan_route, uncovered_ranges
 from far_node.links import nearest
@@ -114,7 +114,7 @@ class World:
         """What a token takes once round."""
         stops = [CLIENT, *(hop.node.peer_id for hop in route), CLIENT]
         ways = sum(self.round_trip(*ends) / 2 for ends in pairwise(stops))
-        return ways + sum(HOP_MS + (hop.end_block - hop.first_block) * block_ms_of(hop.node) for hop in route)
+        return ways + sum(HOP_MS + (hop.end_block - hop.first_block) * claimed_block_ms(hop.node) for hop in route)
 
     def of_user(self, city: City, last_mile: float) -> World:
         """The same swarm, and a user there."""

@@ -88,8 +88,7 @@ def node_round(opening: Open, signer: Signer, steps: list[Step]) -> list[SignedR
     """What a node does of it."""
     log, issued = WorkLog(opening, signer), list[SignedReceipt]()
     for step in steps:
-        log.record(step)
-        log.hand_on(step.start_position, step.hidden)
+        log.record(step, given=step.hidden)
         receipt = log.interim_receipt()
         if receipt is not None:
             receipt.to_bytes()

@@ -2,13 +2,16 @@
 
     python -m benchmarks.simulate_swarm [--nodes 300] [--hours 6] [--heals 20] [--small 40] [--seed 1]
                                         [--rules ours,petals,memory] [--out benchmarks/results]
+    python -m benchmarks.simulate_swarm liars [--heals 20] [--seed 1] [--out benchmarks/results]
 
 Nodes are data (``benchmarks/support/placed_swarm.py``); who goes where is asked of the functions that real nodes and
-clients ask: placement, routes, scores. Four questions:
+clients ask: placement, routes, scores. The questions:
 
 * **healing**: 30 % of the nodes of a settled swarm are gone in one moment, without a word, while what is left has just
   enough memory or plenty. How long after the swarm can know of it is every block served again? (Announcements are
   renewed every 30 s; the last ones of the lost expire 90 to 120 s after the loss.)
+* **liars**: the same, where a fifth of the nodes say that they go wherever there is a hole, and never come. Alone with
+  the first word ``liars``.
 * **small**: in swarms of five nodes all placements are tried. What share of the best throughput has the one that comes
   about when nodes come one after the other and move by themselves?
 * **churn**: hours in which 5 % of the nodes leave every hour and as many come. Coverage, throughput as a share of what
@@ -40,11 +43,11 @@ from benchmarks.support.lines import lines
 from benchmarks.support.placed_swarm import ByMemory, Ours, Petals, Rule, Scene, SimNode, Swarm
 from benchmarks.support.throughput import best_placement
 from discovery.balance import Choice, Machine, Model
-from discovery.placement import place
+from discovery.placement import PROMISE_SECONDS, place
 from discovery.protocol.announcement import RENEW_SECONDS
+from discovery.score import Observations, Outcome, chance_of_loss
 from far_mesh.costs import HOP_MS, Known
 from far_mesh.errors import NoRoute
-from far_mesh.marketplace.tiers.reliability import score_of
 from far_mesh.route import RouteHop, plan_route
 
 RULES: dict[str, Callable[[], Rule]] = {"ours": Ours, "petals": Petals, "memory": ByMemory}
@@ -59,9 +62,11 @@ TOKENS = 256
 # ---- healing
 
 
-def heal(nodes: int, per_gb: float, seed: int, rule: str = "ours", most_seconds: float = 900.0) -> dict[str, Any]:
+def heal(
+    nodes: int, per_gb: float, seed: int, rule: str = "ours", most_seconds: float = 900.0, liars: float = 0.0
+) -> dict[str, Any]:
     """One loss: seconds from the loss, and from when all of it could be seen, to when every block is served."""
-    scene = Scene(nodes, BLOCKS, per_gb=per_gb, churn=0.0, tick=1.0)
+    scene = Scene(nodes, BLOCKS, per_gb=per_gb, churn=0.0, tick=1.0, liars=liars)
     swarm = Swarm(scene, RULES[rule](), seed)
     swarm.populate()
     swarm.run(SETTLE_SECONDS / 2)
@@ -102,6 +107,20 @@ def healing(count: int, seed: int) -> dict[str, Any]:
             "memory_over_need": _spread([one["memory_over_need"] for one in torn]),
         }
     return results
+
+
+def healing_beside_liars(count: int, seed: int) -> dict[str, Any]:
+    """Many losses in swarms in which a fifth of the nodes say that they close every hole, and never come."""
+    losses = [heal(30, 0.25, seed + number, most_seconds=1800.0, liars=0.2) for number in range(count)]
+    torn = [one for one in losses if one["was_covered"] and one["holes"] and one["memory_allows"]]
+    healed = [one["seconds_from_seen"] for one in torn if one["healed"]]
+    return {
+        "losses": len(losses),
+        "with_holes_and_memory_enough": len(torn),
+        "healed": len(healed),
+        "within_belief_and_two_periods": sum(seconds <= PROMISE_SECONDS + 2 * RENEW_SECONDS for seconds in healed),
+        "seconds_from_seen": _spread(healed),
+    }
 
 
 # ---- small swarms and the best there is
@@ -148,15 +167,15 @@ class Users:
     failed: int = 0
     asked: int = 0
     hops: list[int] = field(default_factory=list)
-    seen: dict[str, tuple[int, int]] = field(default_factory=dict)
+    seen: dict[str, Observations] = field(default_factory=dict)
 
     def ask(self, swarm: Swarm, each: int) -> None:
         """So many of every city plan a route and run a session on it."""
         sessions: dict[str, int] = {}
         announced = [about for about in swarm.visible() if about.state == "ready"]
-        scores = {peer_id: score_of(*counts) or 0.5 for peer_id, counts in self.seen.items()}
+        reliable = {peer_id: 1.0 - chance_of_loss(seen) for peer_id, seen in self.seen.items()}
         for city in CITIES:
-            known = Known(location=city.point, reliability=scores)
+            known = Known(location=city.point, reliability=reliable)
             for _ in range(each):
                 self.asked += 1
                 try:
@@ -176,9 +195,8 @@ class Users:
     def _run(self, swarm: Swarm, city: City, route: Sequence[RouteHop], sessions: dict[str, int]) -> None:
         nodes = [swarm.nodes[hop.node.peer_id] for hop in route]
         for node in nodes:
-            completed, failed = self.seen.get(node.said.peer_id, (0, 0))
-            fine = node.alive and node.serving
-            self.seen[node.said.peer_id] = (completed + fine, failed + (not fine))
+            outcome = Outcome.COMPLETED if node.alive and node.serving else Outcome.FAILED
+            self.seen[node.said.peer_id] = self.seen.get(node.said.peer_id, Observations()).plus(outcome)
         if not all(node.alive and node.serving for node in nodes):
             self.failed += 1
             return
@@ -288,6 +306,7 @@ def _gini(values: Sequence[float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=("all", "liars"), default="all")
     parser.add_argument("--nodes", type=int, default=300)
     parser.add_argument("--hours", type=float, default=6.0)
     parser.add_argument("--heals", type=int, default=20)
@@ -297,6 +316,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     given = parser.parse_args()
     commit, rules = report.commit(), given.rules.split(",")
+    if given.what == "liars":
+        beside = healing_beside_liars(given.heals, given.seed)
+        command = f"python -m benchmarks.simulate_swarm liars --heals {given.heals} --seed {given.seed}"
+        report.keep(given.out, "simulate_swarm_liars", command, commit, beside)
+        print(json.dumps(beside, indent=2))
+        return
     runs = {rule: churn(given.nodes, given.hours, given.seed, rule) for rule in rules}
     drawn = {
         rule: {"coverage": [(at, covered) for at, covered, _, _ in run["minutes"]]}
@@ -308,6 +333,7 @@ def main() -> None:
         "blocks": BLOCKS,
         "place_500_on_80_cpu_seconds": planning_seconds(given.seed),
         "healing": healing(given.heals, given.seed),
+        "healing_beside_liars": healing_beside_liars(given.heals, given.seed),
         "small": small(given.small, given.seed, rules),
         "churn": {rule: {key: value for key, value in run.items() if key != "minutes"} for rule, run in runs.items()},
         "models": two_models(given.nodes, given.seed),

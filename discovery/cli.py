@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from discovery.console import Console, quiet_libraries, run, until_stopped
 from discovery.service.cli import serve
+
+if TYPE_CHECKING:
+    from discovery.dht.peer import SwarmPeer
+
+ALONE_SECONDS = 30.0
+"""For so long a bootstrap peer looks for the others that it names before it says that it is ready."""
 
 app = typer.Typer(
     help="Help the nodes of a swarm find each other.", no_args_is_help=True, pretty_exceptions_enable=False
@@ -21,6 +28,19 @@ def bootstrap(
     identity: Annotated[Path, typer.Option(help="Key file of this peer; made if absent.")] = Path("~/.far/bootstrap"),
     initial_peers: Annotated[list[str], typer.Option(help="Other bootstrap peers of the same swarm.")] = [],  # noqa: B006
     public_addr: Annotated[list[str], typer.Option(help="Multiaddr others reach us at.")] = [],  # noqa: B006
+    relay: Annotated[
+        bool, typer.Option("--relay/--no-relay", help="Let nodes without an open port be reached through this peer.")
+    ] = True,
+    relay_slots: Annotated[int, typer.Option(min=1, help="Most nodes that may be reached through it.")] = 1024,
+    relay_connections: Annotated[
+        int, typer.Option(min=1, help="Most connections of one node, or of one client.")
+    ] = 256,
+    relay_gib: Annotated[
+        int, typer.Option(min=1, max=1 << 20, help="GiB each way after which a connection is cut off.")
+    ] = 1024,
+    relay_hours: Annotated[
+        int, typer.Option(min=1, max=24 * 365, help="Hours after which a connection is cut off.")
+    ] = 24,
     prefix: Annotated[str, typer.Option(help="DHT prefix; swarms that share peers have each their own.")] = "far",
     swarm: Annotated[Path | None, typer.Option(help="File of a private swarm; see far-mesh swarm.")] = None,
     invite: Annotated[
@@ -37,6 +57,7 @@ def bootstrap(
 
         from discovery.dht.identity import load_identity
         from discovery.dht.peer import PeerConfig, SwarmPeer
+        from discovery.dht.relay import RelayLimits
         from discovery.protocol.membership import membership_of
 
         membership = membership_of(swarm, invite)
@@ -46,15 +67,15 @@ def bootstrap(
             announce_maddrs=tuple(public_addr),
             prefix=prefix if membership is None else membership.charter.swarm,
             membership=membership,
-            is_relay=True,
+            is_relay=relay,
+            relay_limits=RelayLimits(relay_slots, relay_connections, relay_gib << 30, relay_hours * 3600),
+            dials_back=True,
+            starts_alone=True,
         )
         peer = await SwarmPeer.start(load_identity(identity), config)
-        maddrs = await peer.maddrs()
-        lines = "\n".join(f"  --initial-peers {maddr}" for maddr in maddrs)
-        console.event(
-            "ready", f"bootstrap peer {peer.peer_id} is up; join it with\n{lines}", peer_id=peer.peer_id, maddrs=maddrs
-        )
         stopping = asyncio.create_task(until_stopped(peer.close))
+        telling = asyncio.create_task(tell_how_it_starts(console, peer))
+        stopping.add_done_callback(lambda _: telling.cancel())
         if peer.gate is not None:
             out = asyncio.create_task(peer.gate.cast_out())
             await asyncio.wait({stopping, out}, return_when=asyncio.FIRST_COMPLETED)
@@ -66,6 +87,29 @@ def bootstrap(
         console.event("stopped", "stopped")
 
     run(console, serve)
+
+
+async def tell_how_it_starts(console: Console, peer: SwarmPeer, patience: float = ALONE_SECONDS) -> None:
+    """Tell that a bootstrap peer is ready: once it has joined the others that it names, or has looked for them for
+    ``patience`` seconds."""
+    import asyncio
+
+    maddrs = await peer.maddrs()
+    was_alone = not peer.has_joined
+    if was_alone:
+        sentence = "none of the other bootstrap peers answers yet: this one goes on alone, and looks for them"
+        console.event("alone", sentence, peer_id=peer.peer_id, maddrs=maddrs)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience):
+            await peer.joined()
+    lines = "\n".join(f"  --initial-peers {maddr}" for maddr in maddrs)
+    sentence = f"bootstrap peer {peer.peer_id} is up; join it with\n{lines}"
+    if not peer.has_joined:
+        sentence += "\nwarning: it is alone: those who join through it do not find those who join through the others"
+    console.event("ready", sentence, peer_id=peer.peer_id, maddrs=maddrs, joined=peer.has_joined)
+    await peer.joined()
+    if was_alone:
+        console.event("joined", "joined the other bootstrap peers")
 
 
 app.command()(serve)

@@ -13,7 +13,12 @@ from typing import Any, NoReturn
 
 from discovery.protocol.errors import FarError
 
+EXIT_DONE = 0
 EXIT_FAILED = 1
+EXIT_USAGE = 2
+"""Typer's own, for a command line that it does not understand."""
+EXIT_FOUND = 3
+"""The command did what it was asked, and what it looked at is not as it should be."""
 EXIT_INTERRUPTED = 130
 
 

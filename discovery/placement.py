@@ -9,7 +9,9 @@ move that the plan names, so that a hole is closed by one node and not by all th
 moves, each time the one that gains most, looked for as M. Minoux does ("Accelerated greedy algorithms for maximizing
 submodular set functions", 1978); among equals the nearest and the idlest go, and then those whom a hash of node and
 place puts first (rendezvous hashing: D. Thaler, C. Ravishankar, IEEE/ACM Transactions on Networking 6(1), 1998). A node
-that is under way says where to (``moving_to`` in its announcement), and counts there for everybody else.
+that is under way says where to (``moving_to`` in its announcement), and counts there for everybody else, though not for
+long if it does not arrive (:class:`Promises`); nor is anybody waited for who is named and does not set out
+(:class:`Patience`).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import statistics
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -33,6 +36,14 @@ MOST_MOVES = 16
 WORTH_MOVING = 1.5
 """A node loads other blocks when it is worth this many times as much there: nobody reloads for a few percent."""
 UNKNOWN_BLOCK_MS = 5.0
+
+PROMISE_SECONDS = 600.0
+"""So long in all a node is believed that it is coming; it is loading, or it lies."""
+NAMED_IN_VAIN = 4
+"""Who was to go so many times in a row and did not is not counted on."""
+_FORGIVEN_SECONDS = 3600.0
+"""After so long half of the time is forgotten in which others waited in vain."""
+_FORGOTTEN_SECONDS = 6 * _FORGIVEN_SECONDS
 
 _PARTS: Mapping[str, Point] = {
     "na": (40.0, -95.0),
@@ -129,11 +140,81 @@ class Decision:
     others: tuple[Move, ...] = ()
 
 
+@dataclass
+class _Promise:
+    """Where a node says it goes, since when, and for how long others waited in vain; what is older counts for less."""
+
+    to: Span | None
+    since: float
+    vain: float
+    at: float
+
+
+class Promises:
+    """What is believed of nodes that say where they go. One for each model, for as long as somebody looks.
+
+    Who says that it moves keeps others away from where it goes to. That is believed for :data:`PROMISE_SECONDS`; then
+    the node counts where it is, and as one that stays there, until it has arrived. Time that was promised in vain adds
+    up, and is forgotten by halves in an hour, so that who says it again and again is believed less than one sixth of
+    the time.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Promise] = {}
+
+    def believed(self, announcements: Iterable[Announcement], now: float) -> list[Announcement]:
+        """The announcements; who is not believed any more goes nowhere, and is not one that could be sent instead.
+
+        Args:
+            now: seconds of a steady clock.
+        """
+        stays = {"moving_to": None, "auto_place": False}
+        found = [about if self._is_believed(about, now) else about.model_copy(update=stays) for about in announcements]
+        for peer_id, known in list(self._known.items()):
+            if now - known.at > _FORGOTTEN_SECONDS:
+                del self._known[peer_id]
+        return found
+
+    def _is_believed(self, about: Announcement, now: float) -> bool:
+        known = self._known.get(about.peer_id)
+        if known is None:
+            if about.moving_to is not None:
+                self._known[about.peer_id] = _Promise(about.moving_to, now, 0.0, now)
+            return True
+        known.vain *= 0.5 ** (max(0.0, now - known.at) / _FORGIVEN_SECONDS)
+        if known.to != about.moving_to:
+            has_arrived = about.moving_to is None and about.state == "ready" and about.blocks == known.to
+            if known.to is not None and not has_arrived:
+                known.vain += max(0.0, now - known.since)
+            known.to, known.since = about.moving_to, now
+        known.at = now
+        return known.to is None or known.vain + now - known.since < PROMISE_SECONDS
+
+
+class Patience:
+    """Whom one node waits for that plans name, from look to look. One for each model."""
+
+    def __init__(self) -> None:
+        self._named: Counter[str] = Counter()
+
+    @property
+    def in_vain(self) -> frozenset[str]:
+        """Who was named :data:`NAMED_IN_VAIN` times in a row and did not go; not to be counted on (:func:`decide`)."""
+        return frozenset(peer_id for peer_id, times in self._named.items() if times >= NAMED_IN_VAIN)
+
+    def note(self, decision: Decision) -> None:
+        """What was decided in one look. When there is nothing to do for anybody all are given another chance."""
+        others = {move.peer_id for move in decision.others}
+        still = others | self.in_vain if decision.move or others else set()
+        self._named = Counter({peer_id: self._named[peer_id] + 1 for peer_id in still})
+
+
 def advise(
     announcements: Iterable[Announcement],
     block_count: int,
     wanted: int = WANTED_REPLICAS,
     most_moves: int = MOST_MOVES,
+    trust: Mapping[str, float] | None = None,
 ) -> Advice:
     """Which nodes should move where, those that do so by themselves and others alike.
 
@@ -141,10 +222,15 @@ def advise(
     its loading. Where no single move closes a hole, several together that do. Nobody leaves blocks that nobody else
     has, unless the model stands still anyway. A node moves once, to as many blocks as it has now, and the same
     announcements give the same advice everywhere.
+
+    Args:
+        trust: from 0 to 1, by peer id, how much of the speed counts that a node announces, such as its score; of those
+            not in it all.
     """
-    there = _there(announcements, block_count)
+    there, trusted = _there(announcements, block_count), trust or {}
     machines = [
-        replace(one, movable=about.moving_to is None) for one, about in zip(_machines(there), there, strict=True)
+        replace(one, movable=about.moving_to is None, trust=trusted.get(about.peer_id, 1.0))
+        for one, about in zip(_machines(there), there, strict=True)
     ]
     balance = Balance(machines, [Model(_ONE, block_count)], wanted)
     moves = _moves(there, plan(balance, most_moves))
@@ -167,18 +253,16 @@ def decide(
     me = next((about for about in there if about.peer_id == peer_id), None)
     if me is None:
         return Decision(None, "the swarm does not know of it yet")
-    machines = [
-        replace(one, movable=about.auto_place and about.moving_to is None and about.peer_id not in excluded)
-        for one, about in zip(_machines(there), there, strict=True)
-    ]
-    balance = Balance(machines, [Model(_ONE, block_count)], wanted)
+    balance = _of_movers(there, block_count, excluded, wanted)
     worth, option = balance.best(peer_id)
     alone = _alone(balance, me.blocks)
-    under_way = sum(about.moving_to is not None for about in there)
-    moves = _moves(there, plan(balance, max(1, len(there) // _AT_ONCE) - under_way))
+    moves = _plan_of_movers(balance, there)
     mine = next((move for move in moves if move.peer_id == peer_id), None)
     others = tuple(move for move in moves if move is not mine)
     if mine is not None:
+        deserted = _deserted(me, mine.to, there)
+        if deserted is not None:
+            return Decision(None, "who is to have blocks {}:{} instead is not there yet".format(*deserted), others)
         return Decision(mine, "it is needed more at blocks {}:{}".format(*mine.to), others)
     if alone is not None:
         return Decision(None, "nobody else serves blocks {}:{}".format(*alone), others)
@@ -187,6 +271,17 @@ def decide(
     if option.gain <= WORTH_MOVING * worth:
         return Decision(None, "another place would be better, but is not worth loading other blocks", others)
     return Decision(None, "others go where it would be needed", others)
+
+
+def planned(
+    announcements: Iterable[Announcement],
+    block_count: int,
+    excluded: Collection[str] = (),
+    wanted: int = WANTED_REPLICAS,
+) -> tuple[Move, ...]:
+    """The plan by which :func:`decide` goes: who should move now, of those that move by themselves."""
+    there = _there(announcements, block_count)
+    return _plan_of_movers(_of_movers(there, block_count, excluded, wanted), there)
 
 
 def choose(
@@ -384,10 +479,34 @@ def _moves(there: Sequence[Announcement], steps: Iterable[Step]) -> tuple[Move, 
     return tuple(Move(PeerId(step.machine), blocks[step.machine], (step.to.first, step.to.end)) for step in steps)
 
 
+def _of_movers(there: Sequence[Announcement], block_count: int, excluded: Collection[str], wanted: int) -> Balance:
+    machines = [
+        replace(one, movable=about.auto_place and about.moving_to is None and about.peer_id not in excluded)
+        for one, about in zip(_machines(there), there, strict=True)
+    ]
+    return Balance(machines, [Model(_ONE, block_count)], wanted)
+
+
+def _plan_of_movers(balance: Balance, there: Sequence[Announcement]) -> tuple[Move, ...]:
+    under_way = sum(about.moving_to is not None for about in there)
+    return _moves(there, plan(balance, max(1, len(there) // _AT_ONCE) - under_way))
+
+
 def _alone(balance: Balance, blocks: Span) -> Span | None:
     """From the first to the last block of a range that only one node has."""
     lonely = [block for block in range(*blocks) if balance.replicas(_ONE)[block] == 1]
     return (lonely[0], lonely[-1] + 1) if lonely else None
+
+
+def _deserted(me: Announcement, to: Span, there: Sequence[Announcement]) -> Span | None:
+    """Blocks of a model that works which nobody would serve for a time if we went now: who says that he comes to them
+    may still load, or may never come. From the first to the last of them."""
+    if min(coverage(there, me.block_count)) == 0:
+        return None  # it stands still anyway
+    staying = (about for about in there if about.moving_to is None)
+    stay = coverage(staying, me.block_count, without=PeerId(me.peer_id))
+    left = [block for block in range(*me.blocks) if not stay[block] and block not in range(*to)]
+    return (left[0], left[-1] + 1) if left else None
 
 
 def _lot(name: str, to: Seat) -> bytes:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from discovery.console import Console, fail, quiet_libraries, run, settle_memory
-from far_mesh import embed_cli, geoip_cli, route_cli, swarm_cli
+from discovery.console import EXIT_FOUND, Console, fail, quiet_libraries, run, settle_memory
+from far_mesh import embed_cli, geoip_cli, probe_cli, route_cli, swarm_cli
 from far_mesh.bench import cli as bench_cli
 from far_mesh.marketplace import document_cli
 from far_mesh.marketplace.cluster import cli as cluster_cli
@@ -20,6 +20,7 @@ from far_mesh.marketplace.settlement import cli as settlement_cli
 from far_mesh.marketplace.settlement import reconcile_cli
 from far_mesh.marketplace.tiers import cli as tiers_cli
 from far_mesh.options import (
+    DiscoveryOption,
     FrequencyPenaltyOption,
     GeoipOption,
     InviteOption,
@@ -75,6 +76,7 @@ app.add_typer(geoip_cli.app, name="geoip")
 app.command()(document_cli.openapi)
 app.add_typer(ledger_cli.app, name="ledger")
 app.add_typer(prices_cli.app, name="prices")
+app.command()(probe_cli.probe)
 app.add_typer(tiers_cli.app, name="tiers")
 app.command()(settlement_cli.settle)
 app.add_typer(swarm_cli.app, name="swarm")
@@ -88,6 +90,7 @@ def generate(
     model: ModelOption,
     prompt: Annotated[str, typer.Option(help="What to ask. A chat model gets it as a user's message.")],
     initial_peers: PeersOption = [],  # noqa: B006
+    discovery: DiscoveryOption = None,
     max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 256,
     temperature: TemperatureOption = 0.0,
     top_p: TopPOption = 1.0,
@@ -137,8 +140,9 @@ def generate(
 ) -> None:
     """Stream an answer from a swarm. No marketplace, no account: this machine talks to the nodes itself."""
     from discovery.protocol.errors import FarError
-    from discovery.protocol.membership import initial_peers_of, membership_of
+    from discovery.protocol.membership import membership_of
     from far_mesh.config import GenerationOptions, Treatment, parse_priority
+    from far_mesh.entrance import Entrance
     from far_mesh.verify import check_place
 
     console = Console(json)
@@ -158,7 +162,7 @@ def generate(
             grammar=_grammar(json_schema, regex),
         )
         treatment = Treatment(parse_priority(priority), share_prefix=share_prefix)
-        membership = membership_of(swarm, invite)
+        entrance = Entrance.of(initial_peers, discovery, prefix, membership_of(swarm, invite))
         wake_policy = route_cli.wake_policy_of(wake_network)
         preference, geography = route_cli.preference_of(context), route_cli.geography_of(context)
         if receipts is not None:
@@ -175,8 +179,8 @@ def generate(
         if threads is not None:
             torch.set_num_threads(threads)
         config = MeshConfig(
-            prefix=prefix if membership is None else membership.charter.swarm,
-            membership=membership,
+            prefix=entrance.prefix,
+            membership=entrance.membership,
             wake_policy=wake_policy,
             speculation=not no_speculation,
             preference=preference,
@@ -184,7 +188,7 @@ def generate(
         )
         joining = Mesh.join(
             model,
-            initial_peers or initial_peers_of(membership),
+            await entrance.peers(),
             config,
             draft_model=draft_model,
             local_blocks_first=local_blocks_first,
@@ -289,7 +293,7 @@ def verify(
 ) -> None:
     """Verify receipts offline, from the file alone. Exit code 3: not all of the work is proven."""
     from discovery.protocol.errors import FarError
-    from far_mesh.verify import EXIT_NOT_ALL_PROVEN, as_facts, load, summary, table
+    from far_mesh.verify import as_facts, load, summary, table
 
     console = Console(json)
     try:
@@ -302,13 +306,16 @@ def verify(
         RichConsole().print(table(report))
     console.event("verified", summary(report), **as_facts(report))
     if not report.is_complete:
-        raise typer.Exit(EXIT_NOT_ALL_PROVEN)
+        raise typer.Exit(EXIT_FOUND)
 
 
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; default FAR_HOST or 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; default FAR_PORT or 8000.")] = None,
+    discovery: Annotated[
+        str | None, typer.Option(help="Address of a discovery service, which names peers; default FAR_DISCOVERY.")
+    ] = None,
     config: config_cli.ConfigOption = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:
@@ -318,7 +325,8 @@ def serve(
     from far_mesh.marketplace.settings import Settings
 
     console = Console(json)
-    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    flags = {"host": host, "port": port, "discovery": discovery}
+    given = {name: value for name, value in flags.items() if value is not None}
     try:
         settings = Settings.read(config, **given)
         url = f"http://{settings.host}:{settings.port}"

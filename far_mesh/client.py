@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -18,11 +18,12 @@ from discovery.protocol.announcement import Announcement, Quantization, SignedAn
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.messages import WireTensor
 from discovery.protocol.oncall import Registration
+from discovery.score import Observations
 from far_mesh.config import GenerationOptions, MeshConfig, Pool, Treatment
 from far_mesh.contributions import Contribution, Verified
 from far_mesh.costs import Known
 from far_mesh.errors import ContextLengthExceeded
-from far_mesh.measure import OnFailed
+from far_mesh.measure import OnSeen
 from far_mesh.model.draft import DraftModel, draft_beside, goes_back
 from far_mesh.model.embedding import Embeddings, Pooling, check_pooling, embed_texts, pool
 from far_mesh.model.ends import ModelEnds
@@ -358,9 +359,13 @@ class Mesh:
             )
         return ids
 
-    def watch(self, on_failed: OnFailed) -> None:
-        """Tell from now on which nodes could not be reached or broke off, whichever session it was of this swarm."""
-        self._swarm.measured.listeners.add(on_failed)
+    def watch(self, on_seen: OnSeen) -> None:
+        """Tell from now on which nodes could not be reached, broke off or lied, in any session of this swarm."""
+        self._swarm.measured.listeners.add(on_seen)
+
+    def remember(self, seen: Mapping[str, Observations]) -> None:
+        """What somebody else has seen of nodes, by peer id; routes are planned with it from now on."""
+        self._swarm.measured.told = seen
 
     async def close(self) -> None:
         """Leave the swarm, if it was joined for this mesh."""

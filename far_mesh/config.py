@@ -119,6 +119,9 @@ class MeshConfig:
 
     ``membership``: the private swarm that we are invited to, whose name ``prefix`` is.
 
+    ``host_maddrs``: where to listen, so that nodes behind routers come to us directly, and not through their relays;
+    for who stays. By default nobody comes to us.
+
     ``geoip_db``: a city database, by which nodes are found on the map; ``location``: where we are. Both are for guesses
     at round trips that nobody has measured, and the first for :attr:`Preference.near`.
     """
@@ -135,6 +138,7 @@ class MeshConfig:
     ping_timeout: float = 2.0
     mend_timeout: float = 20.0
     shun_seconds: float = 5.0
+    host_maddrs: tuple[str, ...] = ()
     geoip_db: Path | None = None
     location: Point | None = None
     membership: Membership | None = None

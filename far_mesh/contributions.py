@@ -59,6 +59,10 @@ class Contribution:
     receipt: SignedReceipt
 
 
+_SURE = {"client": 1.0, "neighbours": 0.25}
+"""How sure it is that a node lies whose receipt contradicts the client's own account, or a neighbour's."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """What the client asked of all nodes of a session."""
@@ -113,6 +117,18 @@ class Verified:
 
     contributions: tuple[Contribution, ...]
     rejected: tuple[FarError, ...]
+
+    def blamed(self) -> dict[str, float]:
+        """By peer id, how sure it is that a node has signed what is not true, from 0 to 1. Where neighbours contradict
+        each other one of them lies, and both are suspected; who gave no receipt, or has nobody left who confirms it,
+        has not lied."""
+        found: dict[str, float] = {}
+        for error in self.rejected:
+            sure = _SURE.get(str(error.facts.get("against")), 0.0)
+            peer_id = str(error.facts.get("peer_id"))
+            if sure:
+                found[peer_id] = max(sure, found.get(peer_id, 0.0))
+        return found
 
 
 def verify_receipts(asked: Asked, stints: Sequence[Stint], own: OwnView, at_steps: int | None = None) -> Verified:
@@ -178,6 +194,7 @@ def _check_facts(signed: SignedReceipt, asked: Asked, stint: Stint, own: OwnView
                 f"the receipt of {node.peer_id} says {name} {getattr(receipt, name)!r} where {value!r} is true",
                 peer_id=node.peer_id,
                 field=name,
+                against="client",
             )
 
 
@@ -199,8 +216,12 @@ class _Roots:
         before = self._said(self._given, stint, stated.input_link, receipt)
         after = self._said(self._taken, stint, stated.output_link, receipt)
         if before - {receipt.input_root} or after - {receipt.output_root}:
+            links = ((stated.input_link, receipt.input_root), (stated.output_link, receipt.output_root))
+            is_ours = any(self._own.roots.get((link, receipt.steps), root) != root for link, root in links)
             raise ReceiptInvalid(
-                f"the hash roots of {receipt.peer_id} do not fit its neighbours'", peer_id=receipt.peer_id
+                f"the hash roots of {receipt.peer_id} do not fit its neighbours'",
+                peer_id=receipt.peer_id,
+                against="client" if is_ours else "neighbours",
             )
         return bool(before or after)
 

@@ -5,7 +5,8 @@ of a link that both ends have measured the slower figure counts; no link is shor
 than light in glass needs for the distance where both ends say where they are; nobody is where its answers could not
 have come from in the time they took; nobody is faster than :data:`FASTEST_BLOCK_MS`, waits less than not at all or asks
 for less than nothing. So a liar looks at best like the best honest node there could be, and what it says of a rival's
-links counts for its own link to that rival only.
+links counts for its own link to that rival only. How fast it says it is counts for less with every round that went
+through it (:mod:`far_mesh.speeds`).
 
 Of a link that nobody has measured the round trip is guessed: from where both ends are, by their addresses before by
 their word, else from their regions. Who is guessed too near is chosen before those who were measured, so guesses are
@@ -14,8 +15,8 @@ rather long (``benchmarks/geo_routing.py``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -32,8 +33,8 @@ NEAR_REGION_LINK_MS = 40.0
 SAME_REGION_LINK_MS = 15.0
 HOP_MS = 1.0
 """What each node takes for itself, beside its blocks."""
-LOST_PAUSE_MS, LOST_TOKENS = 3_000.0, 128
-"""A node that is lost costs a pause; it is shared out over the tokens of a usual session."""
+LOST_PAUSE_MS, LOST_TOKENS = 3_000.0, 128.0
+"""A node that is lost costs a pause, shared out over the tokens of a session: how long both are until it was seen."""
 
 _PRECISION = {"none": 0, "int8": 1, "nf4": 2}
 _KM_PER_MS = 2 / 3 * 299.792458  # light in glass
@@ -49,13 +50,20 @@ class Known:
 
     Attributes:
         round_trips: milliseconds between the client and a node.
-        reliability: share of sessions that a node did not break, from 0 to 1; those not in it count as 1.
+        reliability: the chance that a node does not break a session off, from 0 to 1; those not in it count as 1.
+        dishonest: whose answers or receipts were wrong (:attr:`discovery.score.Score.is_honest_enough`): not used.
+        block_ms: milliseconds that a node was seen to take for a block.
+        pause_ms: how long a session stands still for a node that is lost; ``tokens``: how many tokens sessions have.
         points: where nodes are by the addresses at which they are reached.
         location: of the client, where it says so; for links to nodes it has not measured.
     """
 
     round_trips: Mapping[str, float] = field(default_factory=dict)
     reliability: Mapping[str, float] = field(default_factory=dict)
+    dishonest: Collection[str] = frozenset()
+    block_ms: Mapping[str, float] = field(default_factory=dict)
+    pause_ms: float = LOST_PAUSE_MS
+    tokens: float = LOST_TOKENS
     points: Mapping[str, Point] = field(default_factory=dict)
     location: Point | None = None
 
@@ -79,9 +87,25 @@ def _least_ms(kilometres: float) -> float:
     return 2 * (kilometres - _COARSE_KM) / _KM_PER_MS
 
 
-def block_ms_of(node: Announcement) -> float:
-    """Milliseconds that a token takes in one block of a node."""
+def claimed_block_ms(node: Announcement) -> float:
+    """Milliseconds that a token takes in one block of a node, as it says."""
     return UNKNOWN_BLOCK_MS if node.block_ms is None else max(node.block_ms, FASTEST_BLOCK_MS)
+
+
+def block_ms_of(node: Announcement, known: Known) -> float:
+    """Milliseconds that a token is expected to take in one block of a node."""
+    seen = known.block_ms.get(node.peer_id)
+    return claimed_block_ms(node) if seen is None else max(seen, FASTEST_BLOCK_MS)
+
+
+def ways_ms(nodes: Sequence[Announcement], known: Known) -> list[float]:
+    """For each node of a ring, milliseconds until the client hears of a token that it gave on, without what blocks
+    take: the ways to it, queues, and the way back."""
+    costs, found, so_far = costs_of(nodes, (0, nodes[0].block_count), replace(known, reliability={})), [], 0.0
+    for index in range(len(nodes)):
+        so_far += float(costs.link[index - 1, index] if index else costs.enter[0])
+        found.append((so_far + float(costs.leave[index])) / _NS_PER_MS)
+    return found
 
 
 def costs_of(
@@ -136,7 +160,7 @@ def costs_of(
         blocks=end - first,
         first=np.array([max(node.first_block - first, 0) for node in nodes], dtype=np.intp),
         end=np.array([min(node.end_block, end) - first for node in nodes], dtype=np.intp),
-        block_time=_whole_ns(np.array([block_ms_of(node) for node in nodes])),
+        block_time=_whole_ns(np.array([block_ms_of(node, known) for node in nodes])),
         block_price=np.array([node.price_units for node in nodes], dtype=np.float64),
         enter=enter + own,
         link=link,
@@ -146,7 +170,7 @@ def costs_of(
 
 
 def _own_ms(node: Announcement, known: Known) -> float:
-    lost = (1.0 - known.reliability.get(node.peer_id, 1.0)) * LOST_PAUSE_MS / LOST_TOKENS
+    lost = (1.0 - known.reliability.get(node.peer_id, 1.0)) * known.pause_ms / known.tokens
     return HOP_MS + node.queue_ms + lost
 
 

@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from discovery.console import Console, quiet_libraries, run, settle_memory
-from far_mesh.options import LocalFirstOption, LocalLastOption, ModelOption, PeersOption, PrefixOption, ThreadsOption
+from discovery.console import Console, fail, quiet_libraries, run, settle_memory
+from far_mesh.options import (
+    DiscoveryOption,
+    InviteOption,
+    LocalFirstOption,
+    LocalLastOption,
+    ModelOption,
+    PeersOption,
+    PrefixOption,
+    SwarmOption,
+    ThreadsOption,
+)
 
 if TYPE_CHECKING:
     from far_mesh.model.embedding import Pooling
@@ -15,8 +25,9 @@ if TYPE_CHECKING:
 
 def embed(
     model: ModelOption,
-    initial_peers: PeersOption,
     text: Annotated[list[str], typer.Option(help="What a vector is wanted of; repeatable.")],
+    initial_peers: PeersOption = [],  # noqa: B006
+    discovery: DiscoveryOption = None,
     pooling: Annotated[
         str, typer.Option(help="mean, last or cls: what of the last hidden states is the vector.")
     ] = "mean",
@@ -24,12 +35,22 @@ def embed(
     local_blocks_first: LocalFirstOption = 0,
     local_blocks_last: LocalLastOption = 0,
     prefix: PrefixOption = "far",
+    swarm: SwarmOption = None,
+    invite: InviteOption = None,
     threads: ThreadsOption = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per vector and line.")] = False,
 ) -> None:
     """Print a vector for each text: the pooled last hidden states of the model, one number after the other."""
+    from discovery.protocol.errors import FarError
+    from discovery.protocol.membership import membership_of
+    from far_mesh.entrance import Entrance
+
     console = Console(json)
     quiet_libraries()
+    try:
+        entrance = Entrance.of(initial_peers, discovery, prefix, membership_of(swarm, invite))
+    except FarError as error:
+        fail(console, error)
 
     async def ask() -> None:
         import torch
@@ -41,10 +62,11 @@ def embed(
         check_pooling(pooling)
         if threads is not None:
             torch.set_num_threads(threads)
-        config = MeshConfig(prefix=prefix, speculation=False)  # which would load a draft model
+        # no speculation, which would load a draft model
+        config = MeshConfig(prefix=entrance.prefix, membership=entrance.membership, speculation=False)
         joining = Mesh.join(
             model,
-            initial_peers,
+            await entrance.peers(),
             config,
             local_blocks_first=local_blocks_first,
             local_blocks_last=local_blocks_last,

@@ -72,6 +72,8 @@ class Hop:
         self.first_step = first_step
         self.end_step: int | None = None
         self.receipts: list[Stated] = []
+        self.heard_at: dict[int, float] = {}
+        """By steps, when the receipt came that covers so many: it is sent when the last of them was given on."""
         self.answered_at = time.monotonic()
         self.is_reached = False
         """Whether there is a connection to it that carries something, as far as we know."""
@@ -247,6 +249,8 @@ class Hop:
                 link = self._former_input[0]  # the roots change with the first step that comes over the new link
             self.receipts.append(Stated(signed, link, self.output_link))
             del self.receipts[:-_MOST_RECEIPTS]
+            if not self._closing and len(self.heard_at) < _MOST_RECEIPTS:
+                self.heard_at.setdefault(signed.receipt.steps, self.answered_at)
 
     def _report(self, error: FarError, peer_id: str | None = None, *, is_own_finding: bool = True) -> None:
         error.facts.setdefault("peer_id", peer_id or self.peer_id)

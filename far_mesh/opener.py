@@ -15,20 +15,21 @@ import structlog
 
 from discovery import tracing
 from discovery.dht.identity import Identity, discard_identity, ephemeral_identity
-from discovery.dht.peer import PeerConfig, SwarmPeer
+from discovery.dht.peer import LOCAL_MADDR, PeerConfig, SwarmPeer
 from discovery.dht.ping import round_trip
 from discovery.protocol.announcement import Announcement, Codec, SignedAnnouncement
-from discovery.protocol.errors import FarError, InvalidArgument
+from discovery.protocol.errors import DeadlineExceeded, FarError, InvalidArgument
 from discovery.protocol.ids import PeerId
 from discovery.protocol.messages import PeerAddress
 from discovery.protocol.oncall import Registration
+from discovery.score import Outcome
 from far_mesh.config import MeshConfig, Pool, Treatment
 from far_mesh.costs import Known
 from far_mesh.errors import NoRoute
 from far_mesh.measure import PATIENCE_SECONDS, Measured
 from far_mesh.mending import Shunned
 from far_mesh.route import Explanation, RouteHop, explain, plan_route
-from far_mesh.session import Mended, MeshSession, SessionRequest
+from far_mesh.session import Ended, Mended, MeshSession, SessionRequest
 from far_mesh.swarm_view import SwarmView
 from far_node.errors import Busy, Leaving, OutOfCache
 
@@ -76,7 +77,12 @@ class Swarm:
         geoip = None if config.geoip_db is None else await asyncio.to_thread(_geo_database, config.geoip_db)
         identity = ephemeral_identity()
         peer_config = PeerConfig(
-            initial_peers=tuple(initial_peers), prefix=config.prefix, is_client=True, membership=config.membership
+            initial_peers=tuple(initial_peers),
+            host_maddrs=config.host_maddrs or (LOCAL_MADDR,),
+            prefix=config.prefix,
+            is_client=True,
+            punches_holes=bool(config.host_maddrs),
+            membership=config.membership,
         )
         try:
             peer = await SwarmPeer.start(identity, peer_config)
@@ -94,7 +100,7 @@ class Swarm:
         """What we know by ourselves, to plan a route through some of these nodes with."""
         points = {} if self._geoip is None else {node.peer_id: self._geoip.point_of(node.maddrs) for node in nodes}
         return replace(
-            self.measured.known(),
+            self.measured.known(nodes),
             points={peer_id: point for peer_id, point in points.items() if point is not None},
             location=self.config.location,
         )
@@ -251,7 +257,8 @@ class SessionOpener:
                 failed = error.facts.get("failed") or [str(error.facts.get("peer_id"))]
                 excluded.update(failed)
                 if not isinstance(error, _REFUSALS):
-                    self._swarm.measured.failed(failed)
+                    is_late = isinstance(error, DeadlineExceeded)
+                    self._swarm.measured.failed(failed, Outcome.TIMED_OUT if is_late else Outcome.FAILED)
                     self._view.gone(failed)
         assert failure is not None
         raise failure
@@ -366,15 +373,22 @@ class SessionOpener:
         measured, view = self._swarm.measured, self._view
 
         def take_note(mended: Mended) -> None:
-            measured.failed(mended.lost)
+            measured.failed(mended.lost, Outcome.PAUSED)
+            if mended.replaced_by:
+                measured.paused(mended.seconds)
             view.gone((*mended.lost, *mended.tried))
             measured.served(mended.replaced_by)
             view.back(mended.replaced_by)
             if on_mended is not None:
                 on_mended(mended)
 
+        def take_leave(ended: Ended) -> None:
+            nodes = [hop.node for hop in ended.route]
+            measured.ended(ended, self._swarm.known(nodes))
+            measured.ask(nodes)
+
         find_others = partial(self._find_others, request.price_units, pool)
-        session = MeshSession(route, request, self._swarm.config, find_others, take_note)
+        session = MeshSession(route, request, self._swarm.config, find_others, take_note, take_leave)
         await session.open(self._swarm.peer.transport)
         peers = [hop.node.peer_id for hop in route]
         measured.served(peers)

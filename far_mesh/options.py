@@ -17,6 +17,7 @@ def _route_option(help: str) -> Any:
 
 ModelOption = Annotated[str, typer.Option(help="Model directory, hub id (owner/name) or the bundled far-demo.")]
 PeersOption = Annotated[list[str], typer.Option(help="Multiaddr of a swarm peer, …/p2p/12D3KooW…; repeatable.")]
+DiscoveryOption = Annotated[str | None, typer.Option(help="Address of a discovery service, which names peers.")]
 PrefixOption = Annotated[str, typer.Option(help="DHT prefix of the swarm.")]
 SwarmOption = Annotated[Path | None, typer.Option("--swarm", help="File of a private swarm that has invited us.")]
 InviteOption = Annotated[

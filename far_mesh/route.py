@@ -178,7 +178,7 @@ class _Plan:
     def _objection(self, node: Announcement, gone: Collection[str | None]) -> str | None:
         """Why a node may not be used at all."""
         wanted, (first, end) = self._preference, self._span
-        block_ms = block_ms_of(node)
+        block_ms = block_ms_of(node, self._known)
         tokens_per_second = 1000.0 / (block_ms * (node.end_block - node.first_block))
         if node.end_block <= first or end <= node.first_block:
             return "serves none of these blocks"
@@ -186,6 +186,8 @@ class _Plan:
             return "leaving"
         if node.peer_id in gone:
             return "excluded"
+        if node.peer_id in self._known.dishonest:
+            return "dishonest: its answers or receipts were wrong"
         if self._offered is not None and node.price_units > self._offered:
             return f"price: asks for {node.price_units} units, {self._offered} are offered"
         if self._pool is not None and not self._pool.has(node):

@@ -9,7 +9,9 @@ import typer
 
 from discovery.console import Console, fail, quiet_libraries, run
 from far_mesh.options import (
+    DiscoveryOption,
     GeoipOption,
+    InviteOption,
     LocationOption,
     MaxDistanceOption,
     MaxHopsOption,
@@ -24,6 +26,7 @@ from far_mesh.options import (
     PrefixOption,
     QuantizationOption,
     RegionOption,
+    SwarmOption,
     TrustedOption,
 )
 
@@ -106,7 +109,8 @@ def geography_of(context: typer.Context) -> Geography:
 def route(
     context: typer.Context,
     model: ModelOption,
-    initial_peers: PeersOption,
+    initial_peers: PeersOption = [],  # noqa: B006
+    discovery: DiscoveryOption = None,
     prefer: PreferOption = "fastest",
     max_price: MaxPriceOption = None,
     max_latency: MaxLatencyOption = None,
@@ -122,14 +126,19 @@ def route(
     geoip_db: GeoipOption = None,
     explain: Annotated[bool, typer.Option("--explain", help="Say of every other node why it is not in it.")] = False,
     prefix: PrefixOption = "far",
+    swarm: SwarmOption = None,
+    invite: InviteOption = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show the route that a session would be opened on now, and what it takes. Nothing is computed."""
     from discovery.protocol.errors import FarError
+    from discovery.protocol.membership import membership_of
+    from far_mesh.entrance import Entrance
 
     console = Console(json)
     quiet_libraries()
     try:
+        entrance = Entrance.of(initial_peers, discovery, prefix, membership_of(swarm, invite))
         preference, geography = preference_of(context), geography_of(context)
     except FarError as error:
         fail(console, error)
@@ -143,11 +152,12 @@ def route(
 
         source = await asyncio.to_thread(lambda: find_model(model, part=ENDS))
         facts = model_facts(source, read_config(source))
-        swarm = await Swarm.join(initial_peers, MeshConfig(prefix=prefix, preference=preference, **geography))
+        config = MeshConfig(prefix=entrance.prefix, membership=entrance.membership, preference=preference, **geography)
+        joined = await Swarm.join(await entrance.peers(), config)
         try:
-            found = await SessionOpener(swarm, facts).explain(_PATIENCE_SECONDS)
+            found = await SessionOpener(joined, facts).explain(_PATIENCE_SECONDS)
         finally:
-            await swarm.close()
+            await joined.close()
         console.event("route", in_words(found, explain), **as_facts(found, explain))
 
     run(console, show)

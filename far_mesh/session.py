@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import statistics
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -41,6 +43,7 @@ FindOthers = Callable[[Sequence[RouteHop], str | None, str | None, Collection[st
 _LOOK_SECONDS, _MOST_LOOK_SECONDS = 0.1, 1.0
 _TRY_AGAIN_SECONDS = 0.5
 _DOUBT_SECONDS = 0.5
+_ROUNDS_KEPT, _ROUNDS_NEEDED = 1024, 4
 _TELL_SECONDS = 2.0
 _FAREWELL_SECONDS = 1.0  # for the last receipt of one that was replaced and may still be there
 _MENDING_SHARE = 0.5  # of the time for opening: a text stands still meanwhile
@@ -79,11 +82,28 @@ class Mended:
     tried: tuple[str, ...] = ()
 
 
-class _Answer:
-    """A result that is waited for, and the shape it must have."""
+@dataclass(frozen=True)
+class Ended:
+    """What a session tells of its nodes when it is over.
 
-    def __init__(self, step: Step, shape: tuple[int, ...]) -> None:
-        self.shape = shape
+    Attributes:
+        route: who served at the end.
+        heard_ms: for each of them, how long after a step of one position had left, with nothing before it, we heard of
+            it: by a receipt, and of the last by the answer. The median; None: unknown. Empty: nodes were replaced.
+        steps: how many went round.
+    """
+
+    route: tuple[RouteHop, ...]
+    heard_ms: tuple[float | None, ...]
+    steps: int
+    verified: Verified
+
+
+class _Answer:
+    """A result that is waited for, and the shape it must have. ``alone``: nothing else was under way when it left."""
+
+    def __init__(self, step: Step, shape: tuple[int, ...], *, alone: bool) -> None:
+        self.shape, self.alone = shape, alone
         self.positions = step.hidden.shape[0] * step.hidden.shape[1]
         self.size = len(step.hidden.data)
         self.sent_at = time.monotonic()
@@ -97,6 +117,7 @@ class MeshSession:
     Args:
         find_others: who finds nodes in the place of lost ones; None: a lost node ends the session.
         on_mended: told of every replacement, and while one is waited for.
+        on_ended: told when it is finished, and its receipts are verified.
     """
 
     def __init__(
@@ -106,9 +127,10 @@ class MeshSession:
         config: MeshConfig,
         find_others: FindOthers | None = None,
         on_mended: Callable[[Mended], None] | None = None,
+        on_ended: Callable[[Ended], None] | None = None,
     ) -> None:
         self._request, self._config = request, config
-        self._find_others, self._on_mended = find_others, on_mended
+        self._find_others, self._on_mended, self._on_ended = find_others, on_mended, on_ended
         session_id, nonce = new_session_id(), secrets.token_bytes(NONCE_BYTES)
         self.asked = Asked(session_id, nonce, request.model_digest, request.codec, request.price_units)
         self._links = len(route) + 1
@@ -134,6 +156,8 @@ class MeshSession:
         self._leaving: set[asyncio.Task[None]] = set()
         self.last_times: tuple[HopTime, ...] = ()
         self.mended: list[Mended] = []
+        self._rounds: deque[float] = deque(maxlen=_ROUNDS_KEPT)
+        self._left_at: dict[int, float] = {}  # steps of one position, with nothing before them
 
     @property
     def route(self) -> tuple[RouteHop, ...]:
@@ -199,7 +223,8 @@ class MeshSession:
         rows_sent, positions, size = hidden.shape
         self._positions.append(self._positions[-1] + rows_sent * positions)
         step = Step(index, start_position, hidden, keep, rows, settled=self._results)
-        answer = self._waiting[index] = _Answer(step, (rows_sent, keep or positions, size))
+        answer = _Answer(step, (rows_sent, keep or positions, size), alone=not self._waiting)
+        self._waiting[index] = answer
         try:
             try:
                 await self._feed.give(step)
@@ -228,7 +253,17 @@ class MeshSession:
         """Close at all nodes, collect their last receipts and verify them."""
         await self._stop_supervising()
         await asyncio.gather(*(hop.finish(self._config.close_timeout) for hop in self._hops), *self._leaving)
-        return verify_receipts(self.asked, [hop.stint for hop in self._stints], self._own_view())
+        verified = verify_receipts(self.asked, [hop.stint for hop in self._stints], self._own_view())
+        if self._on_ended is not None:
+            heard = () if self.mended else tuple(map(self._heard_ms, self._hops))
+            self._on_ended(Ended(self.route, heard, self._results, verified))
+        return verified
+
+    def _heard_ms(self, hop: Hop) -> float | None:
+        if hop is self._hops[-1]:
+            return 1000.0 * statistics.median(self._rounds) if len(self._rounds) >= _ROUNDS_NEEDED else None
+        taken = [at - self._left_at[steps - 1] for steps, at in hop.heard_at.items() if steps - 1 in self._left_at]
+        return 1000.0 * statistics.median(taken) if taken else None
 
     async def abandon(self) -> None:
         """Close all streams; no receipts."""
@@ -289,7 +324,13 @@ class MeshSession:
         self._results += 1
         self._received = extend_root(self._received, step.start_position, given.shape, given.dtype, given.data)
         self._roots[hop.output_link, self._results] = self._received.hex()
-        self._pace.learn(answer.positions, time.monotonic() - answer.sent_at)
+        seconds = time.monotonic() - answer.sent_at
+        self._pace.learn(answer.positions, seconds)
+        if answer.alone and answer.positions == 1:
+            self._rounds.append(seconds)
+            self._left_at[step.index] = answer.sent_at
+            if len(self._left_at) > _ROUNDS_KEPT:
+                del self._left_at[next(iter(self._left_at))]
         answer.times = step.times
         answer.given.set_result(given)
 

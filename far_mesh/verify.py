@@ -21,8 +21,6 @@ from far_mesh.receipts_file import (
     receipts_file,
 )
 
-EXIT_NOT_ALL_PROVEN = 3
-
 
 def load(path: Path) -> Report:
     """A file, checked.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from discovery import __version__
 from discovery.console import EXIT_FAILED, Console, fail, quiet_libraries, run
 from far_node import (
     claim_cli,
@@ -20,6 +21,8 @@ from far_node import (
     peers_cli,
     register_cli,
     rewards_cli,
+    service_cli,
+    update_cli,
     waker_cli,
     watch_cli,
 )
@@ -30,15 +33,30 @@ if TYPE_CHECKING:
     from far_node.config import ModelOptions, NodeConfig
     from far_node.settings import NodeSettings, Place
 
-app = typer.Typer(
-    help="Serve blocks of a language model to the Far Mesh swarm, and be paid for the work.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def far_node(
+    version: Annotated[
+        bool, typer.Option("--version", help="Tell which version this is.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Serve blocks of a language model to the Far Mesh swarm, and be paid for the work."""
+
+
 app.add_typer(models_cli.app, name="models")
 app.add_typer(rewards_cli.app, name="rewards")
 app.add_typer(config_cli.app, name="config")
 app.add_typer(waker_cli.app, name="waker")
+app.add_typer(service_cli.app, name="service")
+app.add_typer(update_cli.app, name="update")
 app.command()(init_cli.init)
 app.add_typer(peers_cli.app, name="peers")
 app.add_typer(info_cli.app, name="info")
@@ -209,6 +227,25 @@ def start(
     receipts: Annotated[
         Path | None, typer.Option(help="Keep every receipt here, for far-node rewards history.", rich_help_panel=_LIFE)
     ] = None,
+    auto_update: Annotated[
+        bool,
+        typer.Option(
+            "--auto-update/--no-auto-update", help="Go over to newer versions between sessions.", rich_help_panel=_LIFE
+        ),
+    ] = False,
+    update_channel: Annotated[
+        str, typer.Option(help="stable, or pre for versions before their release.", rich_help_panel=_LIFE)
+    ] = "stable",
+    update_index: Annotated[
+        str | None,
+        typer.Option(help="Package index or directory of wheels; default: as pip is set up.", rich_help_panel=_LIFE),
+    ] = None,
+    update_releases: Annotated[
+        str | None, typer.Option(help="Address or file of a signed list of releases.", rich_help_panel=_LIFE)
+    ] = None,
+    update_publisher: Annotated[
+        str | None, typer.Option(help="Peer id that signed that list.", rich_help_panel=_LIFE)
+    ] = None,
     log_level: Annotated[
         str, typer.Option(help="Least that the log keeps: debug, info, warning, error.", rich_help_panel=_LIFE)
     ] = "info",
@@ -234,6 +271,8 @@ def start(
         for each in wrong.errors:
             console.error(each)
         raise typer.Exit(EXIT_FAILED) from None
+    if said.auto_update:
+        _supervise(console, said, place)
     run(console, lambda: _start(console, said, place))
 
 
@@ -362,17 +401,26 @@ def plan(
         first += share
 
 
-async def _start(console: Console, said: NodeSettings, place: Place) -> None:
-    import asyncio
+def _supervise(console: Console, said: NodeSettings, place: Place) -> NoReturn:
+    """Have the node as a child that can be replaced by one of a newer version."""
+    import sys
 
-    from far_node.hints import bootstrap_peers
+    from discovery.protocol.errors import FarError
+    from far_node.update import start
+
+    try:
+        start.run(console, said, place, sys.argv[sys.argv.index("start") + 1 :])
+    except FarError as error:
+        fail(console, error)
+
+
+async def _start(console: Console, said: NodeSettings, place: Place) -> None:
+    from discovery.hints import peers_to_join
     from far_node.logs import kept, log_path
-    from far_node.settings import node_config
+    from far_node.settings import known_peers, node_config
 
     with kept(console, log_path(said.identity or place.identity), said.log_level) as telling:
-        hints: tuple[str, ...] = ()
-        if said.discovery is not None:
-            hints = await asyncio.to_thread(bootstrap_peers, said.discovery)
+        hints = await peers_to_join(known_peers(said), said.discovery)
         await _serve(telling, node_config(said, place, hints))
 
 
@@ -400,7 +448,7 @@ async def _serve(console: Console, config: NodeConfig) -> None:
         if served is not None:
             about = facts_of(served)
             who = {"peer_id": node.peer_id, "wallet": config.wallet, "maddrs": node.maddrs}
-            story.ready(about, node.relays, config.host_maddrs, **who)
+            story.ready(about, node.reach, node.relays, config.host_maddrs, **who)
             async with moving(node, config.auto_place, story.tell):
                 why = await departure.outrun_by(node.when_over())
         story.tell("leaving", sessions=node.handler.open_sessions)

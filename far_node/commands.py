@@ -13,6 +13,7 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from discovery import __version__
+from discovery.placement import coverage
 from discovery.protocol.errors import InvalidArgument
 from far_node.config import ModelOptions
 from far_node.control import Command, Tell
@@ -68,6 +69,7 @@ class OwnersCommands:
             "unload": _reads(_Unload, self._unload),
             "swap": _reads(_Swap, self._swap),
             "stop": _reads(_Stop, self._stop),
+            "spare": _reads(_Nothing, self._spare),
         }
 
     async def _status(self, request: _Nothing, tell: Tell) -> dict[str, Any]:
@@ -89,7 +91,21 @@ class OwnersCommands:
     async def _stop(self, request: _Stop, tell: Tell) -> dict[str, Any]:
         tell("leaving", sessions=self._node.handler.open_sessions)
         self._departure.ask(request.drain_timeout)
-        return {"drained": await self._departure.drained(), "token_layers_served": self._node.token_layers_served}
+        drained = await self._departure.drained()
+        done = {"drained": drained, "token_layers_served": self._node.token_layers_served}
+        return done | {"asked": self._departure.asked}
+
+    async def _spare(self, request: _Nothing, tell: Tell) -> dict[str, Any]:
+        """What the swarm would miss if the node left now: its sessions, and blocks that nobody else serves."""
+        alone = {model.about.model_id: await self._alone_with(model) for model in self._node.models}
+        missed = {model_id: blocks for model_id, blocks in alone.items() if blocks}
+        return {"open_sessions": self._node.handler.open_sessions, "alone": missed}
+
+    async def _alone_with(self, model: ServedModel) -> int:
+        """How many of its blocks of a model no other node serves."""
+        about = model.about
+        nodes = await self._node.nodes_of(about.model_digest)
+        return coverage(nodes, about.block_count, self._node.peer_id)[slice(*about.blocks)].count(0)
 
     def _patience(self, request: _Unload) -> float:
         asked = request.drain_timeout
@@ -128,6 +144,7 @@ def status_of(node: Node, uptime: float) -> dict[str, Any]:
         "price_units": node.config.price_units,
         "addresses": node.maddrs,
         "relays": node.relays,
+        "reached": asdict(node.reach),
         "host_maddrs": node.config.host_maddrs,
         "versions": {"far-mesh": __version__, "python": platform.python_version(), **_versions()},
         "device": node.device,

@@ -149,7 +149,10 @@ def ask(
                 return answer
     except (FileNotFoundError, ConnectionRefusedError):
         identity = path.with_name(path.name.removesuffix(".sock"))
-        raise PeerUnavailable(f"no node runs here with the identity {identity}; is it another --identity?") from None
+        raise PeerUnavailable(
+            f"no node runs here with the identity {identity}: start it with far-node start, or name another one with "
+            "--name or --identity"
+        ) from None
     except TimeoutError:
         raise PeerUnavailable(f"the node did not answer in {timeout:.0f} s") from None
     except OSError as error:

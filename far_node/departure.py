@@ -11,12 +11,17 @@ T = TypeVar("T")
 
 
 class Departure:
-    """Whether the node has been asked to leave, by a signal or by its owner, and how it went."""
+    """Whether the node has been asked to leave, by a signal or by its owner, and how it went.
+
+    Attributes:
+        asked: how often.
+    """
 
     def __init__(self) -> None:
         self._asked, self._hurried = asyncio.Event(), asyncio.Event()
         self._drained: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._patience: float | None = None
+        self.asked = 0
 
     def listen(self) -> None:
         """SIGTERM and SIGINT ask from now on."""
@@ -25,6 +30,7 @@ class Departure:
 
     def ask(self, patience: float | None = None) -> None:
         """Leave, when the open sessions have ended or ``patience`` seconds are over; the second time, at once."""
+        self.asked += 1
         if self._asked.is_set():
             self._hurried.set()
         else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console as Terminal
 from rich.console import Group
@@ -14,6 +15,9 @@ from rich.table import Table
 
 from discovery.console import Console
 from far_node.capacity import readable_bytes
+
+if TYPE_CHECKING:
+    from discovery.dht.reach import Reach
 
 
 class Story:
@@ -51,13 +55,18 @@ class Story:
             self._move(self._bar, **facts)
 
     def ready(
-        self, about: dict[str, Any], relays: Sequence[str] | None, host_maddrs: Sequence[str], **who: Any
+        self,
+        about: dict[str, Any],
+        reach: Reach,
+        relays: Sequence[str] | None,
+        host_maddrs: Sequence[str],
+        **who: Any,
     ) -> None:
         """The node serves."""
         sentence = f"{_serving(about)}\nas {who['peer_id']}, paid to {who['wallet']}"
-        if relays is not None:
-            sentence += f"\nreached {_way_in(relays, host_maddrs)}"
-        self._console.event("ready", sentence, **who, relays=relays, **about)
+        if relays is not None or reach.way == "none":
+            sentence += f"\nreached {_way_in(asdict(reach), relays, host_maddrs)}"
+        self._console.event("ready", sentence, **who, relays=relays, reached=asdict(reach), **about)
 
     def changed(self, command: str, told: dict[str, Any]) -> None:
         """A command to a running node was carried out."""
@@ -111,11 +120,13 @@ def _cut_short(told: dict[str, Any]) -> str:
     return "" if told.get("drained", True) else "; sessions that had not ended were cut off"
 
 
-def _way_in(relays: Sequence[str] | None, host_maddrs: Sequence[str]) -> str:
+def _way_in(reach: dict[str, Any], relays: Sequence[str] | None, host_maddrs: Sequence[str]) -> str:
     """How others reach a node, in words."""
-    if relays is None:
-        return "directly"
     ports = " or ".join(maddr.rpartition("/")[2] for maddr in host_maddrs)
+    if relays is None:
+        if reach["way"] == "none":
+            return f"by nobody: {reach['why']}; let the router forward port {ports} (TCP), or start with --relay"
+        return f"directly: {reach['why']}" if reach["way"] else f"directly, as far as is known: {reach['why']}"
     better = f"open port {ports} and start without --relay to be reached directly"
     if not relays:
         return f"by nobody: no relay answers, trying again; {better}"
@@ -167,7 +178,7 @@ def _node_facts(told: dict[str, Any]) -> dict[str, str]:
         "paid to": told["wallet"],
         "asks for": f"{told['price_units']} units (1e-9 FAR) for 1,000 token-layers",
         "addresses": "\n".join(told["addresses"]),
-        "reached": _way_in(told["relays"], told["host_maddrs"]),
+        "reached": _way_in(told["reached"], told["relays"], told["host_maddrs"]),
         "up for": f"{hours} h {minutes} min {seconds} s",
         "device": f"{told['device']}, {readable_bytes(memory)} of {readable_bytes(total)} free",
         "sessions": f"{told['open_sessions']} open, {told['queued_steps']} steps waiting",

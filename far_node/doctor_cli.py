@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from discovery.console import Console, fail, quiet_libraries, run
+from discovery.console import EXIT_FOUND, Console, fail, quiet_libraries, run
 from far_node.options import ConfigOption, JsonOption, NameOption
 
 if TYPE_CHECKING:
     from far_node.doctor.examine import Questions
     from far_node.doctor.judge import Finding
-    from far_node.settings import Place
+    from far_node.settings import NodeSettings, Place
 
-EXIT_FOUND = 3
 _SIGNS = {"good": ("✓", "green"), "warning": ("!", "yellow"), "bad": ("✗", "red"), "unknown": ("?", "bright_black")}
 
 
@@ -91,7 +90,7 @@ def questions(given: dict[str, Any], place: Place, config: Path | None, gateway:
         file=None if said.file is None else str(said.file),
         model=model,
         wallet=None if wallet is None else str(wallet),
-        initial_peers=found.initial_peers,
+        initial_peers=_known_peers(found),
         host_maddrs=found.host_maddr,
         public_maddrs=tuple(parse_public_address(address) for address in found.public_addr),
         relay=found.relay,
@@ -102,6 +101,16 @@ def questions(given: dict[str, Any], place: Place, config: Path | None, gateway:
         gateway=gateway,
         discovery=found.discovery,
     )
+
+
+def _known_peers(found: NodeSettings) -> tuple[str, ...]:
+    from discovery.protocol.errors import MembershipInvalid
+    from far_node.settings import known_peers
+
+    try:
+        return known_peers(found)
+    except MembershipInvalid:  # which is told with the settings
+        return found.initial_peers
 
 
 def tell(console: Console, findings: list[Finding]) -> None:

@@ -7,6 +7,7 @@ import socket
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tomlkit
@@ -26,6 +27,8 @@ MEANINGS = {
     "model": "a directory, a hub id (owner/name), or the bundled far-demo",
     "initial_peers": "peers of the swarm to join through",
     "discovery": "a discovery service, which names peers of the swarm",
+    "swarm": "file of the private swarm that invited this node",
+    "invite": "the invitation to it, a secret like a password, or a file that has it",
     "gpu": "index of the CUDA device; a node computes on one",
     "cpu_only": "leave GPUs alone",
     "host_maddr": "where to listen",
@@ -94,7 +97,8 @@ def compose(values: Mapping[str, Any]) -> str:
     lines = [*(f"# {line}" for line in HEAD.splitlines()), ""]
     for key, value in values.items():
         lines += [f"# {line}" for line in textwrap.wrap(MEANINGS.get(key, ""), WIDTH)]
-        lines += [f"{key} = {tomlkit.item(list(value) if isinstance(value, tuple) else value).as_string()}", ""]
+        written = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+        lines += [f"{key} = {tomlkit.item(written).as_string()}", ""]
     return "\n".join(lines)
 
 

@@ -27,6 +27,8 @@ def init(
         list[str], typer.Option(help="Multiaddr of a swarm peer, …/p2p/12D3KooW…; repeatable.")
     ] = [],  # noqa: B006
     discovery: Annotated[str | None, typer.Option(help="Address of a discovery service in their place.")] = None,
+    swarm: Annotated[Path | None, typer.Option(help="File of a private swarm that invited this node.")] = None,
+    invite: Annotated[str | None, typer.Option(help="The invitation to it, or a file that has it.")] = None,
     gpu: Annotated[int | None, typer.Option(min=0, help="Index of the CUDA device; default: the first free.")] = None,
     cpu_only: Annotated[bool, typer.Option("--cpu-only", help="Do not use a GPU.")] = False,
     public_addr: Annotated[list[str], typer.Option(help="Address others reach us at, IP:PORT.")] = [],  # noqa: B006
@@ -55,7 +57,7 @@ def init(
             raise InvalidArgument("--json asks no questions: pass --yes, and what only you know as flags")
         machine, nodes = Machine.look(), others(place)
         console.event("machine", _in_words(machine), **_facts(machine))
-        given = _given(context)
+        given = _found_from_anywhere(_given(context))
         values = {**_suited(machine, nodes, given), **given}
         if not yes:
             values = _asked(values, given, nodes)
@@ -126,8 +128,13 @@ def _asked(values: dict[str, Any], given: Mapping[str, Any], nodes: list[dict[st
         values |= _ask("Wallet that is paid (0x…)", lambda text: {"wallet": text})
     if "model" not in given:
         values |= _ask("Model to serve", lambda text: {"model": text}, values["model"])
-    if not given.keys() & {"initial_peers", "discovery"}:
-        values |= _ask("Bootstrap peer (/ip4/…/p2p/12D3KooW…) or discovery service (https://…)", _way_into_the_swarm)
+    if not given.keys() & {"initial_peers", "discovery", "swarm"}:
+        values |= _ask(
+            "Bootstrap peer (/ip4/…/p2p/12D3KooW…), discovery service (https://…), or the file of a private swarm",
+            _way_into_the_swarm,
+        )
+    if "swarm" in values:
+        values |= _asked_of_a_private_swarm(values)
     if not given.keys() & {"gpu", "cpu_only"} and "gpu" in values:
         default = str(values.pop("gpu"))
         values |= _ask("GPU to compute on, or cpu", _device, default)
@@ -141,16 +148,60 @@ def _asked(values: dict[str, Any], given: Mapping[str, Any], nodes: list[dict[st
 
 
 def _ask(question: str, read: Any, default: str | None = None) -> dict[str, Any]:
+    from discovery.protocol.errors import FarError
+
     while True:
-        said: dict[str, Any] = read(str(typer.prompt(question, default=default)).strip())
-        errors = _wrong_with(said, needed=False)
+        try:
+            said: dict[str, Any] = read(str(typer.prompt(question, default=default)).strip())
+            errors = _wrong_with(said, needed=False)
+        except FarError as error:
+            errors = [error]
         if not errors:
             return _typed(said)
         typer.echo(errors[0].message, err=True)
 
 
+def _asked_of_a_private_swarm(values: Mapping[str, Any]) -> dict[str, Any]:
+    from far_node.settings import NodeSettings, known_peers
+
+    found: dict[str, Any] = {}
+    if "invite" not in values:
+        question = "Invitation to it (far-invite-…), or a file that has it"
+        both = _ask(question, lambda text: {"swarm": values["swarm"], **_found_from_anywhere({"invite": text})})
+        found["invite"] = both["invite"]
+    said = NodeSettings(**{**values, **found})
+    if said.discovery is None and not known_peers(said):
+        found |= _ask("Peer of it (/ip4/…/p2p/12D3KooW…); its file names none", lambda text: {"initial_peers": (text,)})
+    return found
+
+
 def _way_into_the_swarm(text: str) -> dict[str, Any]:
-    return {"discovery": text} if text.startswith("http") else {"initial_peers": (text,)}
+    if text.startswith("http"):
+        return {"discovery": text}
+    file = Path(text).expanduser()
+    if not file.is_file() and file.suffix != ".swarm":
+        return {"initial_peers": (text,)}
+    _check_charter(file)
+    return _found_from_anywhere({"swarm": file})
+
+
+def _check_charter(file: Path) -> None:
+    from discovery.protocol.errors import MembershipInvalid
+    from discovery.protocol.membership import read_charter
+
+    try:
+        read_charter(file.read_bytes())
+    except OSError as error:
+        raise MembershipInvalid(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _found_from_anywhere(values: dict[str, Any]) -> dict[str, Any]:
+    """The same with whole paths: the node may be started in another directory."""
+    from discovery.protocol.membership import INVITATION_MARK
+
+    said = {key: str(values[key]) for key in ("swarm", "invite") if key in values}
+    files = {key: text for key, text in said.items() if not text.startswith(INVITATION_MARK)}
+    return {**values, **{key: str(Path(text).expanduser().absolute()) for key, text in files.items()}}
 
 
 def _device(text: str) -> dict[str, Any]:

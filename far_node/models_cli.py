@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from discovery.console import Console, fail, quiet_libraries
+from discovery.console import EXIT_INTERRUPTED, Console, fail, quiet_libraries
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -184,7 +184,7 @@ def _command(json: bool, models_dir: Path | None, max_size: str | None) -> Itera
     except FarError as error:
         fail(console, error)
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def _check_new(name: str) -> None:

@@ -17,6 +17,7 @@ from discovery.dht.transport import Transport
 from discovery.protocol.announcement import Announcement
 from discovery.protocol.errors import FarError
 from discovery.protocol.ids import PeerId
+from discovery.protocol.membership import Membership
 from discovery.protocol.messages import PeerAddress
 
 ANSWER_SECONDS = 5.0
@@ -31,9 +32,10 @@ class Neighbour:
 
     @property
     def way(self) -> str:
-        """How it says that it is reached: ``direct``, ``relay``, or ``none`` where it names no address."""
+        """How it says that it is reached: ``direct``, ``relay``, or ``none`` where it names no address or knows that
+        nobody gets through to it."""
         maddrs = self.announcement.maddrs
-        if not maddrs:
+        if not maddrs or self.announcement.reached == "none":
             return "none"
         return "relay" if all(CIRCUIT in maddr for maddr in maddrs) else "direct"
 
@@ -103,15 +105,18 @@ def chosen(nodes: Sequence[Announcement], model: str | None, peer_id: str | None
 
 
 @asynccontextmanager
-async def visiting(initial_peers: Sequence[str], prefix: str) -> AsyncIterator[SwarmPeer]:
-    """A client of the swarm, under a name that is used once.
+async def visiting(
+    initial_peers: Sequence[str], prefix: str, membership: Membership | None = None
+) -> AsyncIterator[SwarmPeer]:
+    """A client of the swarm, under a name that is used once; of a private one with the invitation of ``membership``.
 
     Raises:
         FarError: the initial peers mean nothing, or none answers.
     """
     identity = ephemeral_identity()
     try:
-        peer = await SwarmPeer.start(identity, PeerConfig(tuple(initial_peers), prefix=prefix, is_client=True))
+        config = PeerConfig(tuple(initial_peers), prefix=prefix, is_client=True, membership=membership)
+        peer = await SwarmPeer.start(identity, config)
         try:
             yield peer
         finally:

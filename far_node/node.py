@@ -18,6 +18,7 @@ from discovery import __version__
 from discovery.console import settle_memory
 from discovery.dht.identity import Identity, load_identity
 from discovery.dht.peer import PeerConfig, SwarmPeer, bare_maddr
+from discovery.dht.reach import Reach
 from discovery.placement import choose, site_at
 from discovery.protocol.announcement import LIFETIME_SECONDS, MAX_MADDRS, MAX_SESSIONS, Announcement
 from discovery.protocol.errors import FarError, InvalidArgument, NotInvited
@@ -163,6 +164,11 @@ class Node:
     def relays(self) -> tuple[str, ...] | None:
         """Peer ids of the relays through which others reach us now; None where they reach us directly."""
         return self._peer.relays
+
+    @property
+    def reach(self) -> Reach:
+        """How others get through to this node, and why."""
+        return self._peer.reach
 
     @property
     def models(self) -> tuple[ServedModel, ...]:
@@ -432,6 +438,7 @@ class Node:
                 "links": links.links(),
                 "sessions": model.sessions_of_one_client,
                 "moving_to": None if heading == about.blocks else heading,
+                "reached": self.reach.way,
             }
             return self._load_facts(about) | standing
 

@@ -12,6 +12,7 @@ from discovery.console import Console, quiet_libraries, run
 from far_node.options import ConfigOption, JsonOption, NameOption
 
 if TYPE_CHECKING:
+    from discovery.protocol.membership import Membership
     from far_node.neighbours import Neighbour, Pinged
 
 app = typer.Typer(help="Who is in the swarm, and how far away.", pretty_exceptions_enable=False)
@@ -43,7 +44,7 @@ def peers(
     async def show() -> None:
         from far_node.neighbours import chosen, visiting
 
-        async with visiting(*_swarm(initial_peers, prefix, name, config)) as visitor:
+        async with visiting(*await _swarm(initial_peers, prefix, name, config)) as visitor:
             nodes = chosen([signed.announcement for signed in await visitor.board.all_nodes()], model, None)
         if not nodes:
             console.event("nobody", "no such node is in the swarm" if model else "nobody is in the swarm", count=0)
@@ -77,7 +78,7 @@ def ping(
         from far_node.neighbours import ping as ask
 
         wanted = None if peer_id is None else check_peer_id(peer_id)
-        async with visiting(*_swarm(initial_peers, prefix, name, config)) as visitor:
+        async with visiting(*await _swarm(initial_peers, prefix, name, config)) as visitor:
             nodes = [signed.announcement for signed in await visitor.board.all_nodes()]
             found = await ask(visitor.transport, chosen(nodes, model, wanted), count)
         if not found:
@@ -86,28 +87,33 @@ def ping(
             for one in found:
                 console.event("pinged", **one.facts())
         else:
-            _print_times(found)
+            print_times(found)
 
     run(console, show)
 
 
-def _swarm(
+async def _swarm(
     initial_peers: list[str], prefix: str | None, name: str | None, config: Path | None
-) -> tuple[tuple[str, ...], str]:
-    """The initial peers and the prefix that are given, or else those of the node's settings.
+) -> tuple[tuple[str, ...], str, Membership | None]:
+    """Whom to join through, the prefix and the private swarm that are given, or else those of the node's settings.
 
     Raises:
         InvalidArgument: neither names a peer.
+        PeerUnavailable: a discovery service is to name them, and does not.
+        MembershipInvalid: the private swarm's file or the invitation cannot be read.
     """
+    from discovery.hints import peers_to_join
     from discovery.protocol.errors import InvalidArgument
-    from far_node.settings import Place, check, gather
+    from far_node.settings import Place, check, gather, known_peers, membership_in
 
     given = {"initial_peers": tuple(initial_peers), "prefix": prefix}
     said = gather({key: value for key, value in given.items() if value}, Place.of(name), config)
     found, _ = check(said, needed=False)
-    if not found.initial_peers:
+    membership = membership_in(found)
+    found_peers = await peers_to_join(known_peers(found), found.discovery)
+    if not found_peers:
         raise InvalidArgument("pass --initial-peers: the address of a bootstrap peer of the swarm")
-    return found.initial_peers, found.prefix
+    return found_peers, found.prefix if membership is None else membership.charter.swarm, membership
 
 
 def _print_nodes(nodes: list[Neighbour]) -> None:
@@ -115,7 +121,8 @@ def _print_nodes(nodes: list[Neighbour]) -> None:
     from rich.table import Table
 
     table = Table("model", "blocks", "node", "weights", "reached", "state", "version", "last seen")
-    table.columns[2].overflow = "fold"
+    for column in table.columns:
+        column.overflow = "fold"
     now = time.time()
     for node in nodes:
         facts = node.facts(now)
@@ -126,19 +133,28 @@ def _print_nodes(nodes: list[Neighbour]) -> None:
     Terminal().print(table)
 
 
-def _print_times(found: list[Pinged]) -> None:
+def print_times(found: list[Pinged]) -> None:
+    """A table for people, and below it why nodes did not answer."""
     from rich.console import Console as Terminal
     from rich.table import Table
 
-    table = Table("node", "model", "reached", "answers", "min ms", "median ms", "p95 ms", "")
-    table.columns[0].overflow = "fold"
+    table = Table("node", "model", "reached", "answers", "min ms", "median ms", "p95 ms")
+    for column in table.columns[:2]:
+        column.overflow = "fold"
+    for column in table.columns[2:]:
+        column.no_wrap = True
     for one in found:
         facts = one.facts()
         times = ("-" if facts[name] is None else f"{facts[name]:.1f}" for name in ("min_ms", "median_ms", "p95_ms"))
         answers = f"{facts['answered']} of {facts['asked']}"
         names = (facts["peer_id"], plain(facts["model_id"]), facts["reached"])
-        table.add_row(*names, answers, *times, plain(facts["reason"] or ""))
-    Terminal().print(table)
+        table.add_row(*names, answers, *times)
+    terminal = Terminal()
+    terminal.print(table)
+    for one in found:
+        if one.reason is not None:
+            peer_id = one.neighbour.announcement.peer_id
+            terminal.print(f"{peer_id}: {plain(one.reason)}", soft_wrap=True, highlight=False)
 
 
 def plain(text: str) -> str:

@@ -3,7 +3,8 @@
 What to do is decided by :func:`discovery.placement.decide`; here it is done. Whether a model has a hole is looked at
 every twenty seconds or so, everything else every so many minutes, at times that chance spreads. A node goes when it has
 no sessions: it says where to, waits a moment, looks again whether it is still the one to go, and only then loads. Two
-that have set out for the same place at once see each other in that moment, and both stay for this time.
+that have set out for the same place at once see each other in that moment, and both stay for this time. Who says that
+it goes somewhere and does not come is believed for some minutes only (:class:`discovery.placement.Promises`).
 """
 
 from __future__ import annotations
@@ -11,13 +12,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import structlog
 
-from discovery.placement import Decision, coverage, decide
+from discovery.placement import Decision, Patience, Promises, coverage, decide
 from discovery.protocol.announcement import Announcement
 from discovery.protocol.errors import FarError
 from discovery.protocol.ids import PeerId
@@ -29,8 +29,6 @@ HOLE_SECONDS = 20.0
 """Between two looks at whether the model has a hole: it is closed before two announcements are due."""
 TELL_SECONDS = 3.0
 """From saying where it goes to looking whether others do: the swarm has heard of it by then."""
-NAMED_IN_VAIN = 4
-"""Who was to go so many times in a row and did not is not counted on."""
 
 Tell = Callable[..., None]
 
@@ -57,7 +55,8 @@ class Mover:
 
     def __init__(self, node: Movable, seconds: float, watch: Tell) -> None:
         self._node, self._seconds, self._watch = node, seconds, watch
-        self._named: dict[str, Counter[str]] = {}
+        self._patience: dict[str, Patience] = {}
+        self._promises: dict[str, Promises] = {}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -99,16 +98,15 @@ class Mover:
                 await self._node.set_out(digest, None)
 
     async def _decide(self, digest: str, only_holes: bool) -> Decision | None:
-        nodes = [_staying(about, self._node.peer_id) for about in await self._node.nodes_of(digest)]
+        promises, now = self._promises.setdefault(digest, Promises()), asyncio.get_running_loop().time()
+        said = [_staying(about, self._node.peer_id) for about in await self._node.nodes_of(digest)]
+        nodes = promises.believed(said, now)
         me = next((about for about in nodes if about.peer_id == self._node.peer_id), None)
         if me is None or (only_holes and min(coverage(nodes, me.block_count)) > 0):
             return None
-        named = self._named.get(digest, Counter())
-        in_vain = {peer_id for peer_id, times in named.items() if times >= NAMED_IN_VAIN}
-        decision = decide(self._node.peer_id, nodes, me.block_count, in_vain)
-        others = {move.peer_id for move in decision.others}
-        still = others | in_vain if decision.move or others else set()
-        self._named[digest] = Counter({peer_id: named[peer_id] + 1 for peer_id in still})
+        patience = self._patience.setdefault(digest, Patience())
+        decision = decide(self._node.peer_id, nodes, me.block_count, patience.in_vain)
+        patience.note(decision)
         log.debug("place", model=digest, moves=decision.move is not None, why=decision.why)
         return decision
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from discovery.console import Console, fail, quiet_libraries
+from discovery.console import EXIT_FOUND, EXIT_INTERRUPTED, Console, fail, quiet_libraries
 
 if TYPE_CHECKING:
     from far_node.rewards.answers import Line, Place, TransferTo
@@ -26,7 +26,6 @@ app = typer.Typer(
 address = typer.Typer(help="Where a marketplace without an escrow pays you.", no_args_is_help=True)
 app.add_typer(address, name="address")
 
-EXIT_NOT_ALL_PROVEN = 3
 
 _GATEWAY, _WALLET, _CHAIN = "Marketplace", "Wallet", "Chain"
 
@@ -138,7 +137,7 @@ def history(
         if kept is not None:
             tell_missing(console, len(kept), not_in_history(kept, lines))
         if not is_good:
-            raise typer.Exit(EXIT_NOT_ALL_PROVEN)
+            raise typer.Exit(EXIT_FOUND)
 
 
 @app.command()
@@ -295,7 +294,7 @@ def command(json: bool) -> Iterator[Console]:
     except FarError as error:
         fail(console, error)
     except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def open_wallet(keystore: Path | None, password_file: Path | None, wallet: str | None) -> WalletKey:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from discovery.dht.transport import Channel, Transport
-from discovery.protocol.codec import position_bytes
+from discovery.protocol.codec import WireTensor, position_bytes
 from discovery.protocol.errors import FarError, PeerUnavailable, ProtocolViolation
 from discovery.protocol.history import History
 from discovery.protocol.messages import (
@@ -246,10 +246,6 @@ class NodeSession:
             self.spent.steps += 1
             self.spent.waited += computed.waited
             self.spent.computed += computed.seconds
-            if len(step.hidden.data) > _LARGE_BYTES:
-                await asyncio.to_thread(self.log.record, step, computed.cached)
-            else:
-                self.log.record(step, computed.cached)
         finally:
             self._place.is_computing = False
             self._last_step_at = time.monotonic()
@@ -274,11 +270,14 @@ class NodeSession:
         out = Step(
             step.index, step.start_position, computed.hidden, step.keep, step.rows, step.settled, step.is_replay, times
         )
+        count = partial(self.log.record, step, computed.cached)
         if self._successor.exists:
-            await self._successor.give(out)
-        elif _is_due(out, self.opening):
-            await _add_to_chain(self.log, out)
-            await self._control.send(out)
+            await self._successor.give(out, count)
+        else:
+            is_due = _is_due(out, self.opening)
+            await _hashing(step, count, out.hidden if is_due else None)
+            if is_due:
+                await self._control.send(out)
         if not step.is_replay:
             self._given = step.index + 1
 
@@ -358,10 +357,14 @@ class _Successor:
             self._log.new_successor()
             await on_link()
             for step in self._history.replay():
-                await self._send(step, again=True)
+                if (channel := self._channel) is None:
+                    return
+                await _hashing(step, self._log.give_again, step.start_position, step.hidden)
+                await self._send(channel, step)
 
-    async def give(self, step: Step) -> None:
-        """Hand a step on, and keep it.
+    async def give(self, step: Step, count: Callable[[WireTensor | None], None]) -> None:
+        """Hand a step on, and keep it. ``count`` is told what of it is given: in its turn, for while another successor
+        is given everything again, receipts are not of this step yet.
 
         Raises:
             SessionTooLong: with all that is kept it is more than the session.
@@ -370,7 +373,10 @@ class _Successor:
             if self._history.held_bytes + len(step.hidden.data) > self._most_bytes:
                 raise SessionTooLong("more steps are in flight than the session is long: say which have been answered")
             self._history.add(step)
-            await self._send(step)
+            channel = self._channel if _is_due(step, self._opening) else None
+            await _hashing(step, count, None if channel is None else step.hidden)
+            if channel is not None:
+                await self._send(channel, step)
 
     async def close(self) -> None:
         """Close the stream."""
@@ -378,11 +384,8 @@ class _Successor:
         if channel is not None:
             await channel.close()
 
-    async def _send(self, step: Step, *, again: bool = False) -> None:
-        channel = self._channel
-        if channel is None or not (again or _is_due(step, self._opening)):
-            return
-        await _add_to_chain(self._log, step)  # first: of what fails to be sent a part may arrive, or all
+    async def _send(self, channel: Channel, step: Step) -> None:
+        """It is in the chain already: of what fails to be sent a part may arrive, or all."""
         try:
             async with asyncio.timeout(None) as self._scope:
                 await channel.send(step)
@@ -411,8 +414,9 @@ def _is_due(step: Step, opening: Open) -> bool:
     return resumed is None or resumed.feeds_new or (not step.is_replay and step.index >= resumed.at_step)
 
 
-async def _add_to_chain(log: WorkLog, step: Step) -> None:
+async def _hashing(step: Step, call: Callable[..., None], *arguments: object) -> None:
+    """Make a call that hashes a step."""
     if len(step.hidden.data) > _LARGE_BYTES:
-        await asyncio.to_thread(log.hand_on, step.start_position, step.hidden)
+        await asyncio.to_thread(call, *arguments)
     else:
-        log.hand_on(step.start_position, step.hidden)
+        call(*arguments)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from discovery import settings
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.ids import check_wallet
-from discovery.protocol.membership import INVITATION_MARK, initial_peers_of, membership_of
+from discovery.protocol.membership import INVITATION_MARK, Membership, initial_peers_of, membership_of
 from discovery.settings import ENVIRONMENT, FLAG, Problem, Said, did_you_mean, unknown_key
 from discovery.web.errors import InvalidSetting
 from far_node.capacity import GIB
@@ -32,6 +32,8 @@ from far_node.config import (
     parse_public_address,
 )
 from far_node.limits import Limits
+from far_node.update.options import check_sources
+from far_node.update.releases import Channel
 
 PREFIX = "FAR_NODE_"
 NAME_VARIABLE, FILE_VARIABLE = "FAR_NODE_NAME", "FAR_NODE_CONFIG"
@@ -115,6 +117,11 @@ class NodeSettings(BaseModel):
     wake_url: str | None = None
     idle_exit: float | None = None
     receipts: Path | None = None
+    auto_update: bool = False
+    update_channel: Channel = "stable"
+    update_index: str | None = None
+    update_releases: str | None = None
+    update_publisher: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     identity: Path | None = None
 
@@ -302,13 +309,12 @@ def node_config(said: NodeSettings, place: Place, hints: Iterable[str] = ()) -> 
     model = {name: getattr(said, name) for name in own}
     model["model"] = local_model(said.model or "")
     model["blocks"] = None if said.blocks is None else parse_blocks(said.blocks)
-    membership = membership_of(said.swarm, said.invite) if said.swarm and said.invite else None
-    peers = said.initial_peers or initial_peers_of(membership)
+    membership = membership_in(said)
     limits = {field.name: getattr(said, field.name) for field in fields(Limits) if field.name in FIELDS}
     return NodeConfig(
         model=ModelOptions(cache_bytes=said.cache_mb << 20, **model),
         wallet=check_wallet(said.wallet or ""),
-        initial_peers=tuple(dict.fromkeys((*peers, *hints))),
+        initial_peers=tuple(dict.fromkeys((*known_peers(said), *hints))),
         device=choose_device(said.device, said.gpu, said.cpu_only),
         threads=said.threads,
         identity=said.identity or place.identity,
@@ -330,6 +336,24 @@ def node_config(said: NodeSettings, place: Place, hints: Iterable[str] = ()) -> 
         location=None if said.location is None else parse_location(said.location),
         limits=Limits(prefix_cache_bytes=said.prefix_cache_mb << 20, **limits),
     )
+
+
+def membership_in(said: NodeSettings) -> Membership | None:
+    """The private swarm that the node was invited to; None where it is not one, or half of it was said.
+
+    Raises:
+        MembershipInvalid: what was said of it cannot be read, or does not belong together.
+    """
+    return membership_of(said.swarm, said.invite) if said.swarm and said.invite else None
+
+
+def known_peers(said: NodeSettings) -> tuple[str, ...]:
+    """Through whom the node joins: as the settings say, else as the charter of its private swarm does.
+
+    Raises:
+        MembershipInvalid: what was said of a private swarm cannot be read.
+    """
+    return said.initial_peers or initial_peers_of(membership_in(said))
 
 
 def shown_value(value: Any) -> Any:
@@ -379,14 +403,16 @@ def _is_asserted(name: str, value: Any) -> bool:
 def _wrong(values: Mapping[str, Any]) -> FarError | None:
     """What is wrong with these settings, if everything else is right."""
     try:
-        node_config(NodeSettings(**{**_EXAMPLE, **values}), Place())
+        said = NodeSettings(**{**_EXAMPLE, **values})
+        check_sources(said)
+        node_config(said, Place())
     except FarError as error:
         return error
     return None
 
 
 def _wrong_address(name: str, value: Any) -> FarError | None:
-    from far_node import hints
+    from discovery import hints
 
     try:
         if name == "discovery":
@@ -422,6 +448,10 @@ def _missing(found: NodeSettings, wrong: set[str]) -> Iterator[FarError]:
     if (found.swarm is None) != (found.invite is None):
         missing = "swarm" if found.swarm is None else "invite"
         message = f"{missing} is not set: a private swarm takes both, --swarm with its file and --invite"
+        yield InvalidSetting(message, setting=variable(missing))
+    if (found.update_releases is None) != (found.update_publisher is None):
+        missing = "update_releases" if found.update_releases is None else "update_publisher"
+        message = f"{missing} is not set: a list of releases takes both, where it is and the peer id that signed it"
         yield InvalidSetting(message, setting=variable(missing))
     for name, value in needed.items():
         if not value and variable(name) not in wrong:

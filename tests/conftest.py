@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
+from structlog.dev import ConsoleRenderer, plain_traceback
 from xdist.scheduler import LoadFileScheduling
 
 # before torch and transformers are imported, here or in a child process
@@ -40,6 +41,13 @@ settings.register_profile(
 )
 settings.load_profile("far")
 
+structlog.configure(  # a traceback with the values of all variables takes seconds, in which the loop stands still
+    processors=[
+        ConsoleRenderer(exception_formatter=plain_traceback) if isinstance(one, ConsoleRenderer) else one
+        for one in structlog.get_config()["processors"]
+    ]
+)
+
 WORKERS = 4
 """At most, however many cores there are: each takes a gigabyte, and what it starts takes more."""
 
@@ -47,7 +55,7 @@ FIRST = ("tests/swarm/", "tests/browser/", "tests/far_node/blocks/test_architect
 """What takes longest begins first, so that no worker is left alone with it in the end."""
 
 ONE_SWARM = tuple(
-    f"tests/swarm/test_{name}.py" for name in ("auto", "bench", "generation", "hang_up", "refusals", "route")
+    f"tests/swarm/test_{name}.py" for name in ("auto", "bench", "generation", "hang_up", "probes", "refusals", "route")
 )
 """These ask the same seven processes, which are started once."""
 

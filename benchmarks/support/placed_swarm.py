@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.geo_routing import CITIES, City
 from benchmarks.support.throughput import most_tokens
-from discovery.placement import choose, decide, site_at
+from discovery.placement import Decision, Move, Patience, Promises, choose, decide, planned, site_at
 from discovery.protocol.announcement import LIFETIME_SECONDS, RENEW_SECONDS, Announcement
 from discovery.protocol.ids import PeerId
 from far_node.capacity import share_blocks
@@ -29,6 +29,7 @@ BLOCK_MS = (0.2, 2.0)
 MEMORY = (6, 8, 10, 11, 12, 16, 24, 32)
 """GB of the cards that people have; of these 2 stay free."""
 RESERVE = 2
+_BELIEVED_AGAIN = 10.0  # seconds after which it is looked again who is believed
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Scene:
         polite: share of those that say goodbye.
         load_seconds: from the end of the old blocks to serving the new ones.
         look_seconds: between two looks of a node at everything.
+        liars: share of nodes that say that they go wherever there is a hole, and never do.
     """
 
     nodes: int
@@ -50,6 +52,7 @@ class Scene:
     polite: float = 0.5
     load_seconds: float = 20.0
     look_seconds: float = 600.0
+    liars: float = 0.0
     tick: float = 5.0
     cities: tuple[City, ...] = CITIES
 
@@ -69,7 +72,9 @@ class SimNode:
     confirms: float | None = None
     next_hole: float = 0.0
     next_look: float = 0.0
+    lies: bool = False
     earned: float = 0.0
+    patience: Patience = field(default_factory=Patience)
 
     @property
     def block_ms(self) -> float:
@@ -215,6 +220,7 @@ class Swarm:
             auto_place=True,
         )
         node = SimNode(number, memory, city, said, expires=float("inf"))
+        node.lies = scene.liars > 0 and dice.random() < scene.liars
         node.next_hole = self.now + HOLE_SECONDS * dice.uniform(0.5, 1.5)
         node.next_look = self.now + scene.look_seconds * dice.uniform(0.5, 1.5)
         to = self.rule.first_place(self, node)
@@ -263,10 +269,13 @@ class Rule(ABC):
 class Ours(Rule):
     """:mod:`discovery.placement`, as :class:`far_node.placement.Mover` asks it.
 
-    All nodes see the same here and so make the same plan, which is made once for all of them.
+    All nodes see the same here, so that the plan is made once for all who count on the same ones.
     """
 
-    _plan: tuple[int, dict[str, tuple[int, int]]] = field(default=(-1, {}))
+    _plans: dict[frozenset[str], tuple[Move, ...]] = field(default_factory=dict)
+    _made_at: tuple[int, int] = (-1, -1)
+    _believed: list[Announcement] = field(default_factory=list)
+    _promises: Promises = field(default_factory=Promises)
 
     def first_place(self, swarm: Swarm, node: SimNode) -> tuple[int, int] | None:
         blocks = swarm.scene.blocks
@@ -278,29 +287,49 @@ class Ours(Rule):
         for peer_id, node in swarm.nodes.items():
             if not node.alive or not node.serving:
                 continue
+            if node.lies:
+                self._lie(swarm, node)
+                continue
             if node.confirms is not None:
                 if swarm.now >= node.confirms:
                     self._confirm(swarm, node)
                 continue
-            if self._is_due(swarm, node) and (to := self.plan(swarm).get(peer_id)) is not None:
-                named[peer_id] = to
+            if self._is_due(swarm, node) and (move := self._look(swarm, node).move) is not None:
+                named[peer_id] = move.to
         for peer_id, to in named.items():  # within a tick nobody hears of the others
             node = swarm.nodes[peer_id]
             swarm.set_out(node, to)
             node.confirms = swarm.now + TELL_SECONDS * swarm.dice.uniform(0.5, 1.5)
 
-    def plan(self, swarm: Swarm) -> dict[str, tuple[int, int]]:
-        """Who should go where."""
-        if self._plan[0] != swarm.version:
-            seen = swarm.visible()
-            asking = next((about for about in seen if about.state == "ready"), None)
-            moves: dict[str, tuple[int, int]] = {}
-            if asking is not None:
-                decision = decide(PeerId(asking.peer_id), seen, swarm.scene.blocks)
-                found = (decision.move, *decision.others) if decision.move else decision.others
-                moves |= {move.peer_id: move.to for move in found}
-            self._plan = (swarm.version, moves)
-        return self._plan[1]
+    def _seen(self, swarm: Swarm) -> list[Announcement]:
+        """What is believed of what can be seen."""
+        made_at = swarm.version, int(swarm.now // _BELIEVED_AGAIN) if swarm.scene.liars else 0
+        if self._made_at != made_at:
+            self._made_at, self._plans = made_at, {}
+            self._believed = self._promises.believed(swarm.visible(), swarm.now)
+        return self._believed
+
+    def _look(self, swarm: Swarm, node: SimNode) -> Decision:
+        """What a node decides that has not set out."""
+        peer_id, seen, in_vain = PeerId(node.said.peer_id), self._seen(swarm), node.patience.in_vain
+        if in_vain not in self._plans:
+            self._plans[in_vain] = planned(seen, swarm.scene.blocks, in_vain)
+        moves = self._plans[in_vain]
+        if any(move.peer_id == peer_id for move in moves):
+            decision = decide(peer_id, seen, swarm.scene.blocks, in_vain)
+        else:  # as it would decide, without planning again
+            decision = Decision(None, "others go", moves)
+        node.patience.note(decision)
+        return decision
+
+    @staticmethod
+    def _lie(swarm: Swarm, node: SimNode) -> None:
+        holes = np.flatnonzero(swarm.served() == 0)
+        if len(holes) and node.said.moving_to is None:
+            first = int(min(holes[0], swarm.scene.blocks - node.length))
+            swarm.set_out(node, (first, first + node.length))
+        elif not len(holes) and node.said.moving_to is not None:
+            swarm.set_out(node, None)
 
     def _is_due(self, swarm: Swarm, node: SimNode) -> bool:
         """Whether it looks now, and sees what it looks for."""
@@ -316,10 +345,10 @@ class Ours(Rule):
     def _confirm(self, swarm: Swarm, node: SimNode) -> None:
         to = node.said.moving_to
         assert to is not None
-        seen = [
-            about.model_copy(update={"moving_to": None}) if about is node.said else about for about in swarm.visible()
-        ]
-        decision = decide(PeerId(node.said.peer_id), seen, swarm.scene.blocks)
+        mine = node.said.model_copy(update={"moving_to": None})
+        seen = [mine if about.peer_id == mine.peer_id else about for about in self._seen(swarm)]
+        decision = decide(PeerId(mine.peer_id), seen, swarm.scene.blocks, node.patience.in_vain)
+        node.patience.note(decision)
         node.confirms = None
         if decision.move is not None and decision.move.to == to:
             swarm.load(node, to)

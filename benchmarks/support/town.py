@@ -21,13 +21,25 @@ class WanTown(Town):
         self.host_of: dict[str, int] = {}
         self._host = BOOTSTRAP_HOST
 
-    def node_at(self, host: int, model: str | Path, blocks: tuple[int, int], *options: str) -> Process:
+    def node_at(
+        self,
+        host: int,
+        model: str | Path,
+        blocks: tuple[int, int],
+        *options: str,
+        initial_peers: Sequence[str] = (),
+    ) -> Process:
         """A node on a host, which is not waited for."""
         self._host = host
-        return self.start_node(model, blocks, *options)
+        return self.start_node(model, blocks, *options, initial_peers=initial_peers)
+
+    def bootstrap_at(self, host: int, *initial_peers: str) -> Process:
+        """One more bootstrap peer on a host, which is not waited for."""
+        self._host = host
+        return self.start_bootstrap(*initial_peers)
 
     def _listen_at(self) -> str:
-        return f"/ip4/{self.wan.address(self._host)}/tcp/0"
+        return f"/ip4/{self.wan.listens_at(self._host)}/tcp/0"
 
     def _start(self, name: str, arguments: Sequence[str]) -> Process:
         process = Process.start(name, arguments, self.directory, within=self.wan.within(self._host))

@@ -7,6 +7,8 @@ root, /dev/net/tun and iproute2, and no kernel module for delays (netem).
     with Wan(hosts=5, round_trip=0.080, bits_per_second=100e6) as wan:
         process = subprocess.Popen([*wan.within(0), sys.executable, "-m", "far_node.cli", "start", …])
         wan.change(0, cut=True)
+
+A host may stand behind a router of its own that translates addresses (:mod:`benchmarks.support.nat`).
 """
 
 from __future__ import annotations
@@ -20,14 +22,17 @@ import multiprocessing
 import os
 import select
 import signal
+import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from benchmarks.support.nat import Kind, Router
 
 _TUNSETIFF, _IFF_TUN, _IFF_NO_PI, _CLONE_NEWNET = 0x400454CA, 0x0001, 0x1000, 0x40000000
 _DEVICE = "wan"
@@ -53,18 +58,41 @@ class Link:
 
 
 class Wan:
-    """A context manager. Host ``i`` has the address :meth:`address`."""
+    """A context manager. Host ``i`` has the address :meth:`address`.
 
-    def __init__(self, hosts: int, round_trip: float = 0.0, bits_per_second: float = 0.0, name: str = "far") -> None:
+    Args:
+        routers: hosts that stand behind a router, and of which kind. Where there are any, the others have addresses
+            that libp2p takes for public ones.
+    """
+
+    def __init__(
+        self,
+        hosts: int,
+        round_trip: float = 0.0,
+        bits_per_second: float = 0.0,
+        name: str = "far",
+        routers: Mapping[int, Kind] | None = None,
+    ) -> None:
         self.hosts = hosts
+        self.routers = dict(routers or {})
         self._links = [Link(round_trip, bits_per_second) for _ in range(hosts)]
         self._names = [f"{name}{os.getpid()}-{index}" for index in range(hosts)]  # several networks get along
         self._router: multiprocessing.Process | None = None
         self._orders: Connection | None = None
 
     def address(self, host: int) -> str:
-        """IPv4 address of a host."""
-        return f"10.78.0.{host + 1}"
+        """IPv4 address of a host, or of the router before it."""
+        return socket.inet_ntoa(self._outside(host))
+
+    def listens_at(self, host: int) -> str:
+        """IPv4 address that a host has itself."""
+        return socket.inet_ntoa(self._inside(host))
+
+    def _outside(self, host: int) -> bytes:
+        return bytes([11 if self.routers else 10, 78, 0, host + 1])
+
+    def _inside(self, host: int) -> bytes:
+        return bytes([192, 168, host + 1, 2]) if host in self.routers else self._outside(host)
 
     def __enter__(self) -> Wan:
         if os.geteuid() != 0 or not Path("/dev/net/tun").exists():
@@ -76,16 +104,21 @@ class Wan:
                 made.append(name)
             devices = [_open_tun(name) for name in self._names]
             for host, name in enumerate(self._names):
-                _ip("-n", name, "addr", "add", f"{self.address(host)}/24", "dev", _DEVICE)
+                _ip("-n", name, "addr", "add", f"{self.listens_at(host)}/24", "dev", _DEVICE)
                 _ip("-n", name, "link", "set", _DEVICE, "mtu", str(_MTU), "txqueuelen", "2000", "up")
                 _ip("-n", name, "link", "set", "lo", "up")
+                if self.routers:
+                    _ip("-n", name, "route", "add", "default", "dev", _DEVICE)
         except (OSError, subprocess.CalledProcessError) as error:
             for name in made:
                 subprocess.run(["ip", "netns", "del", name], check=False)
             raise WanUnavailable(f"the emulated network could not be made: {error}") from error
         context = multiprocessing.get_context("fork")
         self._orders, theirs = context.Pipe()
-        ports = {bytes([10, 78, 0, host + 1]): _Port(device, self._links[host]) for host, device in enumerate(devices)}
+        ports = {
+            self._outside(host): _Port(device, self._links[host], self._router_of(host))
+            for host, device in enumerate(devices)
+        }
         self._router = context.Process(target=_route, args=(ports, theirs), daemon=True)  # type: ignore[assignment]
         assert self._router is not None
         self._router.start()
@@ -99,6 +132,10 @@ class Wan:
             self._router.join()
         for name in self._names:
             subprocess.run(["ip", "netns", "del", name], check=False)
+
+    def _router_of(self, host: int) -> Router | None:
+        kind = self.routers.get(host)
+        return None if kind is None else Router(kind, self._outside(host), self._inside(host))
 
     def change(self, host: int, **changes: Any) -> None:
         """Give a host another :class:`Link`."""
@@ -128,6 +165,7 @@ class _Port:
 
     device: int
     link: Link
+    router: Router | None = None
     uplink_free_at: float = 0.0
     downlink_free_at: float = 0.0
     asked: set[tuple[bytes, bytes, bytes]] = field(default_factory=set)
@@ -148,7 +186,11 @@ def _route(ports: dict[bytes, _Port], orders: Connection) -> None:
                 in_order[host].link = link
                 orders.send(None)
                 continue
-            for packet in _packets(ready):
+            for sent in _packets(ready):
+                router = by_device[ready].router
+                packet = sent if router is None else router.outward(sent)
+                if packet is None:
+                    continue
                 target = ports.get(packet[16:20])
                 arrival = _departed(packet, by_device[ready], target) if target else None
                 if target is not None and arrival is not None:
@@ -163,8 +205,10 @@ def _route(ports: dict[bytes, _Port], orders: Connection) -> None:
                 target.downlink_free_at = max(due, target.downlink_free_at) + 8 * len(packet) / rate
                 heapq.heappush(on_the_way, (target.downlink_free_at, next(numbers), packet, target, True))
             elif not target.link.cut:
-                with contextlib.suppress(OSError):
-                    os.write(target.device, packet)
+                let_in = packet if target.router is None else target.router.inward(packet)
+                if let_in is not None:
+                    with contextlib.suppress(OSError):
+                        os.write(target.device, let_in)
 
 
 def _packets(device: int) -> list[bytes]:

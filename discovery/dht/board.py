@@ -7,14 +7,15 @@ skipped and logged; good ones are kept.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 from hivemind.dht.node import DHTNode
 from hivemind.utils import DHTExpiration, ValueWithExpiration
 
-from discovery.dht.keys import all_nodes_key, model_key, node_key, on_call_key, on_call_name, places_of
-from discovery.protocol.announcement import Announcement, SignedAnnouncement, read_announcement
+from discovery.dht.documents import announcement_in
+from discovery.dht.keys import all_nodes_keys, model_keys, node_key, on_call_key, on_call_name, places_of
+from discovery.protocol.announcement import Announcement, SignedAnnouncement
 from discovery.protocol.errors import AnnouncementInvalid, MembershipInvalid, NotInvited
 from discovery.protocol.oncall import Registration, SignedRegistration, read_registration
 
@@ -93,22 +94,26 @@ class Board:
 
     async def nodes_of(self, model_digest: str, known: Known = _nothing) -> list[SignedAnnouncement]:
         """Live announcements of the nodes that serve a model, but for the documents that are known already."""
-        return await self._read(model_key(self._prefix, model_digest), known)
+        return await self._read(model_keys(self._prefix, model_digest), known)
 
     async def node(self, peer_id: str) -> list[SignedAnnouncement]:
         """Live announcements of one node, one for each model it serves."""
-        return await self._read(node_key(self._prefix, peer_id))
+        return await self._read([node_key(self._prefix, peer_id)])
 
     async def all_nodes(self, known: Known = _nothing) -> list[SignedAnnouncement]:
         """Live announcements of all nodes, one for each model that one serves, but for the documents that are known."""
-        return await self._read(all_nodes_key(self._prefix), known)
+        return await self._read(all_nodes_keys(self._prefix), known)
 
-    async def _read(self, key: str, known: Known = _nothing) -> list[SignedAnnouncement]:
-        found = await self._node.get(key, latest=True)
-        if found is None or not isinstance(found.value, dict):
-            return []
+    async def _read(self, keys: Sequence[str], known: Known = _nothing) -> list[SignedAnnouncement]:
+        found = await self._node.get_many(keys, sufficient_expiration_time=float("inf"))
+        items = [
+            (key, subkey, item)
+            for key in keys
+            if found[key] is not None and isinstance(found[key].value, dict)
+            for subkey, item in found[key].value.items()
+        ]
         live = []
-        for count, (subkey, item) in enumerate(found.value.items(), 1):
+        for count, (key, subkey, item) in enumerate(items, 1):
             if count % CHECKED_AT_ONCE == 0:
                 await asyncio.sleep(0)  # a signature takes a tenth of a millisecond, and there may be thousands
             if isinstance(item.value, bytes) and known(item.value):
@@ -122,7 +127,7 @@ class Board:
         try:
             if not isinstance(item.value, bytes):
                 raise AnnouncementInvalid("the value is not bytes")
-            signed = read_announcement(item.value)
+            signed = announcement_in(item.value)
             self._believe(signed.announcement)
         except (AnnouncementInvalid, *NOT_BELIEVED) as error:
             log.warning("announcement_skipped", subkey=str(subkey)[:64], reason=error.message)

@@ -40,6 +40,14 @@ _PING_PROTOCOL, _PING_BYTES = "/ipfs/ping/1.0.0", 32
 _STREAM_BROKE = (asyncio.IncompleteReadError, ConnectionError, BrokenPipeError)
 CANNOT_OPEN = (P2PDaemonError, ControlFailure, DispatchFailure, TimeoutError, OSError, asyncio.IncompleteReadError)
 """What the daemon and the streams to it raise when a peer cannot be reached."""
+_RELAY_SAYS = {
+    "RESERVATION_REFUSED": "the relay has no slot left",
+    "RESOURCE_LIMIT_EXCEEDED": "its relay carries no more connections for it, or for us",
+    "PERMISSION_DENIED": "its relay does not permit us",
+    "CONNECTION_FAILED": "its relay does not get through to it",
+    "NO_RESERVATION": "the relay that it names lets nobody through to it",
+}
+"""Statuses of circuit relay v2, by their names in its specification."""
 _P2P_PROTOCOL = bytes([0xA5, 0x03])
 """Code 421 of the multiaddr protocol ``p2p``, as a varint."""
 
@@ -147,7 +155,7 @@ class P2PTransport:
                 return await self._open(address, protocol)
         except CANNOT_OPEN as error:
             self._connected.discard(address.peer_id)
-            reason = str(error) or type(error).__name__
+            reason = relay_refusal(str(error)) or str(error) or type(error).__name__
             raise PeerUnavailable(f"{address.peer_id} cannot be reached: {reason}", peer_id=address.peer_id) from None
 
     async def check(self, peer_id: PeerId) -> bool:
@@ -241,6 +249,11 @@ class P2PTransport:
         return accept
 
 
+def relay_refusal(text: str) -> str | None:
+    """What the daemon says when a relay did not put us through, in words; None where no relay said anything."""
+    return next((f"{words} ({sign})" for sign, words in _RELAY_SAYS.items() if sign in text), None)
+
+
 def to_multiaddr(text: str) -> Multiaddr:
     """An address with the bytes that the daemon reads.
 
@@ -262,7 +275,17 @@ def _peer_part(name: str) -> bytes:
 def _parse(address: PeerAddress) -> list[Multiaddr]:
     """The addresses that somebody gave for a peer, who may be a stranger."""
     try:
-        return [to_multiaddr(maddr) for maddr in address.maddrs]
+        maddrs = [to_multiaddr(maddr) for maddr in address.maddrs if _leads_on(maddr, address.peer_id)]
     except (ValueError, LookupError, TypeError) as error:
         reason = f"{address.peer_id} cannot be reached at an address that is none: {error}"
         raise PeerUnavailable(reason, peer_id=address.peer_id) from None
+    if not maddrs:
+        reason = f"{address.peer_id} cannot be reached: its addresses lead through itself, or through several relays"
+        raise PeerUnavailable(reason, peer_id=address.peer_id)
+    return maddrs
+
+
+def _leads_on(maddr: str, peer_id: PeerId) -> bool:
+    """Whether an address is direct, or goes through one relay that is somebody else: dialing others takes seconds."""
+    relays = maddr.split("/p2p-circuit")[:-1]
+    return not relays or (len(relays) == 1 and relays[0].rpartition("/p2p/")[2] != peer_id)

@@ -7,11 +7,10 @@ import contextlib
 import fcntl
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import IO, Any
+from dataclasses import dataclass, field
+from typing import IO, Any, Literal
 
 import structlog
-from hivemind.dht.node import DHTNode
 from hivemind.p2p import P2P
 from hivemind.p2p.p2p_daemon_bindings.control import P2PDaemonError
 from hivemind.utils.multiaddr import Multiaddr
@@ -22,8 +21,10 @@ from discovery.dht.dialback import DialBack
 from discovery.dht.gate import Gate, GatedP2P, GatedTransport, tell_charter
 from discovery.dht.identity import Identity, discard_identity, ephemeral_identity
 from discovery.dht.keys import DEFAULT_PREFIX
+from discovery.dht.node import SwarmNode
 from discovery.dht.p2p import CANNOT_OPEN, OPEN_TIMEOUT_SECONDS, P2PTransport, to_multiaddr
-from discovery.dht.relay import RelaySlots, reserve
+from discovery.dht.reach import NOT_ASKED, Reach, ReachMeter, of_relays
+from discovery.dht.relay import RelayLimits, RelaySlots, reserve
 from discovery.dht.transport import Transport
 from discovery.dht.validator import AnnouncementValidator
 from discovery.protocol.errors import FarError, InvalidArgument, InvalidIdentity, PeerUnavailable
@@ -36,15 +37,12 @@ log = structlog.get_logger(__name__)
 LOCAL_MADDR = "/ip4/127.0.0.1/tcp/0"
 LEAVE_SECONDS = 2.0
 CIRCUIT = "/p2p-circuit"
-_RELAY_FLAGS = (
-    "-relayDataLimit=1099511627776",
-    "-relayTimeLimit=24h",
-    "-relayMaxCircuits=256",
-    "-relayMaxReservations=1024",
-    "-relayBufferSize=65536",
-)
-"""What a relay of ours allows: bytes and time of one circuit, circuits of one peer, peers; and bytes of each buffer."""
+Way = Literal["direct", "relay"]
+_NO_RELAY = ("-relayService=0",)
+"""A daemon that finds itself reachable would carry 4 GiB for each of 128 peers. What stays is the relay that every
+daemon has: 128 KiB and two minutes for each circuit."""
 _RELAY_STARTS = 8
+_LOOK_SECONDS = 0.2
 _spawn = asyncio.subprocess.create_subprocess_exec
 
 
@@ -54,10 +52,13 @@ class PeerConfig:
 
     A client (``is_client``) stores nothing for others and needs no open port. ``map_ports`` asks the router for a
     port (UPnP, NAT-PMP); it is off unless the owner of the machine asks for it. A relay (``is_relay``) carries
-    connections to peers that nobody can reach otherwise, and dials back who asks how he is seen from outside. A peer
-    that nobody can reach (``behind_nat``) takes slots at the initial peers, is reached through them alone, and stores
-    nothing for others. With a ``membership`` it is one of a private swarm, whose name is the prefix, and meets only
-    others of it.
+    connections to peers that nobody can reach otherwise, within its ``relay_limits``. A bootstrap peer
+    (``dials_back``) tells who asks how he is seen from outside. A peer that nobody can reach (``behind_nat``) takes
+    slots at the initial peers, is reached through them alone, and stores nothing for others; a connection that comes
+    through a relay it makes direct where routers let it. ``punches_holes`` is the other end of that, and needs to
+    listen where packets come to. With a ``membership`` it is one of a private swarm, whose name is the prefix, and
+    meets only others of it. One that ``starts_alone`` does so whether an initial peer answers or not, and goes on
+    looking for them: bootstrap peers that name each other cannot all be the second.
     """
 
     initial_peers: tuple[str, ...] = ()
@@ -67,12 +68,21 @@ class PeerConfig:
     is_client: bool = False
     map_ports: bool = False
     is_relay: bool = False
+    relay_limits: RelayLimits = field(default_factory=RelayLimits)
+    dials_back: bool = False
     behind_nat: bool = False
+    punches_holes: bool = False
     membership: Membership | None = None
+    starts_alone: bool = False
 
     def __post_init__(self) -> None:
         if self.membership is not None and self.prefix != self.membership.charter.swarm:
             raise InvalidArgument(f"the prefix of this private swarm is {self.membership.charter.swarm}")
+
+    @property
+    def punches(self) -> bool:
+        """Whether it turns connections through a relay into direct ones."""
+        return self.behind_nat or self.punches_holes
 
 
 class SwarmPeer:
@@ -82,13 +92,15 @@ class SwarmPeer:
         self,
         p2p: P2P,
         transport: P2PTransport,
-        dht: DHTNode,
+        dht: SwarmNode,
         prefix: str,
         lock: IO[bytes] | None,
         slots: RelaySlots | None,
         gate: Gate | None,
+        asked: Sequence[PeerId] = (),
     ) -> None:
         self._p2p, self._dht, self._lock, self._slots, self.gate = p2p, dht, lock, slots, gate
+        self._meter = ReachMeter(p2p, asked, self._tcp_port) if asked else None
         self.transport: Transport = transport if gate is None else GatedTransport(transport, gate)
         self.board = Board(dht, prefix, all_are_believed if gate is None else gate.check_announcement)
 
@@ -120,7 +132,7 @@ class SwarmPeer:
             try:
                 if slots is not None:
                     await slots.start()
-                if config.is_relay:
+                if config.is_relay or config.dials_back:
                     await DialBack.serve(p2p)
                 transport = P2PTransport(p2p)
                 gate = None if config.membership is None else await _open_gate(transport, config, config.membership)
@@ -133,12 +145,22 @@ class SwarmPeer:
         except BaseException:
             lock.close()
             raise
-        return cls(p2p, transport, dht, config.prefix, lock, slots, gate)
+        peer = cls(p2p, transport, dht, config.prefix, lock, slots, gate, _whom_to_ask(config))
+        if peer._meter is not None:
+            peer._meter.start()
+        return peer
 
     @property
     def relays(self) -> tuple[str, ...] | None:
         """Peer ids of the relays that let others through to us now; None for a peer that is reached directly."""
         return None if self._slots is None else tuple(relay.rpartition("/p2p/")[2] for relay in self._slots.held)
+
+    @property
+    def reach(self) -> Reach:
+        """How others get through to us, and why."""
+        if self.relays is not None:
+            return of_relays(self.relays)
+        return NOT_ASKED if self._meter is None else self._meter.now
 
     async def maddrs(self) -> tuple[str, ...]:
         """Where this peer can be reached, with ``/p2p/<peer id>`` at the end."""
@@ -146,8 +168,35 @@ class SwarmPeer:
             return tuple(f"{relay}{CIRCUIT}/p2p/{self.peer_id}" for relay in self._slots.held)
         return tuple(str(maddr) for maddr in await self._p2p.get_visible_maddrs(latest=True))
 
+    @property
+    def has_joined(self) -> bool:
+        """Whether one of the initial peers is known to answer, or there are none."""
+        return self._dht.has_joined
+
+    async def joined(self) -> None:
+        """Wait until it :attr:`has_joined`: one that starts alone may not have yet."""
+        while not self.has_joined:  # noqa: ASYNC110  # hivemind has nothing to wait for
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _tcp_port(self) -> int | None:
+        """The first of those that others are told of."""
+        ports = (parse_maddr(maddr) for maddr in await self.maddrs())
+        return next((int(maddr["tcp"]) for maddr in ports if "tcp" in maddr), None)
+
+    async def connections(self) -> dict[str, Way]:
+        """Who is connected to us now, by peer id, and how; of two ways the direct one, which new streams take."""
+        found: dict[str, Way] = {}
+        for info in await self._p2p.list_peers():
+            is_direct = any(CIRCUIT not in str(maddr) for maddr in info.addrs)
+            peer_id = info.peer_id.to_base58()
+            if is_direct or peer_id not in found:
+                found[peer_id] = "direct" if is_direct else "relay"
+        return found
+
     async def close(self) -> None:
         """Leave the swarm and end the daemon."""
+        if self._meter is not None:
+            await self._meter.stop()
         if self._slots is not None:
             await self._slots.stop()
         await self.transport.close()
@@ -158,6 +207,13 @@ class SwarmPeer:
         await self._p2p.shutdown()
         if self._lock is not None:
             self._lock.close()
+
+
+def _whom_to_ask(config: PeerConfig) -> tuple[PeerId, ...]:
+    """Who dials back for a node: those through whom it joins. Others need not know how they are reached."""
+    if config.is_client or config.behind_nat or config.is_relay or config.dials_back:
+        return ()
+    return tuple(address_of(maddr).peer_id for maddr in config.initial_peers)
 
 
 def bare_maddr(maddr: str) -> str:
@@ -249,14 +305,17 @@ async def _launch(identity: Identity, config: PeerConfig) -> P2P:
         options["announce_maddrs"] = list(announced)
     if config.is_relay:
         options["force_reachability"] = "public"  # or the relay waits for others to confirm it
+    if config.behind_nat:
+        options["force_reachability"] = "private"  # or it does not begin to punch holes
     try:
-        with daemon_of_our_own(is_relay=config.is_relay):
+        with daemon_of_our_own(config.relay_limits if config.is_relay else None):
             return await P2P.create(
-                initial_peers=list(config.initial_peers) or None,
+                # a daemon that is told of them ends when none of them answers
+                initial_peers=None if config.starts_alone else list(config.initial_peers) or None,
                 host_maddrs=list(config.host_maddrs),
                 identity_path=str(identity.path),
                 dht_mode="client" if config.is_client or config.behind_nat else "server",
-                auto_nat=config.map_ports,
+                auto_nat=config.map_ports or config.punches,  # the daemon has one switch for AutoNAT and for holes
                 nat_port_map=config.map_ports,
                 check_if_identity_free=False,  # costs a second daemon; our lock guards this machine
                 startup_timeout=60,
@@ -292,15 +351,15 @@ def _from_here(maddr: str) -> str:
 
 
 @contextlib.contextmanager
-def daemon_of_our_own(is_relay: bool = False) -> Iterator[None]:
+def daemon_of_our_own(relays: RelayLimits | None = None) -> Iterator[None]:
     """The daemon that hivemind starts in here is spared the Ctrl-C of our terminal, and ends when we do.
 
     Otherwise it would be gone before we can say goodbye through it. hivemind spawns it before it first waits, so two
     peers that start side by side do not get into each other's way. A relay runs on one core: there the right one of
     its two relays wins nine times of ten.
     """
-    flags = _RELAY_FLAGS if is_relay else ()
-    variables = {"GOMAXPROCS": "1"} if is_relay else {}
+    flags = _NO_RELAY if relays is None else relays.flags
+    variables = {} if relays is None else {"GOMAXPROCS": "1"}
 
     async def spawn(*command: str, env: dict[str, str], **options: Any) -> asyncio.subprocess.Process:
         return await _spawn(
@@ -327,7 +386,7 @@ async def _open_gate(transport: P2PTransport, config: PeerConfig, membership: Me
             except FarError as error:
                 failure = failure or error
         else:
-            if failure is not None:
+            if failure is not None and not (config.starts_alone and isinstance(failure, PeerUnavailable)):
                 raise failure
     except BaseException:
         await gate.close()
@@ -335,19 +394,16 @@ async def _open_gate(transport: P2PTransport, config: PeerConfig, membership: Me
     return gate
 
 
-async def _join_dht(p2p: P2P, config: PeerConfig, gate: Gate | None) -> DHTNode:
-    initial_peers: Sequence[str] | None = list(config.initial_peers) or None
+async def _join_dht(p2p: P2P, config: PeerConfig, gate: Gate | None) -> SwarmNode:
+    believe = all_are_believed if gate is None else gate.check_announcement
     try:
         async with asyncio.timeout(60):
-            return await DHTNode.create(
-                p2p=p2p if gate is None else GatedP2P(p2p, gate),
-                initial_peers=initial_peers,
-                client_mode=config.is_client or config.behind_nat,
-                record_validator=AnnouncementValidator(
-                    config.prefix, all_are_believed if gate is None else gate.check_announcement
-                ),
-                cache_locally=False,
-                strict=False,
+            return await SwarmNode.join(
+                p2p if gate is None else GatedP2P(p2p, gate),
+                AnnouncementValidator(config.prefix, believe),
+                config.initial_peers,
+                is_client=config.is_client or config.behind_nat,
+                may_be_alone=config.starts_alone,
             )
     except (RuntimeError, TimeoutError):
         raise _no_peer_answered(config) from None

@@ -18,6 +18,7 @@ from hivemind.p2p.p2p_daemon_bindings.control import P2PDaemonError
 from discovery.dht import dialback
 from discovery.dht.p2p import CANNOT_OPEN, to_multiaddr
 from discovery.dht.peer import bare_maddr, check_peer_maddr, daemon_of_our_own
+from discovery.dht.relay import reserve
 from discovery.protocol.errors import FarError, PeerUnavailable
 
 CONNECT_SECONDS = 5.0
@@ -33,6 +34,7 @@ class Meeting:
         round_trip_ms: of the question for the time.
         answer: how it sees us; None: it cannot tell, as peers of older versions.
         clock_ahead_seconds: by how much our clock is ahead of its own, give or take half a round trip.
+        no_slot: why it would not relay for us; None: it would, or was not asked.
     """
 
     maddr: str
@@ -40,6 +42,7 @@ class Meeting:
     round_trip_ms: float | None = None
     answer: dialback.Answer | None = None
     clock_ahead_seconds: float | None = None
+    no_slot: str | None = None
 
 
 async def meet(
@@ -47,6 +50,7 @@ async def meet(
     host_maddrs: Sequence[str] = (),
     port: int | None = None,
     now: Callable[[], float] = time.time,
+    wants_slots: bool = False,
 ) -> list[Meeting]:
     """Turn to each initial peer, in the order given.
 
@@ -54,6 +58,7 @@ async def meet(
         host_maddrs: where to listen meanwhile, so that there is somebody to dial; none: somebody does already.
         port: the TCP port to be dialed; None for the first that we listen at, and for none if we do not.
         now: our clock, in Unix seconds.
+        wants_slots: whether each is asked to relay for us, as long as we look.
 
     Raises:
         PeerUnavailable: our own daemon does not start.
@@ -73,7 +78,7 @@ async def meet(
         raise PeerUnavailable(f"the p2p daemon did not start: {error}") from None
     try:
         wanted = port if port is not None else await _listening_port(p2p) if maddrs else 0
-        return list(await asyncio.gather(*(_meet(p2p, maddr, wanted, now) for maddr in initial_peers)))
+        return list(await asyncio.gather(*(_meet(p2p, maddr, wanted, now, wants_slots) for maddr in initial_peers)))
     finally:
         await p2p.shutdown()
 
@@ -83,7 +88,7 @@ async def _listening_port(p2p: P2P) -> int:
     return next((place[1] for place in places if place is not None), 0)
 
 
-async def _meet(p2p: P2P, maddr: str, port: int, now: Callable[[], float]) -> Meeting:
+async def _meet(p2p: P2P, maddr: str, port: int, now: Callable[[], float], wants_slot: bool) -> Meeting:
     try:
         check_peer_maddr(maddr)
         peer = PeerID.from_base58(maddr.rpartition("/p2p/")[2])
@@ -93,6 +98,7 @@ async def _meet(p2p: P2P, maddr: str, port: int, now: Callable[[], float]) -> Me
         return Meeting(maddr, error.message)
     except (*CANNOT_OPEN, ValueError, LookupError) as error:
         return Meeting(maddr, _in_short(error))
+    no_slot = await _why_no_slot(p2p, peer) if wants_slot else None
     try:
         asked_at, started = now(), time.perf_counter()
         answer = await dialback.ask(p2p, peer, 0)  # dialing takes its time, and would tell nothing of clocks
@@ -101,9 +107,17 @@ async def _meet(p2p: P2P, maddr: str, port: int, now: Callable[[], float]) -> Me
         if port:
             with contextlib.suppress(FarError):
                 answer = await dialback.ask(p2p, peer, port)
-        return Meeting(maddr, None, 1000.0 * seconds, answer, ahead)
+        return Meeting(maddr, None, 1000.0 * seconds, answer, ahead, no_slot)
     except FarError:
-        return Meeting(maddr)
+        return Meeting(maddr, no_slot=no_slot)
+
+
+async def _why_no_slot(p2p: P2P, peer: PeerID) -> str | None:
+    try:
+        slot = await reserve(p2p, peer)
+    except FarError as error:
+        return error.message
+    return None if slot.suffices else slot.too_weak
 
 
 def _in_short(error: Exception) -> str:

@@ -20,7 +20,7 @@ import structlog
 from hivemind.p2p import P2P, PeerID
 
 from discovery.dht.p2p import CANNOT_OPEN, OPEN_TIMEOUT_SECONDS, to_multiaddr
-from discovery.protocol.errors import FarError, PeerUnavailable, ProtocolViolation
+from discovery.protocol.errors import FarError, InvalidArgument, PeerUnavailable, ProtocolViolation
 
 log = structlog.get_logger(__name__)
 
@@ -29,12 +29,54 @@ RENEW_SECONDS = 20.0
 LEAST_BYTES = 1 << 28
 LEAST_SECONDS = 600
 """A relay that cuts circuits off sooner would break sessions in the middle. Stock libp2p relays allow 128 KiB."""
+DEFAULT_SLOTS, DEFAULT_CIRCUITS = 1024, 256
+DEFAULT_CIRCUIT_BYTES, DEFAULT_CIRCUIT_SECONDS = 1 << 40, 24 * 3600
+_BUFFER_BYTES = 1 << 16
 _HOP = "/libp2p/circuit/relay/0.2.0/hop"
 _RESERVE = bytes([2, 0x08, 0])
 """HopMessage with type = RESERVE, and its length before it."""
 _MAX_ANSWER_BYTES = 4096
 _STATUS, _OK = 2, 100
 _REFUSALS = {200: "it has no slot left", 201: "its resources are used up", 202: "it does not permit us"}
+
+
+@dataclass(frozen=True)
+class RelayLimits:
+    """What a relay of ours gives to others, as far as the daemon can be told.
+
+    It cannot be told how many bytes it may carry in a second or in a month, how many slots one address may have, or
+    who may have one.
+
+    Attributes:
+        slots: peers that are let through to.
+        circuits: open connections of one peer, on either end.
+        circuit_bytes, circuit_seconds: after which a circuit is cut off; bytes of each direction.
+    """
+
+    slots: int = DEFAULT_SLOTS
+    circuits: int = DEFAULT_CIRCUITS
+    circuit_bytes: int = DEFAULT_CIRCUIT_BYTES
+    circuit_seconds: int = DEFAULT_CIRCUIT_SECONDS
+
+    def __post_init__(self) -> None:
+        if min(self.slots, self.circuits) < 1:
+            raise InvalidArgument("a relay has at least one slot, and one connection for each")
+        if self.circuit_bytes < LEAST_BYTES or self.circuit_seconds < LEAST_SECONDS:
+            raise InvalidArgument(
+                f"a relay that cuts connections off after less than {LEAST_BYTES >> 20} MiB or {LEAST_SECONDS // 60} "
+                "minutes would break sessions, and no node takes it"
+            )
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """For the daemon."""
+        return (
+            f"-relayDataLimit={self.circuit_bytes}",
+            f"-relayTimeLimit={self.circuit_seconds}s",
+            f"-relayMaxCircuits={self.circuits}",
+            f"-relayMaxReservations={self.slots + 1}",  # one is taken when the relay is tried at its start
+            f"-relayBufferSize={_BUFFER_BYTES}",
+        )
 
 
 @dataclass(frozen=True)
@@ -57,6 +99,11 @@ class Reservation:
         return (not self.byte_limit or self.byte_limit >= LEAST_BYTES) and (
             not self.second_limit or self.second_limit >= LEAST_SECONDS
         )
+
+    @property
+    def too_weak(self) -> str:
+        """What is said of one that does not suffice."""
+        return f"it cuts circuits off after {self.byte_limit} bytes or {self.second_limit} s, too soon for sessions"
 
 
 def parse_answer(body: bytes) -> Reservation:
@@ -166,10 +213,7 @@ class RelaySlots:
             return error
         except (*CANNOT_OPEN, ValueError) as error:
             return PeerUnavailable(str(error) or type(error).__name__)
-        if not slot.suffices:
-            limits = f"{slot.byte_limit} bytes or {slot.second_limit} s"
-            return PeerUnavailable(f"it cuts circuits off after {limits}, too soon for sessions")
-        return slot
+        return slot if slot.suffices else PeerUnavailable(slot.too_weak)
 
 
 async def _length(reader: asyncio.StreamReader) -> int:

@@ -40,6 +40,8 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 Codec = Literal["float32", "bfloat16", "float16", "int8"]
 """How hidden states are written on the wire."""
 State = Literal["ready", "leaving"]
+Reached = Literal["direct", "relay", "none"]
+"""How others get through to a node: at its own address, through relays, or not at all."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 in hexadecimal."""
@@ -70,6 +72,7 @@ class Announcement(Body):
         links: round trips that the node measured to others of its models.
         auto_place: whether it goes by itself where it is needed more (:mod:`discovery.placement`).
         moving_to: the blocks it is about to serve instead of these, when it is on its way.
+        reached: how others get through to it, as far as it knows: ``none`` warns them off, and only harms itself.
         swarm: the prefix of the swarm that it is meant for. In another one it counts for nothing, whoever carries it
             there.
         invitation: the pass by which it is a member of a private swarm (:mod:`discovery.protocol.membership`).
@@ -99,6 +102,7 @@ class Announcement(Body):
     links: Annotated[tuple[PeerLink, ...], Field(max_length=MAX_LINKS)] = ()
     auto_place: bool = False
     moving_to: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] | None = None
+    reached: Reached | None = None
     swarm: Annotated[str, Field(max_length=MAX_SWARM_LENGTH)] = DEFAULT_SWARM
     invitation: Annotated[str, Field(max_length=MAX_INVITATION_LENGTH)] | None = None
 

@@ -48,6 +48,8 @@ MAX_INVITATION_SECONDS = 3 * 366 * DAY_SECONDS
 _NAME = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{MAX_NAME_LENGTH - 1}}}\Z")
 INVITATION_MARK = "far-invite-"
 """What an invitation as its guest has it begins with."""
+PRIVATE = "private/"
+"""What the name of every private swarm begins with."""
 _Time = Annotated[int, Field(ge=0, lt=2**53)]
 _Swarm = Annotated[str, Field(max_length=MAX_SWARM_LENGTH)]
 _InvitationId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
@@ -274,7 +276,7 @@ def found_swarm(name: str, key: Ed25519PrivateKey, initial_peers: Sequence[str] 
     if not _NAME.match(name):
         raise MembershipInvalid(f"a swarm's name has 1 to {MAX_NAME_LENGTH} of a-z, 0-9 and -, not {name!r}")
     owner = peer_id_of(key.public_key())
-    fields = {"peer_id": owner, "swarm": f"private/{name}/{owner}", "serial": 1}
+    fields = {"peer_id": owner, "swarm": f"{PRIVATE}{name}/{owner}", "serial": 1}
     return _sign_charter(key, fields | {"initial_peers": tuple(initial_peers)})
 
 

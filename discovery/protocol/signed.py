@@ -51,14 +51,14 @@ def sign_document(body: Body, key: Ed25519PrivateKey, domain: str) -> SignedDocu
     return SignedDocument(text, peer_id_of(key.public_key()), sign(key, domain, text.encode()))
 
 
-def read_document(data: bytes, domain: str, error: type[FarError]) -> SignedDocument:
+def read_document(data: bytes, domain: str, error: type[FarError], limit: int = MAX_DOCUMENT_BYTES) -> SignedDocument:
     """The document in ``data`` once its signature was checked under ``domain``.
 
     Raises:
         error: too long, not of this shape, or not signed by its signer.
     """
-    if len(data) > MAX_DOCUMENT_BYTES:
-        raise error(f"a signed document of {len(data)} bytes is too long (limit {MAX_DOCUMENT_BYTES})")
+    if len(data) > limit:
+        raise error(f"a signed document of {len(data)} bytes is too long (limit {limit})")
     try:
         fields: Any = json.loads(data)
         body, signer = fields["body"], fields["signer"]
@@ -72,13 +72,15 @@ def read_document(data: bytes, domain: str, error: type[FarError]) -> SignedDocu
     return SignedDocument(body, PeerId(signer), signature)
 
 
-def read_body(data: bytes, kind: type[BodyT], domain: str, error: type[FarError]) -> tuple[BodyT, SignedDocument]:
+def read_body(
+    data: bytes, kind: type[BodyT], domain: str, error: type[FarError], limit: int = MAX_DOCUMENT_BYTES
+) -> tuple[BodyT, SignedDocument]:
     """A stranger's bytes as a ``kind`` about its signer, and the document that proves it.
 
     Raises:
         error: with the first thing that is wrong: signature, shape or owner.
     """
-    document = read_document(data, domain, error)
+    document = read_document(data, domain, error, limit)
     name = kind.__name__.lower()
     try:
         body = kind.model_validate_json(document.body)

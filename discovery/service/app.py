@@ -7,15 +7,19 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
 
+from discovery.geo import Point
 from discovery.geoip import GeoDatabase
+from discovery.protocol.announcement import Announcement
 from discovery.service import endpoints, http
 from discovery.service.follower import BoardLike, Follower
 from discovery.service.metrics import Metrics
 from discovery.service.mirror import Mirror
+from discovery.service.probes import Probes
 from discovery.service.service import DiscoveryService
 from discovery.service.settings import Settings
 from discovery.service.store import Store
@@ -106,11 +110,13 @@ async def _open(settings: Settings, open_board: OpenBoard) -> AsyncIterator[Disc
             settings.data_dir.mkdir(parents=True, exist_ok=True)
         store = await Store.open(settings.database)
         stack.push_async_callback(store.close)
-        mirror = Mirror(settings.dht_prefix, settings.expiry_seconds, settings.max_announcements)
+        where = partial(_where, geoip)
+        mirror = Mirror(settings.dht_prefix, settings.expiry_seconds, settings.max_announcements, where)
         found = await stack.enter_async_context(open_board(settings))
         follower = None if found is None else Follower(found[0], mirror, settings.follow_seconds)
         peers = (*settings.initial_peers, *(found[1] if found else ()))
-        service = DiscoveryService(mirror, store, follower, settings.uri, peers, geoip)
+        probes = Probes(settings.dht_prefix, settings.probers, mirror, store)
+        service = DiscoveryService(mirror, store, follower, probes, settings.uri, peers)
         await service.load()
         stack.push_async_callback(service.close)
         tasks = [service.run()]
@@ -121,6 +127,12 @@ async def _open(settings: Settings, open_board: OpenBoard) -> AsyncIterator[Disc
         for task in map(asyncio.create_task, tasks):
             stack.push_async_callback(_end, task)
         yield service
+
+
+def _where(geoip: GeoDatabase | None, about: Announcement) -> Point | None:
+    """Where a node is: by its address, else as it says; None where neither is known."""
+    by_address = None if geoip is None else geoip.point_of(about.maddrs)
+    return by_address or about.location
 
 
 async def _end(task: asyncio.Task[None]) -> None:

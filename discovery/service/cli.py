@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from discovery.console import Console, quiet_libraries, run, until_stopped
+from discovery.console import Console, quiet_libraries, run, settle_memory, until_stopped
 
 
 def serve(
@@ -35,6 +35,9 @@ def serve(
         str | None, typer.Option(help="SQLAlchemy URL of another database, such as PostgreSQL.", show_default=False)
     ] = None,
     geoip_db: Annotated[Path | None, typer.Option(help="City database of addresses.", show_default=False)] = None,
+    probe: Annotated[
+        bool | None, typer.Option("--probe", help="Run a prober of nodes beside it.", show_default=False)
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object per line.")] = False,
 ) -> None:
     """Tell over HTTP who serves what, as the nodes themselves have announced and signed it."""
@@ -48,13 +51,17 @@ def serve(
         "data_dir": data_dir,
         "database_url": database_url,
         "geoip_db": geoip_db,
+        "probe": probe,
     }
 
     async def main() -> None:
         import asyncio
         import logging
+        from contextlib import AsyncExitStack
 
+        from discovery.dht.identity import load_identity
         from discovery.service.app import create_app
+        from discovery.service.companion import command_of, identity_of, kept_running
         from discovery.service.settings import Settings
         from discovery.web.server import Server, listening, url_of
 
@@ -63,7 +70,12 @@ def serve(
         with listening(settings.host, settings.port) as door:
             port = door.getsockname()[1]
             settings = settings.model_copy(update={"port": port})
-            app, url = create_app(settings), url_of(settings.host, port)
+            url = url_of(settings.host, port)
+            prober = command_of(settings, url) if settings.probe else []
+            if prober:
+                ours = load_identity(identity_of(settings)).peer_id
+                settings = settings.model_copy(update={"probers": (*settings.probers, ours)})
+            app = create_app(settings)
 
             def ready() -> None:
                 console.event(
@@ -75,8 +87,12 @@ def serve(
                 )
 
             # The rooms are opened here rather than by uvicorn, which would turn what is missing into a stack trace.
-            async with app.router.lifespan_context(app):
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(app.router.lifespan_context(app))
+                if prober:
+                    await stack.enter_async_context(kept_running(prober))
                 server = Server(app, ready, settings.max_connections, lifespan="off")
+                settle_memory()  # a third of a second in which nobody is answered, again and again
                 serving = asyncio.create_task(server.serve(sockets=[door]))
                 await until_stopped(server.stop)
                 await serving

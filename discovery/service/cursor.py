@@ -12,7 +12,6 @@ import math
 from typing import NamedTuple
 
 from discovery.protocol.errors import InvalidArgument
-from discovery.service.mirror import Entry
 
 MAX_CURSOR_CHARACTERS = 512
 
@@ -22,11 +21,6 @@ class Cursor(NamedTuple):
 
     distance: float
     name: str
-
-    @classmethod
-    def of(cls, distance: float, entry: Entry) -> Cursor:
-        """The place of a node that serves a model."""
-        return cls(distance, f"{entry.peer_id}/{entry.announcement.model_digest}")
 
     @classmethod
     def parse(cls, text: str) -> Cursor:

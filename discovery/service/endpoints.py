@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any
+from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from discovery.placement import WANTED_REPLICAS, Stretch, stretches, thin
+from discovery.probe.history import HOUR, KEEP_HOURS, Hour, observed, summaries
 from discovery.protocol.announcement import MAX_MODEL_ID_LENGTH
+from discovery.protocol.ids import check_peer_id
+from discovery.score import score_of
 from discovery.service.cursor import MAX_CURSOR_CHARACTERS
 from discovery.service.http import answer, may_ask, may_look, may_write
 from discovery.service.metrics import Metrics
@@ -20,6 +26,7 @@ from discovery.service.schemas import (
     Bootstrap,
     Coverage,
     Covered,
+    Document,
     Health,
     Heartbeat,
     HeartbeatTaken,
@@ -27,14 +34,19 @@ from discovery.service.schemas import (
     ModelAnswer,
     Models,
     NodeAnswer,
+    NodeScore,
     NodeState,
+    Probed,
+    ProbedHour,
+    ProbeHistory,
     Readiness,
     Registered,
     Registration,
+    ReportTaken,
     Served,
     VariantCoverage,
 )
-from discovery.service.service import DiscoveryService, Known, Sighting, document_of
+from discovery.service.service import DiscoveryService, Known, Page, Sighting
 from discovery.service.store import NodeRow
 from discovery.web.answers import errors
 from discovery.web.errors import DatabaseUnavailable
@@ -42,13 +54,18 @@ from discovery.web.errors import DatabaseUnavailable
 MAX_PAGE, USUAL_PAGE = 1000, 100
 MAX_KM = 20_100  # half way round the Earth
 MAX_WANTED = 16
+USUAL_HOURS = 24
+
+_VARIES = {"document", "distance_km", "registered", "gpu_model", "vram_gb"}
+_told: WeakKeyDictionary[Entry, bytes] = WeakKeyDictionary()
+"""What is told of an announcement, but for what varies, and without the last brace."""
 
 router = APIRouter()
 nodes = APIRouter(tags=["nodes"], dependencies=[Depends(may_ask)], responses=errors(400, 429, 500))
 writes = APIRouter(
     tags=["nodes"],
     dependencies=[Depends(may_write)],
-    responses=errors(400, 401, 404, 408, 409, 413, 415, 429, 500, 503),
+    responses=errors(400, 401, 403, 404, 408, 409, 413, 415, 429, 500, 503),
 )
 health = APIRouter(tags=["health"])
 
@@ -92,13 +109,14 @@ async def register(
     request: Request, service: Service, body: Registration, signature: NodeSignature = None
 ) -> Registered:
     """Say for which wallet a node earns, and what it runs on; signed by both, each signature counts once. A node that
-    cannot publish its announcement in the swarm sends it along."""
-    active = await service.register(body, await request.body(), signature)
+    cannot publish its announcement in the swarm, or where it is woken when it sleeps, sends that along."""
+    active, on_call = await service.register(body, await request.body(), signature)
     return Registered(
         node_id=body.node_id,
         heartbeat_interval_sec=request.app.state.renew_seconds,
         expires_after_sec=service.mirror.expiry_seconds,
         active=active,
+        on_call=on_call,
     )
 
 
@@ -108,9 +126,12 @@ async def heartbeat(
 ) -> HeartbeatTaken:
     """A registered node is still there, and announces itself anew if it cannot do so in the swarm. The answer says
     where it would do more good."""
-    announced, move = await service.heartbeat(body, await request.body(), signature)
+    announced, on_call, move = await service.heartbeat(body, await request.body(), signature)
     return HeartbeatTaken(
-        should_rebalance=move is not None, suggested_blocks=None if move is None else move.to, announced=announced
+        should_rebalance=move is not None,
+        suggested_blocks=None if move is None else move.to,
+        announced=announced,
+        on_call=on_call,
     )
 
 
@@ -136,15 +157,7 @@ async def active(
     _known: Known304 = None,
 ) -> Response:
     """The nodes that serve a model now, by their own signed announcements."""
-    page = service.active(model, location, max_distance_km, limit, cursor)
-    told = ActiveNodes(
-        model_id=model,
-        total_nodes=page.total,
-        count=len(page.sightings),
-        nodes=[_active_node(one, signed) for one in page.sightings],
-        next_cursor=page.next_cursor,
-    )
-    return answer(request, told)
+    return answer(request, active_nodes(model, service.active(model, location, max_distance_km, limit, cursor), signed))
 
 
 @nodes.get("/nodes/{node_id}", response_model=NodeAnswer, responses=GETS | errors(503))
@@ -155,8 +168,30 @@ async def node(
     signed: Signed = False,
     _known: Known304 = None,
 ) -> Response:
-    """What is known of a node: what it announces, what it has registered, and when it was seen."""
+    """What is known of a node: what it announces, what it has registered, when it was seen, and what probers say."""
     return answer(request, _node_answer(await service.node(node_id), signed))
+
+
+@nodes.get("/nodes/{node_id}/history", response_model=ProbeHistory, responses=NOT_MODIFIED | errors(503))
+async def probe_history(
+    request: Request,
+    service: Service,
+    node_id: Annotated[str, Path(max_length=128)],
+    hours: Annotated[int, Query(ge=1, le=KEEP_HOURS, description="How far back.")] = USUAL_HOURS,
+    _known: Known304 = None,
+) -> Response:
+    """What probers have seen of a node, hour by hour; nothing, where none has looked."""
+    peer_id = check_peer_id(node_id)
+    seen = await service.probes.lately(peer_id, hours)
+    return answer(request, ProbeHistory(node_id=peer_id, hours=[_probed_hour(one) for one in seen]))
+
+
+@writes.post("/probes/reports")
+async def report(service: Service, body: Document) -> ReportTaken:
+    """What a prober has seen: a report that it has signed (`far-mesh/probe-report/v1`), of one that the operator has
+    named. Each is taken once."""
+    signed, counted = await service.probes.take(body.model_dump_json().encode())
+    return ReportTaken(sequence=signed.report.sequence, counted=counted)
 
 
 @nodes.get("/models", response_model=Models, responses=NOT_MODIFIED)
@@ -240,21 +275,44 @@ async def metrics(request: Request, service: Service) -> Response:
     return Response(counted.text(service), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
-def _active_node(one: Sighting, signed: bool) -> ActiveNode:
-    about, row = one.entry.announcement, one.row
+def active_nodes(model: str, page: Page, signed: bool) -> bytes:
+    """An :class:`ActiveNodes` as JSON, put together of pieces: what is told of a node is written once for each of its
+    announcements, and there may be a thousand of them on a page."""
+    head = {"model_id": model, "total_nodes": page.total, "count": len(page.sightings), "next_cursor": page.next_cursor}
+    nodes = b",".join([_active_node(one, signed) for one in page.sightings])
+    return b'%b, "nodes": [%b]}' % (json.dumps(head)[:-1].encode(), nodes)
+
+
+def _active_node(one: Sighting, signed: bool) -> bytes:
+    entry, row = one.entry, one.row
+    told = _told.get(entry)
+    if told is None:
+        told = _told[entry] = _node_of(entry).model_dump_json(exclude=_VARIES)[:-1].encode()
+    varies = _varying(one.apart, False) if row is None else _varying(one.apart, True, row.gpu_model, row.vram_gb)
+    return b'%b, "document": %b, %b' % (told, entry.signed.to_bytes() if signed else b"null", varies)
+
+
+@lru_cache(4096)
+def _varying(apart: float | None, registered: bool, gpu_model: str | None = None, vram_gb: int | None = None) -> bytes:
+    said = {"distance_km": apart, "registered": registered, "gpu_model": gpu_model, "vram_gb": vram_gb}
+    return json.dumps(said)[1:].encode()
+
+
+def _node_of(entry: Entry) -> ActiveNode:
+    about = entry.announcement
     return ActiveNode(
-        **_served(one.entry, signed),
+        **_served(entry, False),
         node_id=about.peer_id,
         wallet_address=about.wallet,
         location=about.region,
-        distance_km=one.apart,
-        registered=row is not None,
-        gpu_model=None if row is None else row.gpu_model,
-        vram_gb=None if row is None else row.vram_gb,
+        distance_km=None,
+        registered=False,
+        gpu_model=None,
+        vram_gb=None,
     )
 
 
-def _served(entry: Entry, signed: bool) -> dict[str, object]:
+def _served(entry: Entry, signed: bool) -> dict[str, Any]:
     about = entry.announcement
     return {
         "model_id": about.model_id,
@@ -274,7 +332,7 @@ def _served(entry: Entry, signed: bool) -> dict[str, object]:
         "announced_at": _time(about.issued_at),
         "expires_at": _time(entry.ends_at),
         "source": entry.source.value,
-        "document": document_of(entry.signed.document) if signed else None,
+        "document": Document.model_validate_json(entry.signed.to_bytes()) if signed else None,
     }
 
 
@@ -294,7 +352,52 @@ def _node_answer(known: Known, signed: bool) -> NodeAnswer:
         public_addr=None if registered is None else registered.public_addr,
         claims=None if registered is None or registered.claims is None else dict(registered.claims),
         history=None if row is None else _history(row),
+        probed=_probed(known.hours),
+        score=_score(known),
     )
+
+
+def _probed(hours: list[Hour]) -> list[Probed]:
+    lately = [one for one in hours if one.hour > _now() - USUAL_HOURS * HOUR]
+    return [
+        Probed(
+            prober=one.prober,
+            last_at=_time(one.last_at),
+            reach=one.reach,
+            probes=one.probes,
+            right=one.right,
+            wrong=one.wrong,
+            undecided=one.undecided,
+            round_trip_ms=one.round_trip_ms,
+            block_ms=one.block_ms,
+            claimed_block_ms=one.claimed_block_ms,
+            overclaims=one.overclaims,
+        )
+        for one in summaries(lately)
+    ]
+
+
+def _score(known: Known) -> NodeScore | None:
+    row, now = known.row, _now()
+    age = 0.0 if row is None else max(0.0, now - row.first_seen)
+    uptime = None if row is None else min(1.0, row.seen_seconds / max(1.0, age))
+    seen = observed(known.hours, now, uptime, age)
+    if not seen.anything:
+        return None
+    score = score_of(seen)
+    return NodeScore(
+        value=round(score.value, 3),
+        dependability=round(score.dependability, 3),
+        honesty=round(score.honesty, 3),
+        presence=round(score.presence, 3),
+        standing=round(score.standing, 3),
+    )
+
+
+def _probed_hour(one: Hour) -> ProbedHour:
+    fields = {name: getattr(one, name) for name in ProbedHour.model_fields}
+    mean = {name: getattr(one, name) / one.timed if one.timed else None for name in ("block_ms", "claimed_block_ms")}
+    return ProbedHour.model_validate(fields | mean | {"hour": _time(one.hour)})
 
 
 def _state(known: Known) -> NodeState:

@@ -11,3 +11,10 @@ class MirrorFull(FarError):
     code = "mirror_full"
     retry = True
     status = 503
+
+
+class ProberUnknown(FarError):
+    """A report of somebody whom the operator has not named as a prober."""
+
+    code = "prober_unknown"
+    status = 403

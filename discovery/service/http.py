@@ -46,9 +46,9 @@ Watch = Callable[[str, int, float], None]
 """Told of each answer: the path as the document of the interface has it, the status, and how many seconds it took."""
 
 
-def answer(request: Request, told: BaseModel) -> Response:
-    """``told`` as JSON with its ETag (RFC 9110 §8.8.3), or 304 where the caller has just that."""
-    body = told.model_dump_json().encode()
+def answer(request: Request, told: BaseModel | bytes) -> Response:
+    """``told`` as JSON (if it is not yet) with its ETag (RFC 9110 §8.8.3), or 304 where the caller has just that."""
+    body = told if isinstance(told, bytes) else told.model_dump_json().encode()
     tag = f'"{blake2b(body, digest_size=12).hexdigest()}"'
     headers = {"etag": tag, "cache-control": "no-cache"}
     known = request.headers.get("if-none-match", "")

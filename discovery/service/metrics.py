@@ -65,7 +65,7 @@ class _Seen:
         nodes = GaugeMetricFamily("far_discovery_nodes", "Nodes that announce a model.")
         nodes.add_metric([], len(peers))
         models = GaugeMetricFamily("far_discovery_models", "Models that are announced.")
-        models.add_metric([], len(service.mirror.digests()))
+        models.add_metric([], len(service.mirror.digests(now)))
         since = GaugeMetricFamily("far_discovery_followed_seconds", "How long ago the DHT was read to the end.")
         if service.followed_seconds is not None:
             since.add_metric([], service.followed_seconds)
@@ -76,4 +76,16 @@ class _Seen:
         )
         for outcome, number in sorted(service.taken().items()):
             read.add_metric([outcome], number)
-        return [announced, nodes, models, since, read]
+        reports = GaugeMetricFamily(
+            "far_discovery_probe_reports", "Reports of probers: taken, or refused and why.", labels=["outcome"]
+        )
+        for outcome, number in sorted(service.probes.reports.items()):
+            reports.add_metric([outcome], number)
+        seen = GaugeMetricFamily(
+            "far_discovery_probes",
+            "What probers have seen: how a node was reached, what became of the probe, whether the answer was right.",
+            labels=["reach", "fate", "verdict"],
+        )
+        for labels, number in sorted(service.probes.seen.items()):
+            seen.add_metric(labels, number)
+        return [announced, nodes, models, since, read, reports, seen]

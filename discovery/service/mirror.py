@@ -8,16 +8,19 @@ before, and nothing is remembered for longer than it matters.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from bisect import bisect_left, insort
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
 from hashlib import blake2b
+from heapq import heappop, heappush
+from itertools import accumulate, chain
 from operator import attrgetter
 from typing import TypeVar
 
-from discovery.placement import coverage
+from discovery.geo import Point, distance_km
+from discovery.location import is_in
 from discovery.protocol.announcement import CLOCK_SKEW_SECONDS, LIFETIME_SECONDS, Announcement, SignedAnnouncement
 from discovery.protocol.errors import AnnouncementInvalid
 from discovery.service.errors import MirrorFull
@@ -29,8 +32,7 @@ MOST_PER_NODE = 64
 
 _MARK_BYTES = 16
 
-Key = TypeVar("Key")
-Value = TypeVar("Value", str, int)
+Value = TypeVar("Value", str, int, Point)
 
 
 class Source(StrEnum):
@@ -40,14 +42,21 @@ class Source(StrEnum):
     SENT = "sent"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
-    """An announcement that counts, or that keeps older ones from counting. It is active before ``ends_at``."""
+    """An announcement that counts, or that keeps older ones from counting. It is active before ``ends_at``.
 
+    Attributes:
+        name: of its node and model; by the names entries have an order.
+        place: where its node is; None: nobody knows.
+    """
+
+    name: str
     signed: SignedAnnouncement
     source: Source
     ends_at: int
     mark: bytes
+    place: Point | None
 
     @property
     def announcement(self) -> Announcement:
@@ -65,21 +74,86 @@ class Entry:
         return self.announcement.issued_at, self.announcement.expires_at
 
 
-@dataclass(frozen=True)
+Found = tuple[float, str]
+"""How far an entry is from a point that was asked about, in kilometres, 0 where there is none; and its name."""
+
+
 class View:
-    """The active announcements of a model in the order of their nodes' ids. It is true before ``until``."""
+    """The active announcements of a model in the order of their nodes' ids, as they stand: it changes with the mirror.
 
-    entries: tuple[Entry, ...]
-    until: float
+    They are counted and put in their places as they come. Most of what comes is a renewal, which changes neither.
+    """
 
-    @cached_property
-    def variants(self) -> tuple[Variant, ...]:
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._order: list[Found] = []
+        self._ready: list[Found] = []
+        self._places: dict[Point, list[Found]] = {}
+        self._regions: dict[str, list[Found]] = {}
+        self._tallies: dict[str, _Tally] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._entries[name]
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All of them."""
+        return [self._entries[name] for _, name in self._order]
+
+    @property
+    def ready(self) -> Sequence[Found]:
+        """Those whose nodes take requests."""
+        return self._ready
+
+    def near(self, where: Point, most_km: float) -> Sequence[Found]:
+        """Of those the ones within so many kilometres, the nearest first. Who is nowhere is not near."""
+        by_distance: dict[float, list[str]] = defaultdict(list)
+        for point, there in self._places.items():
+            apart = round(distance_km(where, point), 1)
+            if apart <= most_km:
+                by_distance[apart] += [name for _, name in there]
+        return [(apart, name) for apart in sorted(by_distance) for name in sorted(by_distance[apart])]
+
+    def within(self, region: str) -> Sequence[Found]:
+        """Of those the ones in a region or a part of it."""
+        return sorted(chain.from_iterable(there for named, there in self._regions.items() if is_in(named, region)))
+
+    @property
+    def variants(self) -> list[Variant]:
         """By weights, those that most nodes serve first. A name is anybody's to take; weights are what they are."""
-        by_digest: dict[str, list[Announcement]] = {}
-        for entry in self.entries:
-            by_digest.setdefault(entry.announcement.model_digest, []).append(entry.announcement)
-        found = (Variant.of(digest, nodes) for digest, nodes in by_digest.items())
-        return tuple(sorted(found, key=lambda one: (-one.ready, one.model_digest)))
+        found = (tally.variant(digest) for digest, tally in self._tallies.items())
+        return sorted(found, key=lambda one: (-one.ready, one.model_digest))
+
+    def put(self, entry: Entry) -> None:
+        """Somebody came, or has renewed what it said."""
+        before = self._entries.get(entry.name)
+        if before is None or _counted(before) != _counted(entry):
+            self.remove(entry.name)
+            self._count(entry)
+        self._entries[entry.name] = entry
+
+    def remove(self, name: str) -> bool:
+        """Somebody is gone; whether it was there."""
+        entry = self._entries.pop(name, None)
+        if entry is not None:
+            self._count(entry, gone=True)
+        return entry is not None
+
+    def _count(self, entry: Entry, gone: bool = False) -> None:
+        about, one = entry.announcement, (0.0, entry.name)
+        into = _cut if gone else insort
+        into(self._order, one)
+        tally = self._tallies.setdefault(about.model_digest, _Tally())
+        tally.count(about, -1 if gone else 1)
+        if not tally.nodes:
+            del self._tallies[about.model_digest]
+        if about.state == "ready":
+            into(self._ready, one)
+            _into(self._places, entry.place, one, gone)
+            _into(self._regions, about.region, one, gone)
 
 
 @dataclass(frozen=True)
@@ -98,19 +172,39 @@ class Variant:
     ready: int
     replicas: tuple[int, ...]
 
-    @classmethod
-    def of(cls, model_digest: str, nodes: Iterable[Announcement]) -> Variant:
-        """What these announcements of one digest say together."""
-        nodes = list(nodes)
-        model_id = _most(about.model_id for about in nodes)
-        block_count = _most(about.block_count for about in nodes)
-        ready = sum(about.state == "ready" for about in nodes)
-        return cls(model_digest, model_id, block_count, len(nodes), ready, tuple(coverage(nodes, block_count)))
-
     @property
     def is_complete(self) -> bool:
         """Whether every block has a node."""
         return min(self.replicas) > 0
+
+
+@dataclass
+class _Tally:
+    """What is said of one digest, counted. ``steps``: by number of blocks, at which block how many more nodes serve."""
+
+    names: Counter[str] = field(default_factory=Counter)
+    block_counts: Counter[int] = field(default_factory=Counter)
+    steps: dict[int, Counter[int]] = field(default_factory=dict)
+    nodes: int = 0
+    ready: int = 0
+
+    def count(self, about: Announcement, times: int) -> None:
+        self.nodes += times
+        _add(self.names, about.model_id, times)
+        _add(self.block_counts, about.block_count, times)
+        if about.state == "ready":
+            self.ready += times
+            steps = self.steps.setdefault(about.block_count, Counter())
+            _add(steps, about.first_block, times)
+            _add(steps, about.end_block, -times)
+            if not steps:
+                del self.steps[about.block_count]
+
+    def variant(self, model_digest: str) -> Variant:
+        block_count = _most(self.block_counts)
+        steps = self.steps.get(block_count, Counter[int]())
+        replicas = tuple(accumulate(steps[block] for block in range(block_count)))
+        return Variant(model_digest, _most(self.names), block_count, self.nodes, self.ready, replicas)
 
 
 class Mirror:
@@ -119,19 +213,33 @@ class Mirror:
     Args:
         prefix: the swarm; announcements for another one are refused.
         expiry_seconds: after that an announcement that was not renewed counts no more, whatever it says itself.
+        where: says where the node of an announcement is; asked once for each.
     """
 
-    def __init__(self, prefix: str, expiry_seconds: int = LIFETIME_SECONDS, most: int = MOST_ANNOUNCEMENTS) -> None:
-        self._prefix, self._expiry, self._most = prefix, expiry_seconds, most
-        self._entries: dict[tuple[str, str], Entry] = {}
+    def __init__(
+        self,
+        prefix: str,
+        expiry_seconds: int = LIFETIME_SECONDS,
+        most: int = MOST_ANNOUNCEMENTS,
+        where: Callable[[Announcement], Point | None] = attrgetter("location"),
+    ) -> None:
+        self._prefix, self._expiry, self._most, self._where = prefix, expiry_seconds, most, where
+        self._entries: dict[str, Entry] = {}
         self._marks: set[bytes] = set()
         self._by_node: dict[str, dict[str, Entry]] = {}
-        self._by_model: dict[str, dict[tuple[str, str], Entry]] = {}
-        """By digest and by name; no name is taken for a digest."""
-        self._views: dict[str, View] = {}
+        self._by_model: dict[str, View] = {}
+        """What is active, by digest and by name; no name is taken for a digest."""
+        self._digests: list[str] = []
+        self._ends: list[tuple[int, str]] = []
+        """A heap of when entries end; those that were renewed meanwhile end later."""
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def swarm(self) -> str:
+        """Whose announcements count."""
+        return self._prefix
 
     @property
     def expiry_seconds(self) -> int:
@@ -155,11 +263,12 @@ class Mirror:
             raise AnnouncementInvalid("the announcement is meant for another swarm")
         if about.issued_at > now + CLOCK_SKEW_SECONDS:
             raise AnnouncementInvalid("the announcement is from the future: is the node's clock right?")
-        entry = Entry(signed, source, min(about.expires_at, about.issued_at + self._expiry), _mark(document))
-        if entry.ends_at <= now:
+        ends_at = min(about.expires_at, about.issued_at + self._expiry)
+        if ends_at <= now:
             raise AnnouncementInvalid("the announcement has expired")
-        key = about.peer_id, about.model_digest
-        before = self._entries.get(key)
+        name = f"{about.peer_id}/{about.model_digest}"
+        entry = Entry(name, signed, source, ends_at, _mark(document), self._where(about))
+        before = self._entries.get(name)
         if before is None:
             self._check_room(about.peer_id)
         elif before.mark == entry.mark:
@@ -167,38 +276,35 @@ class Mirror:
         elif entry.order <= before.order:
             raise ProofStale("an announcement that is as new is here already")
         else:
-            self._drop(key, before)
-        self._entries[key] = entry
+            self._marks.discard(before.mark)
+            if before.announcement.model_id != about.model_id:
+                self._unlist(before)
+        self._entries[name] = entry
         self._marks.add(entry.mark)
         self._by_node.setdefault(about.peer_id, {})[about.model_digest] = entry
-        for name in _names(about):
-            self._by_model.setdefault(name, {})[key] = entry
-        self._forget_views(about)
+        self._list(entry)
         return True
 
     def sweep(self, now: float) -> None:
         """Forget what can make no difference any more."""
-        old = [one for one in self._entries.items() if one[1].announcement.issued_at + self._expiry <= now]
-        for key, entry in old:
-            del self._entries[key]
-            self._drop(key, entry)
+        self._expire(now)
+        for entry in [one for one in self._entries.values() if one.announcement.issued_at + self._expiry <= now]:
+            del self._entries[entry.name]
+            self._marks.discard(entry.mark)
+            mine = self._by_node[entry.peer_id]
+            del mine[entry.announcement.model_digest]
+            if not mine:
+                del self._by_node[entry.peer_id]
 
     def view(self, model: str, now: float) -> View:
         """The active announcements of a model, named by its id or by the digest of its weights."""
-        name = _digest_name(model) if _digest_name(model) in self._by_model else _id_name(model)
-        view = self._views.get(name)
-        if view is None or now >= view.until:
-            active = [entry for entry in self._by_model.get(name, {}).values() if entry.ends_at > now]
-            active.sort(key=attrgetter("peer_id", "announcement.model_digest"))
-            until = min((entry.ends_at for entry in active), default=float("inf"))
-            view = View(tuple(active), until)
-            if name in self._by_model:
-                self._views[name] = view
-        return view
+        self._expire(now)
+        return self._by_model.get(_DIGEST + model) or self._by_model.get(_ID + model) or View()
 
-    def digests(self) -> list[str]:
+    def digests(self, now: float) -> Sequence[str]:
         """Digests of all models that are announced, in their order."""
-        return sorted(name.removeprefix(_DIGEST) for name in self._by_model if name.startswith(_DIGEST))
+        self._expire(now)
+        return self._digests
 
     def node(self, peer_id: str, now: float) -> list[Entry]:
         """The active announcements of a node, one for each model."""
@@ -223,47 +329,71 @@ class Mirror:
         if len(self._by_node.get(peer_id, ())) >= MOST_PER_NODE:
             raise MirrorFull(f"{peer_id} announces {MOST_PER_NODE} models already")
 
-    def _drop(self, key: tuple[str, str], entry: Entry) -> None:
-        """Out of the indexes."""
-        self._marks.discard(entry.mark)
-        peer_id, model_digest = key
-        _remove(self._by_node, peer_id, model_digest)
-        for name in _names(entry.announcement):
-            _remove(self._by_model, name, key)
-        self._forget_views(entry.announcement)
+    def _expire(self, now: float) -> None:
+        """Take off the lists what has ended."""
+        while self._ends and self._ends[0][0] <= now:
+            entry = self._entries.get(heappop(self._ends)[1])
+            if entry is not None and entry.ends_at <= now:
+                self._unlist(entry)
 
-    def _forget_views(self, about: Announcement) -> None:
+    def _list(self, entry: Entry) -> None:
+        heappush(self._ends, (entry.ends_at, entry.name))
+        about = entry.announcement
+        if _DIGEST + about.model_digest not in self._by_model:
+            insort(self._digests, about.model_digest)
         for name in _names(about):
-            self._views.pop(name, None)
+            self._by_model.setdefault(name, View()).put(entry)
+
+    def _unlist(self, entry: Entry) -> None:
+        about = entry.announcement
+        for name in _names(about):
+            view = self._by_model.get(name)
+            if view is not None and view.remove(entry.name) and not view:
+                del self._by_model[name]
+                if name == _DIGEST + about.model_digest:
+                    del self._digests[bisect_left(self._digests, about.model_digest)]
 
 
 _DIGEST, _ID = "digest/", "id/"
 
 
-def _digest_name(model: str) -> str:
-    return _DIGEST + model
-
-
-def _id_name(model: str) -> str:
-    return _ID + model
-
-
 def _names(about: Announcement) -> tuple[str, str]:
-    return _digest_name(about.model_digest), _id_name(about.model_id)
+    return _DIGEST + about.model_digest, _ID + about.model_id
 
 
 def _mark(document: bytes) -> bytes:
     return blake2b(document, digest_size=_MARK_BYTES).digest()
 
 
-def _remove(index: dict[str, dict[Key, Entry]], name: str, key: Key) -> None:
-    inner = index.get(name, {})
-    inner.pop(key, None)
-    if not inner:
-        index.pop(name, None)
+_SAID = attrgetter("model_id", "block_count", "first_block", "end_block", "state", "region")
 
 
-def _most(values: Iterable[Value]) -> Value:
+def _counted(entry: Entry) -> tuple[object, ...]:
+    """What decides in which places of a view an entry stands."""
+    return entry.place, _SAID(entry.announcement)
+
+
+def _cut(found: list[Found], one: Found) -> None:
+    del found[bisect_left(found, one)]
+
+
+def _into(index: dict[Value, list[Found]], key: Value | None, one: Found, gone: bool) -> None:
+    if key is None:
+        return
+    if not gone:
+        insort(index.setdefault(key, []), one)
+        return
+    _cut(index[key], one)
+    if not index[key]:
+        del index[key]
+
+
+def _add(counts: Counter[Value], key: Value, times: int) -> None:
+    counts[key] += times
+    if not counts[key]:
+        del counts[key]
+
+
+def _most(said: Counter[Value]) -> Value:
     """The one that is said most often; of several the least."""
-    said = Counter(values)
     return min(said, key=lambda value: (-said[value], value))

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from discovery.probe.observation import Reach
 from discovery.web.registration import HeartbeatAnswer, HeartbeatRequest, RegistrationRequest
 
 MAX_DOCUMENT_CHARACTERS = 16 * 1024
@@ -37,39 +38,57 @@ Announced = Annotated[
 ]
 
 
+Sleeping = Annotated[
+    Document | None,
+    Field(
+        description="Where the node is woken when it sleeps, by its own signature: over `far-mesh/on-call/v1`, a line "
+        "feed, and the body. It is passed on to the swarm as it is, and lasts as long as it says, a day at most; one "
+        "with `wake_url` null ends that."
+    ),
+]
+
+
 class Registration(RegistrationRequest):
     """A node and the wallet it earns for, signed by both, and what it announces. ``signature`` is the wallet's, a key's
     and not a contract's, over the sentence that names the two."""
 
     model_id: Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$")]
     announcement: Announced = None
+    on_call: Sleeping = None
 
 
 class Heartbeat(HeartbeatRequest):
     """How a registered node is, by its own word, and its announcement anew."""
 
     announcement: Announced = None
+    on_call: Sleeping = None
 
     def claims(self) -> dict[str, Any]:
         """What is kept of it as the node's word."""
         said = super().claims()
-        said.pop("announcement", None)
+        for document in ("announcement", "on_call"):
+            said.pop(document, None)
         return said
 
 
 class Registered(BaseModel):
-    """``active``: whether the node is listed now, because it has announced itself here or in the swarm."""
+    """``active``: whether the node is listed now, because it has announced itself here or in the swarm. ``on_call``:
+    whether the swarm has heard where it is woken, or that it is so no longer; null where nothing was said of that."""
 
     status: Literal["registered"] = "registered"
     node_id: str
     heartbeat_interval_sec: int
     expires_after_sec: int
     active: bool
+    on_call: bool | None
 
 
 class HeartbeatTaken(HeartbeatAnswer):
     """``should_rebalance``: the node would do more good at ``suggested_blocks`` (``[first, end)``), by how the swarm
-    covers the model now. It is advice. ``announced``: whether the node is listed now."""
+    covers the model now. It is advice. ``announced``: whether the node is listed now. ``on_call``: as for a
+    registration."""
+
+    on_call: bool | None
 
 
 class NodeState(StrEnum):
@@ -145,9 +164,81 @@ class History(BaseModel):
     uptime_percent: float
 
 
+class Probed(BaseModel):
+    """What a prober has seen of a node within a day, from where it stands. ``reach`` and ``round_trip_ms`` are of the
+    last hour in which it looked; of ``probes`` the answers ``right`` and ``wrong`` were held against the right one.
+    ``block_ms`` is what a token took in a block, the way taken off, ``claimed_block_ms`` what the node announced;
+    ``overclaims``: it is three times slower than that."""
+
+    prober: str
+    last_at: datetime
+    reach: Reach
+    probes: int
+    right: int
+    wrong: int
+    undecided: int
+    round_trip_ms: float | None
+    block_ms: float | None
+    claimed_block_ms: float | None
+    overclaims: bool | None
+
+
+class NodeScore(BaseModel):
+    """How far a node is trusted by what probers have seen of it within a week, from 0 to 1: ``value`` is the product of
+    the others."""
+
+    value: float
+    dependability: float
+    honesty: float
+    presence: float
+    standing: float
+
+
+class ProbedHour(BaseModel):
+    """What a prober has seen of a node and a model within the hour that began at ``hour``: how often it looked, how it
+    came to it, what became of that, what it asked it to compute. Times are means, the round trip is the shortest."""
+
+    hour: datetime
+    model_digest: str
+    prober: str
+    probes: int
+    direct: int
+    relay: int
+    unreached: int
+    completed: int
+    refused: int
+    failed: int
+    timed_out: int
+    unasked: int
+    right: int
+    wrong: int
+    undecided: int
+    receipts_rejected: int
+    token_layers: int
+    round_trip_ms: float | None
+    block_ms: float | None
+    claimed_block_ms: float | None
+
+
+class ProbeHistory(BaseModel):
+    """What probers have seen of a node, the newest hour first."""
+
+    node_id: str
+    hours: list[ProbedHour]
+
+
+class ReportTaken(BaseModel):
+    """``counted``: observations of nodes that are announced now; the others are left out."""
+
+    status: Literal["taken"] = "taken"
+    sequence: int
+    counted: int
+
+
 class NodeAnswer(BaseModel):
     """What is known of a node. ``claims`` is what it said in its last heartbeat: nothing is decided by it, but that one
-    that says it is not healthy is not listed."""
+    that says it is not healthy is not listed. ``probed`` and ``score`` are by what was seen: nothing, and none, where
+    no prober has looked."""
 
     node_id: str
     state: NodeState
@@ -160,6 +251,8 @@ class NodeAnswer(BaseModel):
     public_addr: str | None
     claims: dict[str, Any] | None
     history: History | None
+    probed: list[Probed] = []
+    score: NodeScore | None = None
 
 
 class ModelAnswer(BaseModel):

@@ -6,25 +6,26 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Iterable, Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import structlog
 
-from discovery.geo import Point, distance_km
-from discovery.geoip import GeoDatabase
-from discovery.location import is_in, parse_location
-from discovery.placement import WANTED_REPLICAS, Advice, Move, advise
+from discovery.location import parse_location
+from discovery.placement import WANTED_REPLICAS, Advice, Move, Promises, advise
+from discovery.probe.history import KEEP_HOURS, Hour
 from discovery.protocol.announcement import SignedAnnouncement, read_announcement
 from discovery.protocol.errors import AnnouncementInvalid, InvalidArgument
 from discovery.protocol.ids import Wallet, check_peer_id, check_wallet
+from discovery.protocol.oncall import SignedRegistration, read_registration
 from discovery.protocol.registration import HEARTBEAT, REGISTRATION, consent_text
-from discovery.protocol.signed import SignedDocument
 from discovery.service.cursor import Cursor
 from discovery.service.errors import MirrorFull
 from discovery.service.follower import Follower
 from discovery.service.mirror import Entry, Mirror, Source, Variant, View
+from discovery.service.probes import Probes
 from discovery.service.schemas import Document, Heartbeat, Registration
 from discovery.service.store import KEEP_SECONDS, NodeRow, Store
 from discovery.web.errors import (
@@ -67,18 +68,19 @@ class Page:
     """Some of the nodes that were looked for, how many there are in all, and where the next page begins."""
 
     total: int
-    sightings: list[Sighting]
+    sightings: Sequence[Sighting]
     next_cursor: str | None
 
 
 @dataclass(frozen=True)
 class Known:
-    """All that is known of a node; one of ``entries`` and ``row`` is there."""
+    """All that is known of a node; one of ``entries`` and ``row`` is there. ``hours``: what probers saw, of a week."""
 
     peer_id: str
     entries: list[Entry]
     row: NodeRow | None
     is_unwell: bool
+    hours: list[Hour]
 
 
 class DiscoveryService:
@@ -86,6 +88,7 @@ class DiscoveryService:
 
     Args:
         follower: what reads the DHT and carries to it; None where there is none to follow.
+        probes: what probers report.
         audience: the URI that proofs are made for.
     """
 
@@ -94,17 +97,21 @@ class DiscoveryService:
         mirror: Mirror,
         store: Store,
         follower: Follower | None,
+        probes: Probes,
         audience: str,
         initial_peers: tuple[str, ...] = (),
-        geoip: GeoDatabase | None = None,
     ) -> None:
         self.mirror, self._store, self._follower, self.audience = mirror, store, follower, audience
-        self._initial_peers, self._geoip = initial_peers, geoip
+        self.probes = probes
+        self._initial_peers = initial_peers
         self._rows: dict[str, NodeRow] = {}
         """Registered nodes."""
+        self._ill: set[str] = set()
+        """Those of them that have said lately that they are ill."""
         self._rows_read_at = 0.0
         self._written_at: float | None = None
         self._advice: dict[str, tuple[float, Advice]] = {}
+        self._promises: dict[str, Promises] = {}
         self._publishing: set[asyncio.Task[bool]] = set()
 
     # ---- what nodes have announced
@@ -122,21 +129,21 @@ class DiscoveryService:
                 "max_distance_km needs a latitude and a longitude in location, such as 52.5,13.4",
                 param="max_distance_km",
             )
-        now = time.time()
-        there = (one for one in view.entries if one.announcement.state == "ready" and not self._is_unwell(one, now))
-        after = None if cursor is None else Cursor.parse(cursor)
         if isinstance(where, tuple):
-            near = self._near(there, where, NEAR_KM if max_km is None else max_km)
+            found = view.near(where, NEAR_KM if max_km is None else max_km)
         elif where is None:
-            near = [(0.0, one) for one in there]
+            found = view.ready
         else:
-            near = [(0.0, one) for one in there if is_in(one.announcement.region, where)]
-        rest = near if after is None else [one for one in near if Cursor.of(*one) > after]
-        page = rest[:limit]
+            found = view.within(where)
+        if ill := self._ill_at(time.time()):
+            found = [one for one in found if view[one[1]].peer_id not in ill]
+        first = 0 if cursor is None else bisect_right(found, Cursor.parse(cursor))
+        page = found[first : first + limit]
         is_point = isinstance(where, tuple)
-        sightings = [Sighting(one, self._rows.get(one.peer_id), apart if is_point else None) for apart, one in page]
-        more = str(Cursor.of(*page[-1])) if len(rest) > limit else None
-        return Page(len(near), sightings, more)
+        there = [(view[name], apart if is_point else None) for apart, name in page]
+        sightings = [Sighting(one, self._rows.get(one.peer_id), apart) for one, apart in there]
+        more = str(Cursor(*page[-1])) if first + limit < len(found) else None
+        return Page(len(found), sightings, more)
 
     async def node(self, node_id: str) -> Known:
         """What is known of a node. While the database does not answer its history is missing.
@@ -156,7 +163,7 @@ class DiscoveryService:
         if not entries and row is None:
             raise NodeUnknown(f"nobody has heard of {peer_id}")
         is_unwell = row is not None and row.says_it_is_ill(now, self.mirror.expiry_seconds)
-        return Known(peer_id, entries, row, is_unwell)
+        return Known(peer_id, entries, row, is_unwell, await self.probes.known(peer_id, KEEP_HOURS))
 
     def models(self, limit: int, cursor: str | None) -> tuple[int, list[Variant], str | None]:
         """All models that are announced: how many, some of them, and where the next begin.
@@ -166,12 +173,13 @@ class DiscoveryService:
         """
         now = time.time()
         after = "" if cursor is None else Cursor.parse(cursor).name
-        found = [variant for digest in self.mirror.digests() for variant in self.mirror.view(digest, now).variants]
-        rest = [one for one in found if one.model_digest > after]
-        more = str(Cursor(0.0, rest[limit - 1].model_digest)) if len(rest) > limit else None
-        return len(found), rest[:limit], more
+        digests = self.mirror.digests(now)
+        first = bisect_right(digests, after)
+        page = digests[first : first + limit]
+        more = str(Cursor(0.0, page[-1])) if first + limit < len(digests) else None
+        return len(digests), [one for digest in page for one in self.mirror.view(digest, now).variants], more
 
-    def variants(self, model: str) -> tuple[Variant, ...]:
+    def variants(self, model: str) -> list[Variant]:
         """How a model is covered, for each set of weights under its name.
 
         Raises:
@@ -187,9 +195,9 @@ class DiscoveryService:
 
     # ---- what nodes say of themselves
 
-    async def register(self, said: Registration, body: bytes, signature: str | None) -> bool:
+    async def register(self, said: Registration, body: bytes, signature: str | None) -> tuple[bool, bool | None]:
         """A node and the wallet it earns for, both signed: ``body`` is what was sent, ``signature`` the node's. Whether
-        the node is listed now.
+        the node is listed now, and whether the swarm has heard where it is woken, if it has said so.
 
         Raises:
             InvalidIdentity, InvalidWallet, InvalidArgument: what is sent means nothing.
@@ -209,6 +217,7 @@ class DiscoveryService:
         signed = self._read(said.announcement, node_id, wallet)
         if signed is not None and said.model_id not in (signed.announcement.model_id, signed.announcement.model_digest):
             raise AnnouncementInvalid(f"the announcement is of the model {signed.announcement.model_id}")
+        on_call = self._read_on_call(said.on_call, node_id, wallet)
         for entry in self.mirror.node(node_id, time.time()):
             if signed is None and entry.announcement.wallet != wallet:
                 other = entry.announcement.wallet
@@ -220,11 +229,14 @@ class DiscoveryService:
             raise ProofStale("a registration that is as new counts already: sign one with the time of now")
         row = await self._store.find(node_id)
         assert row is not None
-        self._rows[node_id] = row
-        return bool(self.mirror.node(node_id, time.time()))
+        self._know(row)
+        return bool(self.mirror.node(node_id, time.time())), await self._carry(on_call)
 
-    async def heartbeat(self, said: Heartbeat, body: bytes, signature: str | None) -> tuple[bool, Move | None]:
-        """A registered node is there. Whether it is listed, and where it would do more good.
+    async def heartbeat(
+        self, said: Heartbeat, body: bytes, signature: str | None
+    ) -> tuple[bool, bool | None, Move | None]:
+        """A registered node is there. Whether it is listed, whether the swarm has heard where it is woken, if it has
+        said so, and where it would do more good.
 
         Raises:
             InvalidIdentity: what is sent means nothing.
@@ -240,14 +252,15 @@ class DiscoveryService:
         if row is None or not row.is_registered:
             raise NodeUnknown(f"{node_id} is not registered here: POST /nodes/register")
         signed = self._read(said.announcement, node_id, Wallet(row.wallet))
+        on_call = self._read_on_call(said.on_call, node_id, Wallet(row.wallet))
         claims, heard_at = said.claims(), said.issued_at.timestamp()
         self._take(signed)
         if not await self._store.heard(node_id, claims, heard_at, time.time()):
             raise ProofStale("a heartbeat that is as new was here already: sign one with the time of now")
-        self._rows[node_id] = replace(row, claims=claims, heard_at=heard_at, changed_at=int(time.time()))
+        self._know(replace(row, claims=claims, heard_at=heard_at, changed_at=int(time.time())))
         entries = self.mirror.node(node_id, time.time())
         moves = [await self._move(entry) for entry in entries]
-        return bool(entries), next((move for move in moves if move is not None), None)
+        return bool(entries), await self._carry(on_call), next((move for move in moves if move is not None), None)
 
     def _read(self, document: Document | None, node_id: str, wallet: Wallet) -> SignedAnnouncement | None:
         """An announcement that came with a proof: the node's own, and for the wallet that it is registered for."""
@@ -259,6 +272,27 @@ class DiscoveryService:
         if signed.announcement.wallet != wallet:
             raise AnnouncementInvalid(f"the announcement is not for {wallet}")
         return signed
+
+    def _read_on_call(self, document: Document | None, node_id: str, wallet: Wallet) -> SignedRegistration | None:
+        """Where the node is woken that sent it: its own word, for its wallet, this swarm and now."""
+        if document is None:
+            return None
+        signed = read_registration(document.model_dump_json().encode())
+        about = signed.registration
+        if about.peer_id != node_id:
+            raise AnnouncementInvalid(f"it is not {node_id} that says where it is woken")
+        if about.wallet != wallet:
+            raise AnnouncementInvalid(f"what says where the node is woken is not for {wallet}")
+        if about.swarm != self.mirror.swarm:
+            raise AnnouncementInvalid("what says where the node is woken is meant for another swarm")
+        if not about.is_live():
+            raise AnnouncementInvalid("what says where the node is woken has expired, or is from the future")
+        return signed
+
+    async def _carry(self, on_call: SignedRegistration | None) -> bool | None:
+        if on_call is None:
+            return None
+        return self._follower is not None and await self._follower.register(on_call)
 
     def _take(self, signed: SignedAnnouncement | None) -> None:
         if signed is None:
@@ -274,7 +308,8 @@ class DiscoveryService:
         if advice is None or now - made_at > ADVICE_SECONDS:
             view = self.mirror.view(about.model_digest, now)
             (variant,) = view.variants
-            nodes = [one.announcement for one in view.entries]
+            promises = self._promises.setdefault(about.model_digest, Promises())
+            nodes = promises.believed([one.announcement for one in view.entries], now)
             advice = await asyncio.to_thread(advise, nodes, variant.block_count, WANTED_REPLICAS)
             self._advice[about.model_digest] = now, advice
         return advice.move_of(about.peer_id)
@@ -305,6 +340,7 @@ class DiscoveryService:
         """Write down who was there since the last time, and what the DHT would not tell again."""
         now = time.time()
         self.mirror.sweep(now)
+        self._promises = {name: self._promises[name] for name in self._promises if name in self._advice}
         self._advice = {name: made for name, made in self._advice.items() if now - made[0] <= ADVICE_SECONDS}
         wallets = {one.peer_id: one.announcement.wallet for one in self.mirror.active(now)}
         left_out = await self._store.saw(wallets, now if self._written_at is None else self._written_at, now)
@@ -326,43 +362,31 @@ class DiscoveryService:
 
     async def _read_rows(self, now: float) -> None:
         for row in await self._store.registered_since(self._rows_read_at - _SLACK_SECONDS):
-            self._rows[row.peer_id] = row
+            self._know(row)
         self._rows_read_at = now
         old = now - KEEP_SECONDS
         for peer_id in [one.peer_id for one in self._rows.values() if max(one.last_seen, one.changed_at) < old]:
             del self._rows[peer_id]
+        self._ill = self._ill_at(now)
 
     # ---- inside
 
+    def _know(self, row: NodeRow) -> None:
+        self._rows[row.peer_id] = row
+        if row.says_it_is_ill(time.time(), self.mirror.expiry_seconds):
+            self._ill.add(row.peer_id)
+        else:
+            self._ill.discard(row.peer_id)
+
+    def _ill_at(self, now: float) -> set[str]:
+        expiry = self.mirror.expiry_seconds
+        return {one for one in self._ill if one in self._rows and self._rows[one].says_it_is_ill(now, expiry)}
+
     def _view(self, model: str) -> View:
         view = self.mirror.view(model, time.time())
-        if not view.entries:
+        if not view:
             raise ModelUnknown(f"nobody announces the model {model[:80]!r}", param="model")
         return view
-
-    def _is_unwell(self, entry: Entry, now: float) -> bool:
-        row = self._rows.get(entry.peer_id)
-        return row is not None and row.says_it_is_ill(now, self.mirror.expiry_seconds)
-
-    def where(self, entry: Entry) -> Point | None:
-        """Where a node is: by its address, else as it says; None where neither is known."""
-        about = entry.announcement
-        by_address = None if self._geoip is None else self._geoip.point_of(about.maddrs)
-        return by_address or about.location
-
-    def _near(self, there: Iterable[Entry], where: Point, most_km: float) -> list[tuple[float, Entry]]:
-        """Those within so many kilometres, the nearest first. Who is nowhere is not near."""
-        apart: dict[Point, float] = {}
-        fit = []
-        for one in there:
-            point = self.where(one)
-            if point is None:
-                continue
-            if point not in apart:
-                apart[point] = round(distance_km(where, point), 1)
-            if apart[point] <= most_km:
-                fit.append((apart[point], one))
-        return sorted(fit, key=lambda one: Cursor.of(*one))
 
     @property
     def followed_seconds(self) -> float | None:
@@ -388,11 +412,6 @@ class DiscoveryService:
         if self._follower is None:
             return {}
         return {"taken": self._follower.taken, **self._follower.refused}
-
-
-def document_of(signed: SignedDocument) -> Document:
-    """A document for an answer, as :meth:`SignedDocument.to_bytes` has it."""
-    return Document.model_validate_json(signed.to_bytes())
 
 
 def _address(entry: Entry) -> str | None:

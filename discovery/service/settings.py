@@ -12,6 +12,9 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 
 from discovery.dht.keys import DEFAULT_PREFIX
 from discovery.protocol.announcement import LIFETIME_SECONDS, MAX_LIFETIME_SECONDS, MAX_SWARM_LENGTH, RENEW_SECONDS
+from discovery.protocol.errors import InvalidIdentity
+from discovery.protocol.ids import PeerId, check_peer_id
+from discovery.protocol.membership import PRIVATE
 from discovery.settings import ENVIRONMENT, FLAG, Said, load, problems_of, unknown_key
 from discovery.web.errors import InvalidSetting
 
@@ -48,6 +51,9 @@ class Settings(BaseSettings):
     expiry_seconds: Annotated[int, Field(ge=1, le=MAX_LIFETIME_SECONDS)] = LIFETIME_SECONDS
     renew_seconds: Annotated[int, Field(ge=1, le=MAX_LIFETIME_SECONDS)] = RENEW_SECONDS
     max_announcements: Annotated[int, Field(ge=1)] = 100_000
+    probe: bool = False
+    probe_models: tuple[str, ...] = ()
+    probers: Annotated[tuple[PeerId, ...], Field(max_length=64)] = ()
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -57,6 +63,24 @@ class Settings(BaseSettings):
         if any(network.prefixlen == 0 for network in networks):
             raise ValueError("if everybody is trusted, anybody can say to be somebody else")
         return networks
+
+    @field_validator("probers")
+    @classmethod
+    def _probers_are_peers(cls, probers: tuple[PeerId, ...]) -> tuple[PeerId, ...]:
+        try:
+            return tuple(dict.fromkeys(map(check_peer_id, probers)))
+        except InvalidIdentity as error:
+            raise ValueError(error.message) from None
+
+    @field_validator("dht_prefix")
+    @classmethod
+    def _nobody_is_told_of_a_private_swarm(cls, prefix: str) -> str:
+        if prefix.startswith(PRIVATE):
+            raise ValueError(
+                "a private swarm says who is in it to its members alone, and whoever asks here shows no invitation; "
+                "members ask the swarm: far-node peers, far-mesh route --explain"
+            )
+        return prefix
 
     @field_validator("metrics_token")
     @classmethod

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import (
@@ -33,10 +33,11 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from discovery.probe.history import HOUR, KEEP_HOURS, KEY, SUMS, Hour
 from discovery.service.errors import MirrorFull
 from discovery.service.migrations import upgrade
 from discovery.service.mirror import Entry
-from discovery.service.tables import kept, nodes
+from discovery.service.tables import kept, nodes, probed, probers
 from discovery.web.errors import DatabaseUnavailable, InvalidSetting
 from discovery.web.registration import RegistrationRequest
 
@@ -206,8 +207,10 @@ class Store:
         return left_out
 
     async def forget(self, now: float) -> None:
-        """Forget nodes that nobody has seen or heard for a month, and those that were never active sooner."""
+        """Forget nodes that nobody has seen or heard for a month, and those that were never active sooner; and what
+        probers have seen more than a week ago."""
         async with self._writing() as connection:
+            await connection.execute(delete(probed).where(probed.c.hour < int(now) - KEEP_HOURS * HOUR))
             for seconds, which in ((KEEP_SECONDS, true()), (KEEP_IDLE_SECONDS, nodes.c.seen_seconds == 0)):
                 before = int(now) - seconds
                 old = (nodes.c.last_seen < before) & (func.coalesce(nodes.c.heard_at, nodes.c.proven_at, 0) < before)
@@ -243,6 +246,39 @@ class Store:
         async with self._reading() as connection:
             rows = await connection.execute(select(kept.c.source, kept.c.document).order_by(kept.c.issued_at))
             return [(row.source, bytes(row.document)) for row in rows]
+
+    # ---- what probers have seen
+
+    async def add_probes(self, prober: str, sequence: int, hours: Sequence[Hour]) -> bool:
+        """Add what a report says. False: the prober has sent one with this number, or a later one, already."""
+        async with self._writing() as connection:
+            await connection.execute(_insert(connection, probers), [{"prober": prober, "sequence": 0}])
+            earlier = (probers.c.prober == prober) & (probers.c.sequence < sequence)
+            if (await connection.execute(update(probers).where(earlier).values(sequence=sequence))).rowcount != 1:
+                return False
+            insert = _insert_into(connection, probed)
+            new, old = insert.excluded, probed.c
+            shorter = or_(old.round_trip_ms.is_(None), new.round_trip_ms < old.round_trip_ms)
+            later = new.last_at > old.last_at
+            add = insert.on_conflict_do_update(
+                index_elements=list(KEY),
+                set_={name: old[name] + new[name] for name in SUMS}
+                | {
+                    "round_trip_ms": case((shorter, new.round_trip_ms), else_=old.round_trip_ms),
+                    "last_at": case((later, new.last_at), else_=old.last_at),
+                },
+            )
+            values = [asdict(one) for one in sorted(hours, key=lambda one: one.key)]
+            for some in _chunks(values):
+                await connection.execute(add, list(some))
+        return True
+
+    async def probes_of(self, peer_id: str, since: float) -> list[Hour]:
+        """What probers have seen of a node in the hours that began since, the newest first."""
+        newest = (probed.c.hour.desc(), probed.c.model_digest, probed.c.prober)
+        those = select(probed).where(probed.c.peer_id == peer_id, probed.c.hour >= int(since)).order_by(*newest)
+        async with self._reading() as connection:
+            return [Hour(**row._mapping) for row in await connection.execute(those)]
 
     # ---- inside
 

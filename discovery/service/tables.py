@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, BigInteger, Column, Double, Index, Integer, LargeBinary, MetaData, String, Table
 
+from discovery.probe.history import SUMS
+
 metadata = MetaData(
     naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"},
 )
@@ -45,3 +47,29 @@ kept = Table(
     Column("document", LargeBinary, nullable=False),
 )
 """Signed announcements that the DHT would not tell again after a restart."""
+
+_PROBE_COUNTS = tuple(name for name in SUMS if name not in ("block_ms", "claimed_block_ms"))
+
+probed = Table(
+    "discovery_probes",
+    metadata,
+    Column("peer_id", String(64), primary_key=True),
+    Column("model_digest", String(64), primary_key=True),
+    Column("prober", String(64), primary_key=True),
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    *(Column(name, BigInteger, nullable=False) for name in _PROBE_COUNTS),
+    Column("block_ms", Double, nullable=False),
+    Column("claimed_block_ms", Double, nullable=False),
+    Column("round_trip_ms", Double),
+    Column("last_at", BigInteger, nullable=False),
+    Index("ix_discovery_probes_hour", "hour"),
+)
+"""What probers have seen, by the hour: :class:`discovery.probe.history.Hour`."""
+
+probers = Table(
+    "discovery_probers",
+    metadata,
+    Column("prober", String(64), primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+)
+"""The number of the last report that was taken from each prober."""

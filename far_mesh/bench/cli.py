@@ -9,18 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from discovery.console import Console, fail, quiet_libraries, run, settle_memory
-from far_mesh.options import ModelOption, NoSpeculationOption, PeersOption, PrefixOption, ThreadsOption
+from discovery.console import EXIT_FOUND, Console, fail, quiet_libraries, run, settle_memory
+from far_mesh.options import (
+    DiscoveryOption,
+    InviteOption,
+    ModelOption,
+    NoSpeculationOption,
+    PeersOption,
+    PrefixOption,
+    SwarmOption,
+    ThreadsOption,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from far_mesh.bench.failover import Kill
     from far_mesh.client import Mesh
+    from far_mesh.entrance import Entrance
 
 app = typer.Typer(help="Measure a swarm: latency, throughput, failover.", no_args_is_help=True)
-
-_EXIT_LOST = 3
 
 TokensOption = Annotated[int, typer.Option(min=2, help="Longest answer.")]
 LengthOption = Annotated[int, typer.Option(min=1, help="Tokens of each prompt.")]
@@ -32,7 +40,8 @@ Measure = Callable[["Mesh"], Awaitable[dict[str, Any]]]
 
 @app.command()
 def latency(
-    initial_peers: PeersOption,
+    initial_peers: PeersOption = [],  # noqa: B006
+    discovery: DiscoveryOption = None,
     model: ModelOption = "far-demo",
     prompt_length: Annotated[list[int], typer.Option(min=1, help="Tokens of a prompt; repeatable.")] = [16, 64, 256],  # noqa: B006
     tokens: TokensOption = 64,
@@ -40,12 +49,15 @@ def latency(
     seed: SeedOption = 0,
     no_speculation: NoSpeculationOption = False,
     prefix: PrefixOption = "far",
+    swarm: SwarmOption = None,
+    invite: InviteOption = None,
     threads: ThreadsOption = None,
     out: OutOption = None,
     json: JsonOption = False,
 ) -> None:
     """Time to the first token by length of prompt, and time per token, of one answer after the other."""
     console = _begin(json, threads, out)
+    entrance = _entrance(console, initial_peers, discovery, prefix, swarm, invite)
 
     async def measure(mesh: Mesh) -> dict[str, Any]:
         from far_mesh.bench.latency import latency as of
@@ -59,7 +71,7 @@ def latency(
     async def main() -> None:
         from far_mesh.bench.report import latency_table
 
-        async with await _join(model, initial_peers, prefix, speculation=not no_speculation) as mesh:
+        async with await _join(model, entrance, speculation=not no_speculation) as mesh:
             result = await _measured("latency", mesh, measure)
         _tell(console, result, latency_table(result), out)
 
@@ -68,7 +80,8 @@ def latency(
 
 @app.command()
 def throughput(
-    initial_peers: PeersOption,
+    initial_peers: PeersOption = [],  # noqa: B006
+    discovery: DiscoveryOption = None,
     model: ModelOption = "far-demo",
     streams: Annotated[list[int], typer.Option(min=1, max=1024, help="Answers at once; repeatable.")] = [1, 4, 8, 16],  # noqa: B006
     prompt_length: LengthOption = 32,
@@ -77,12 +90,15 @@ def throughput(
     seed: SeedOption = 0,
     no_speculation: NoSpeculationOption = False,
     prefix: PrefixOption = "far",
+    swarm: SwarmOption = None,
+    invite: InviteOption = None,
     threads: ThreadsOption = None,
     out: OutOption = None,
     json: JsonOption = False,
 ) -> None:
     """Tokens per second of several answers at once."""
     console = _begin(json, threads, out)
+    entrance = _entrance(console, initial_peers, discovery, prefix, swarm, invite)
 
     async def measure(mesh: Mesh) -> dict[str, Any]:
         from far_mesh.bench.progress import shown
@@ -102,7 +118,7 @@ def throughput(
     async def main() -> None:
         from far_mesh.bench.report import throughput_table
 
-        async with await _join(model, initial_peers, prefix, speculation=not no_speculation) as mesh:
+        async with await _join(model, entrance, speculation=not no_speculation) as mesh:
             result = await _measured("throughput", mesh, measure)
         _tell(console, result, throughput_table(result), out)
 
@@ -112,6 +128,7 @@ def throughput(
 @app.command()
 def failover(
     initial_peers: PeersOption = [],  # noqa: B006
+    discovery: DiscoveryOption = None,
     kill_command: Annotated[
         str | None,
         typer.Option(help="What kills a node of your swarm, such as 'my-script {peer_id}'; with peers only."),
@@ -125,6 +142,8 @@ def failover(
     seed: SeedOption = 0,
     no_speculation: NoSpeculationOption = False,
     prefix: PrefixOption = "far",
+    swarm: SwarmOption = None,
+    invite: InviteOption = None,
     threads: ThreadsOption = None,
     out: OutOption = None,
     json: JsonOption = False,
@@ -134,16 +153,21 @@ def failover(
     Exit code 3: an answer did not come out as it does without a loss.
     """
     from discovery.protocol.errors import FarError, InvalidArgument
+    from discovery.protocol.membership import membership_of
+    from far_mesh.entrance import Entrance
 
     console = _begin(json, threads, out)
-    command: Kill | None = None
+    theirs: tuple[Kill, Entrance] | None = None
     try:
-        if bool(initial_peers) != (kill_command is not None):
-            raise InvalidArgument("a swarm of yours (--initial-peers) needs a --kill-command, and a command a swarm")
+        if bool(initial_peers or discovery or swarm) != (kill_command is not None):
+            raise InvalidArgument(
+                "a swarm of yours (--initial-peers, --discovery or --swarm) needs a --kill-command, and a command a "
+                "swarm"
+            )
         if kill_command is not None:
             from far_mesh.bench.failover import kill_command as of_words
 
-            command = of_words(kill_command)
+            theirs = of_words(kill_command), Entrance.of(initial_peers, discovery, prefix, membership_of(swarm, invite))
     except FarError as error:
         fail(console, error)
 
@@ -163,8 +187,8 @@ def failover(
                 on_progress=on_progress,
             )
 
-    async def in_theirs(kill: Kill) -> dict[str, Any]:
-        async with await _join(model, initial_peers, prefix, speculation=not no_speculation) as mesh:
+    async def in_theirs(kill: Kill, entrance: Entrance) -> dict[str, Any]:
+        async with await _join(model, entrance, speculation=not no_speculation) as mesh:
             return await _measured("failover", mesh, lambda mesh: figures(mesh, kill, None))
 
     async def in_ours() -> dict[str, Any]:
@@ -176,7 +200,7 @@ def failover(
         with tempfile.TemporaryDirectory(prefix="far-bench-") as folder:
             async with (
                 a_town(Path(folder), model, block_count, parts, copies) as town,
-                await _join(model, [town.initial_peer], "far", speculation=not no_speculation) as mesh,
+                await _join(model, Entrance.of([town.initial_peer]), speculation=not no_speculation) as mesh,
             ):
                 await town.until_seen(mesh)
                 return await _measured(
@@ -186,10 +210,10 @@ def failover(
     async def main() -> None:
         from far_mesh.bench.report import failover_summary, failover_table
 
-        result = await (in_ours() if command is None else in_theirs(command))
+        result = await (in_ours() if theirs is None else in_theirs(*theirs))
         _tell(console, result, failover_table(result), out, failover_summary(result))
         if result["same_text"] != 1:
-            raise typer.Exit(_EXIT_LOST)
+            raise typer.Exit(EXIT_FOUND)
 
     run(console, main)
 
@@ -212,11 +236,30 @@ def _begin(json: bool, threads: int | None, out: Path | None) -> Console:
     return console
 
 
-async def _join(model: str, initial_peers: list[str], prefix: str, *, speculation: bool) -> Mesh:
+def _entrance(
+    console: Console,
+    initial_peers: list[str],
+    discovery: str | None,
+    prefix: str,
+    swarm: Path | None,
+    invite: str | None,
+) -> Entrance:
+    from discovery.protocol.errors import FarError
+    from discovery.protocol.membership import membership_of
+    from far_mesh.entrance import Entrance
+
+    try:
+        return Entrance.of(initial_peers, discovery, prefix, membership_of(swarm, invite))
+    except FarError as error:
+        fail(console, error)
+
+
+async def _join(model: str, entrance: Entrance, *, speculation: bool) -> Mesh:
     from far_mesh.client import Mesh
     from far_mesh.config import MeshConfig
 
-    return await Mesh.join(model, initial_peers, MeshConfig(prefix=prefix, speculation=speculation))
+    config = MeshConfig(prefix=entrance.prefix, membership=entrance.membership, speculation=speculation)
+    return await Mesh.join(model, await entrance.peers(), config)
 
 
 async def _measured(kind: str, mesh: Mesh, measure: Measure) -> dict[str, Any]:

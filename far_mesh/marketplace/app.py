@@ -230,7 +230,8 @@ async def open_rooms(
         await caretaker.tend()
         stack.push_async_callback(caretaker.leave)
         for mesh in meshes.values():
-            mesh.watch(tiers.reliability.failed)
+            mesh.watch(tiers.reliability.seen)
+            tiers.reliability.listeners.add(mesh.remember)
         tasks = {
             **money.tasks,
             "reliability": tiers.reliability.run,

@@ -12,8 +12,10 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from discovery.dht.keys import DEFAULT_PREFIX
 from discovery.geo import Point, parse_point
-from discovery.protocol.errors import InvalidArgument, InvalidWallet
+from discovery.protocol.errors import FarError, InvalidArgument, InvalidWallet
 from discovery.protocol.ids import check_wallet
+from discovery.protocol.membership import initial_peers_of, membership_of
+from far_mesh.entrance import Entrance
 from far_mesh.marketplace.configuration.sources import gather, problems_of
 from far_mesh.marketplace.errors import InvalidSetting, MissingSetting
 from far_mesh.marketplace.ledger.split import BPS, MAX_FEE_BPS
@@ -167,6 +169,8 @@ class Settings(BaseSettings):
     location: Annotated[Point | None, NoDecode, BeforeValidator(_point)] = None
     initial_peers: tuple[str, ...] = ()
     public_peers: tuple[str, ...] = ()
+    swarm_maddrs: tuple[str, ...] = ()
+    discovery: str = ""
     dht_prefix: Annotated[str, Field(min_length=1, max_length=64)] = DEFAULT_PREFIX
     swarm: Path | None = None
     invite: SecretStr | None = None
@@ -302,6 +306,29 @@ class Settings(BaseSettings):
         self.require("solana_private_key")
         assert self.solana_private_key is not None
         return self.solana_private_key.get_secret_value()
+
+    def entrance(self) -> Entrance:
+        """Where the swarm is joined. Nothing is asked of any network.
+
+        Raises:
+            MissingSetting: nobody is named to join through.
+            InvalidSetting: the discovery service has no address, or what was said of a private swarm cannot be read.
+        """
+        try:
+            membership = membership_of(self.swarm, self.invite.get_secret_value() if self.invite else None)
+        except FarError as error:
+            name = "FAR_SWARM" if self.swarm is not None else "FAR_INVITE"
+            raise InvalidSetting(f"{name}: {error.message}", setting=name) from None
+        known = self.initial_peers or initial_peers_of(membership)
+        if not known and not self.discovery:
+            self.require("initial_peers")
+        try:
+            return Entrance.of(known, self.discovery or None, self.dht_prefix, membership)
+        except InvalidArgument:
+            raise InvalidSetting(
+                "FAR_DISCOVERY is not the address of a service, such as https://discovery.far.example",
+                setting="FAR_DISCOVERY",
+            ) from None
 
     def jwt_key(self) -> str:
         """The secret that signs bearer tokens.

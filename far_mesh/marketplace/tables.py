@@ -18,6 +18,7 @@ from sqlalchemy import (
     Column,
     Date,
     DateTime,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -321,9 +322,12 @@ node_registry = Table(
     Column("heard_at", UtcDateTime),
     Column("claims", JSON),
     Column("endpoint_url", String(255)),  # where a node that sleeps can be woken, by the operator's word
-    # What gateways have seen of it: hops whose work was proven, and hops that it broke off or never began.
-    Column("hops_completed", BigInteger, nullable=False, server_default="0"),
-    Column("hops_failed", BigInteger, nullable=False, server_default="0"),
+    # What gateways have seen of it, as :mod:`discovery.score` counts: newer outcomes are larger numbers.
+    Column("seen_completed", Double, nullable=False, server_default="0"),
+    Column("seen_failed", Double, nullable=False, server_default="0"),
+    Column("seen_timed_out", Double, nullable=False, server_default="0"),
+    Column("seen_paused", Double, nullable=False, server_default="0"),
+    Column("seen_rejected", Double, nullable=False, server_default="0"),
 )
 
 # ---- the chain

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from discovery.hints import peers_to_join
 from discovery.protocol.errors import FarError
 from far_node.config import DEFAULT_HOST_MADDR, DEFAULT_IDENTITY, ModelOptions
 from far_node.control import ask, control_path
 from far_node.doctor import judge, measure
-from far_node.doctor.facts import DeviceFacts, HttpFacts, MemoryFacts, ModelFacts
+from far_node.doctor.facts import DeviceFacts, HttpFacts, ListenFacts, MemoryFacts, ModelFacts, SwarmFacts
 from far_node.doctor.judge import Finding
 
 _STATUS_SECONDS = 2.0
@@ -84,7 +86,7 @@ async def _network(asked: Questions) -> list[Finding]:
     is_ours = await asyncio.to_thread(_runs, asked.identity)
     listen = measure.listening(asked.host_maddrs, asked.public_maddrs, asked.relay, is_ours)
     swarm, discovery, gateway = await asyncio.gather(
-        measure.swarm(asked.initial_peers, listen, asked.now),
+        _swarm(asked, listen),
         _service(asked.discovery, "/health", asked.now),
         _service(asked.gateway, "/ready", asked.now),
     )
@@ -97,6 +99,15 @@ async def _network(asked: Questions) -> list[Finding]:
         judge.service("discovery", discovery),
         judge.service("gateway", gateway),
     ]
+
+
+async def _swarm(asked: Questions, listen: ListenFacts) -> SwarmFacts:
+    """What the initial peers say; those that the discovery service names, where no others are known."""
+    peers = asked.initial_peers
+    if not peers and asked.discovery is not None:
+        with contextlib.suppress(FarError):  # the service has a finding of its own
+            peers = await peers_to_join((), asked.discovery)
+    return await measure.swarm(peers, listen, asked.now)
 
 
 async def _service(url: str | None, path: str, now: Callable[[], float]) -> HttpFacts | None:

@@ -235,7 +235,7 @@ def port(listen: ListenFacts, facts: SwarmFacts) -> Finding:
             says = f"{answer.ip} port {listen.port} is reached from the same private network; the Internet did not try"
         return Finding("port", "good", says, facts=told)
     if listen.relay:
-        return Finding("port", "good", "not needed: others come through a relay (--relay)", facts=told)
+        return _relays(facts, told)
     if "stranger" in outcomes:
         says = f"on port {listen.port} another program answers from outside, not a node"
         todo = f"Let the router forward port {listen.port} (TCP) to this machine, or name the right one: --public-addr"
@@ -252,6 +252,27 @@ def port(listen: ListenFacts, facts: SwarmFacts) -> Finding:
     if "too_often" in outcomes:
         return Finding("port", "unknown", "asked too often: the peers dial back again in a minute", why, facts=told)
     return Finding("port", "unknown", "nobody could be asked to dial back", why, facts=told)
+
+
+def _relays(facts: SwarmFacts, told: dict[str, Any]) -> Finding:
+    """Does an initial peer let others through to us?"""
+    willing = [one for one in facts.met if one.no_slot is None]
+    told |= {"relays": [one.maddr for one in willing]}
+    if willing:
+        says = f"not needed: {len(willing)} of {len(facts.meetings)} initial peers relay for this machine (--relay)"
+        return Finding("port", "good", says, facts=told)
+    if not facts.met:
+        return Finding("port", "unknown", "nobody could be asked to relay for this machine (--relay)", facts=told)
+    reasons = "; ".join(f"{one.maddr}: {one.no_slot}" for one in facts.met)
+    return Finding(
+        "port",
+        "bad",
+        f"no initial peer relays for this machine ({reasons})",
+        "With --relay a node is reached through initial peers that relay, and does not start without one.",
+        "Name a bootstrap peer that relays (--initial-peers), or open the port and leave --relay away.",
+        None,
+        told,
+    )
 
 
 def nat(facts: SwarmFacts) -> Finding:

@@ -291,7 +291,7 @@ async def swarm(initial_peers: Sequence[str], listen: ListenFacts, now: Callable
     maddrs = () if listen.in_use or listen.relay else listen.maddrs
     port = None if listen.port == 0 else listen.port or 0  # 0: one that the system chooses
     try:
-        meetings = await meet(initial_peers, maddrs, port, now)
+        meetings = await meet(initial_peers, maddrs, port, now, wants_slots=listen.relay)
     except FarError as error:
         return SwarmFacts((), own_ips(), error.message)
     return SwarmFacts(tuple(meetings), own_ips())

@@ -71,6 +71,27 @@ class NodeRewards(Answer):
     earned_units: Units
 
 
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+
+
+class NodeScore(Answer):
+    """How far a node is trusted: ``value`` is the product of the others."""
+
+    value: Share
+    dependability: Share
+    honesty: Share
+    presence: Share
+    standing: Share
+
+
+class NodeStanding(Answer):
+    """A node of the wallet, and what would help its score."""
+
+    node_id: Text
+    score: NodeScore | None
+    advice: Annotated[list[Text], Field(max_length=16)]
+
+
 class DayRewards(Answer):
     """What a day brought."""
 
@@ -110,6 +131,7 @@ class Rewards(Place):
     withdrawn_units: Units | None
     per_node: list[NodeRewards]
     per_day: list[DayRewards]
+    scores: Annotated[list[NodeStanding], Field(max_length=1000)] = []
     transfer: TransferTo | None = None
 
 

@@ -11,10 +11,12 @@ from rich.table import Table
 from discovery.console import Console
 from discovery.protocol.receipt import SignedReceipt
 from far_node.rewards.amounts import far
-from far_node.rewards.answers import DayRewards, Line, Rewards, TransferTo
+from far_node.rewards.answers import DayRewards, Line, NodeScore, Rewards, TransferTo
 from far_node.rewards.check import Checked, Verdict
 
 BARS = "▁▂▃▄▅▆▇█"
+NUMBERS = ("requests", "token-layers", "earned", "batch", "score")
+PARTS = ("dependability", "honesty", "presence", "standing")
 
 
 def show_balance(found: Rewards) -> None:
@@ -39,10 +41,25 @@ def show_balance(found: Rewards) -> None:
         for node in found.per_node:
             nodes.add_row(node.node_id, f"{node.requests:,}", f"{node.token_layers:,}", far(node.earned_units))
         _print(nodes)
+    if found.scores:
+        scores = _table("node", "score", *PARTS)
+        for one in found.scores:
+            scores.add_row(one.node_id, *shares(one.score))
+        _print(scores)
+    for one in found.scores:
+        for sentence in one.advice:
+            print(f"{one.node_id[-6:]}: {sentence}")
     days = found.per_day
     if days:
         best = max(day.earned_units for day in days)
         print(f"{days[0].date}  {bars(days)}  {days[-1].date}   best day {far(best)}")
+
+
+def shares(score: NodeScore | None) -> tuple[str, ...]:
+    """A score, and the parts of which it is the product."""
+    if score is None:
+        return ("unknown",)
+    return tuple(f"{getattr(score, name):.3f}" for name in ("value", *PARTS))
 
 
 def transfer_in_words(found: TransferTo) -> str:
@@ -129,7 +146,7 @@ def tell_missing(console: Console, kept: int, missing: Sequence[SignedReceipt]) 
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, show_header=any(headings), header_style="bold")
     for heading in headings:
-        is_number = heading in ("requests", "token-layers", "earned", "batch") or not any(headings)
+        is_number = heading in (*NUMBERS, *PARTS) or not any(headings)
         table.add_column(heading, justify="right" if is_number and table.columns else "left", no_wrap=True)
     return table
 

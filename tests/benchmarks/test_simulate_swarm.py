@@ -7,6 +7,7 @@ import statistics
 import pytest
 
 from benchmarks.simulate_swarm import against_the_best, churn, heal, two_models
+from discovery.placement import PROMISE_SECONDS
 from discovery.protocol.announcement import RENEW_SECONDS
 
 
@@ -17,6 +18,15 @@ def test_holes_are_closed_within_two_announcements_when_memory_allows(seed: int)
     if found["memory_allows"]:
         assert found["healed"]
         assert found["seconds_from_seen"] <= 2 * RENEW_SECONDS
+
+
+@pytest.mark.parametrize("seed", [1, 3, 11])
+def test_who_says_that_it_comes_and_does_not_keeps_no_hole_open_for_longer_than_it_is_believed(seed: int) -> None:
+    found = heal(12, 0.5, seed, most_seconds=1800.0, liars=0.25)
+    assert found["holes"]
+    assert found["memory_allows"]
+    assert found["healed"]
+    assert found["seconds_from_seen"] <= PROMISE_SECONDS + 2 * RENEW_SECONDS
 
 
 def test_throughput_is_near_that_of_the_best_placement() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
@@ -13,6 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 import discovery.cli
+from discovery.console import Console
+from discovery.dht.identity import load_identity
+from discovery.dht.peer import PeerConfig, SwarmPeer
 from far_node.blocks.source import find_model
 from tests.support.documents import peer_of
 from tests.support.models import make_model
@@ -64,9 +68,28 @@ def test_an_identity_that_is_none(tmp_path: Path) -> None:
     refused(tmp_path, "invalid_identity", "is not an ed25519 libp2p identity")
 
 
-def test_another_bootstrap_peer_that_is_not_running(tmp_path: Path) -> None:
+async def test_a_bootstrap_peer_that_finds_no_other_says_so_and_is_ready_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     nobody = f"/ip4/127.0.0.1/tcp/9/p2p/{peer_of('nobody')}"
-    refused(tmp_path, "peer_unavailable", "is the bootstrap peer running?", "--initial-peers", nobody)
+    config = PeerConfig(initial_peers=(nobody,), starts_alone=True)
+    peer = await SwarmPeer.start(load_identity(tmp_path / "identity"), config)
+    try:
+        for as_json in (True, False):
+            telling = asyncio.create_task(discovery.cli.tell_how_it_starts(Console(as_json), peer, patience=0.0))
+            told = ""
+            while "ready" not in told and "is up" not in told:
+                await asyncio.sleep(0.01)
+                told += capsys.readouterr().out
+            telling.cancel()
+            if as_json:
+                alone, ready = map(json.loads, told.splitlines())
+                assert (alone["event"], ready["event"], ready["joined"]) == ("alone", "ready", False)
+            else:
+                assert "none of the other bootstrap peers answers yet" in told
+                assert "warning: it is alone" in told
+    finally:
+        await peer.close()
 
 
 class TestRegistry:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
 from benchmarks.support.throughput import most_tokens
-from discovery.balance import Balance, Choice, Machine, Model, Seat
+from discovery.balance import Balance, Choice, Machine, Model, Option, Seat
 from discovery.placement import (
+    NAMED_IN_VAIN,
+    PROMISE_SECONDS,
     Decision,
     Move,
+    Patience,
+    Promises,
     Stretch,
     advise,
     choose,
@@ -18,11 +23,13 @@ from discovery.placement import (
     decide,
     place,
     plan,
+    planned,
     site_at,
     stretches,
     thin,
 )
 from discovery.protocol.announcement import Announcement
+from discovery.protocol.ids import PeerId
 from far_node.capacity import share_blocks
 from tests.support.documents import announcement, peer_of
 
@@ -255,11 +262,31 @@ def test_shares_by_memory_tile_the_model_without_a_gap() -> None:
     assert shares == (5, 13, 14)
     machines = [Machine(f"gpu {number}", {"one": Choice(share, 1.0)}) for number, share in enumerate(shares)]
     balance = place(machines, [Model("one", 32)], wanted=1)
+    assert list(balance.seats.values()) == [Seat("one", 0, 5), Seat("one", 5, 18), Seat("one", 18, 32)]
     assert balance.replicas("one") == [1] * 32
 
 
-def test_500_machines_are_placed_on_80_blocks_and_nobody_wants_to_move() -> None:
+def test_machines_as_fast_for_each_byte_that_come_one_after_the_other_divide_a_model_in_order() -> None:
+    swarm: list[Announcement] = []
+    for name, length in zip("abc", share_blocks([900, 3000, 3000], 32, 180), strict=True):
+        candidates = [(first, first + length) for first in range(33 - length)]
+        first, end = choose(candidates, swarm, 32)
+        swarm.append(going(name, first, end, block_count=32))
+    assert [about.blocks for about in swarm] == [(0, 5), (5, 18), (18, 32)]
+    assert planned(swarm, 32) == ()
+
+
+def test_500_machines_are_placed_on_80_blocks_and_nobody_wants_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+    best = Balance.best
+
+    def counted(self: Balance, name: str, starts: Sequence[int] | None = None) -> tuple[float, Option | None]:
+        looks.append(name)
+        return best(self, name, starts)
+
+    monkeypatch.setattr(Balance, "best", counted)
     balance = place(fleet(500, 80, 1), [Model("one", 80)])
+    assert len(looks) <= 5 * 500, "a fraction of a millisecond each, and no more looks than a few at everybody"
     placed = [
         (seat.first, seat.end, 1000.0 / balance.machines[name].choices["one"].block_ms)
         for name, seat in balance.seats.items()
@@ -305,3 +332,111 @@ def test_who_holds_nothing_that_is_wanted_is_left_where_it_is() -> None:
 )
 def test_where_a_node_is_in_the_world(location: tuple[int, int] | None, region: str | None, site: str | None) -> None:
     assert site_at(location, region) == site
+
+
+def goes_where(promises: Promises, now: float, **more: object) -> tuple[int, int] | None:
+    """Where it is believed that a node goes."""
+    (about,) = promises.believed([serving("a", 0, 4, **more)], now)
+    return about.moving_to
+
+
+def test_who_says_that_it_comes_is_believed_for_some_minutes() -> None:
+    promises = Promises()
+    for now in (0.0, 60.0, PROMISE_SECONDS - 1):
+        assert goes_where(promises, now, moving_to=(4, 8)) == (4, 8)
+    assert goes_where(promises, PROMISE_SECONDS, moving_to=(4, 8)) is None
+
+
+def test_to_say_it_again_and_again_does_not_help() -> None:
+    promises, believed, now = Promises(), 0, 0.0
+    for round_number in range(12 * 60):
+        to = (4 - round_number % 2, 8 - round_number % 2) if round_number % 10 else None
+        believed += goes_where(promises, now, moving_to=to) is not None
+        now += 60.0
+    assert believed / (12 * 60) < 1 / 6 + PROMISE_SECONDS / now
+
+
+def test_who_arrives_has_kept_its_word_and_who_takes_a_step_back_at_once_has_lost_little() -> None:
+    promises = Promises()
+    goes_where(promises, 0.0, moving_to=(4, 8))
+    goes_where(promises, 500.0, state="leaving", moving_to=(4, 8))
+    promises.believed([serving("a", 4, 8)], 520.0)
+    assert goes_where(promises, 600.0, moving_to=(2, 6)) == (2, 6)
+    assert goes_where(promises, 600.0 + PROMISE_SECONDS - 1, moving_to=(2, 6)) == (2, 6)
+    hesitant = Promises()
+    for number in range(20):
+        assert goes_where(hesitant, 60.0 * number, moving_to=(4, 8)) == (4, 8)
+        assert goes_where(hesitant, 60.0 * number + 3, moving_to=None) is None
+    assert goes_where(hesitant, 1300.0, moving_to=(4, 8)) == (4, 8)
+
+
+def test_to_arrive_somewhere_does_not_pay_for_what_was_promised_elsewhere() -> None:
+    promises = Promises()
+    goes_where(promises, 0.0, moving_to=(4, 8))
+    goes_where(promises, PROMISE_SECONDS - 10, moving_to=(0, 4))
+    goes_where(promises, PROMISE_SECONDS - 5)
+    assert goes_where(promises, PROMISE_SECONDS, moving_to=(4, 8)) == (4, 8)
+    assert goes_where(promises, PROMISE_SECONDS + 120, moving_to=(4, 8)) is None
+
+
+def test_a_hole_that_a_liar_keeps_is_closed_by_somebody_else() -> None:
+    promises = Promises()
+    swarm = [
+        serving("me", 0, 4, auto_place=True),
+        serving("a", 0, 4),
+        serving("liar", 0, 4, moving_to=(4, 8)),
+    ]
+    assert decide(ME, promises.believed(swarm, 0.0), 8).move is None
+    assert decide(ME, promises.believed(swarm, PROMISE_SECONDS), 8).move == Move(ME, (0, 4), (4, 8))
+
+
+def test_who_is_not_believed_is_not_sent_either() -> None:
+    names = ["a", "b", "c"]
+    swarm = [going(name, 0, 4) for name in names]
+    [liar] = [name for name in names if decided(name, swarm).move]
+    swarm = [going(name, 0, 4, moving_to=(4, 8) if name == liar else None) for name in names]
+    promises = Promises()
+    assert planned(promises.believed(swarm, 0.0), 8) == ()
+    [move] = planned(promises.believed(swarm, PROMISE_SECONDS), 8)
+    assert move.peer_id != peer_of(liar)
+    swarm = [going(name, 0, 4) for name in names]
+    [move] = planned(promises.believed(swarm, PROMISE_SECONDS + 7 * 3600), 8)
+    assert move.peer_id == peer_of(liar), "what is long ago is forgotten"
+
+
+def test_who_was_named_some_times_and_did_not_go_is_not_counted_on_until_there_is_nothing_to_do() -> None:
+    patience, others = Patience(), Decision(None, "others go", (Move(ME, (0, 4), (4, 8)),))
+    for number in range(NAMED_IN_VAIN):
+        assert patience.in_vain == set(), number
+        patience.note(others)
+    assert patience.in_vain == {ME}
+    patience.note(Decision(Move(peer_of("a"), (0, 4), (4, 8)), "now it is for us"))
+    assert patience.in_vain == {ME}
+    patience.note(Decision(None, "it is best where it is"))
+    assert patience.in_vain == set()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_plan_is_by_whom_each_of_them_goes(seed: int) -> None:
+    dice = random.Random(seed)
+    firsts = [dice.randrange(9) for _ in range(12)]
+    swarm = [going(f"n{number}", first, first + 4, block_count=12) for number, first in enumerate(firsts)]
+    moves = planned(swarm, 12)
+    assert moves
+    named = {about.peer_id: decide(PeerId(about.peer_id), swarm, 12) for about in swarm}
+    for move in moves:
+        assert named[move.peer_id].move in (move, None)
+        assert set(named[move.peer_id].others) == set(moves) - {move}
+    assert {decision.others for peer_id, decision in named.items() if peer_id not in {m.peer_id for m in moves}} == {
+        moves
+    }
+
+
+def test_who_is_not_trusted_does_not_count_for_the_speed_it_announces() -> None:
+    swarm = [
+        serving("liar", 0, 4, block_ms=0.1),
+        *(serving(name, 4, 8, block_ms=1.0) for name in ("a", "b", "c", "d")),
+        serving("e", 0, 4, block_ms=1.0),
+    ]
+    assert {move.to for move in advise(swarm, 8, wanted=1).moves} <= {(4, 8)}
+    assert {move.to for move in advise(swarm, 8, wanted=1, trust={peer_of("liar"): 0.02}).moves} == {(0, 4)}

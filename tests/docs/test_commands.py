@@ -35,7 +35,7 @@ def find_command(words: list[str]) -> tuple[Any, list[str]]:
     """The command that the first words name, in a group or not, and the words after it."""
     command, rest = PROGRAMS[words[0]], words[1:]
     while hasattr(command, "commands"):
-        if not rest and command.invoke_without_command:
+        if command.invoke_without_command and (not rest or rest[0].startswith("-")):
             break
         assert rest, f"{' '.join(words)} is a group of commands"
         assert rest[0] in command.commands, f"{words[0]} has no command {rest[0]}"

@@ -67,6 +67,7 @@ def refused(code: str, words: str, **changes: str) -> None:
         ("max-distance-km", "0", "max_distance_km must be more than 0"),
         ("location", "91,0", "location '91,0' is not a latitude"),
         ("geoip-db", "nowhere.mmdb", "nowhere.mmdb cannot be read"),
+        ("discovery", "far.example", "--discovery is not the address of a service"),
         ("initial-peers", "nonsense", "not a multiaddr"),
         ("initial-peers", "/ip4/127.0.0.1/tcp/31337", "names no peer id"),
     ],
@@ -104,6 +105,37 @@ def test_a_way_of_pooling_that_there_is_not() -> None:
     event = json.loads(ended.stdout)
     assert (ended.exit_code, event["code"]) == (1, "invalid_argument")
     assert "'max' is not one of mean, last, cls" in event["message"]
+
+
+COMMANDS = {
+    "generate": ["generate", "--model", "far-demo", "--prompt", "a"],
+    "route": ["route", "--model", "far-demo"],
+    "embed": ["embed", "--model", "far-demo", "--text", "a"],
+    "latency": ["bench", "latency"],
+    "throughput": ["bench", "throughput"],
+    "failover": ["bench", "failover", "--kill-command", "true {peer_id}"],
+}
+"""Every command that joins a swarm."""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_joins_through_peers_a_service_or_a_private_swarm(command: str, tmp_path: Path) -> None:
+    def said(*options: str) -> tuple[str, str]:
+        ended = CliRunner().invoke(far_mesh.cli.app, [*COMMANDS[command], *options, "--json"])
+        assert ended.exit_code == 1, ended.output
+        event = json.loads(ended.stdout)
+        return event["code"], event["message"]
+
+    code, message = said()
+    assert code == "invalid_argument"
+    assert all(way in message for way in ("--initial-peers", "--discovery", "--swarm"))
+    assert said("--discovery", "far.example")[0] == "invalid_argument"
+    code, message = said("--discovery", "http://127.0.0.1:9")
+    assert (code, "http://127.0.0.1:9 does not answer" in message) == ("peer_unavailable", True)
+    charter = tmp_path / "acme.swarm"
+    charter.write_text("{}")
+    assert said("--swarm", str(charter), "--invite", "far-invite-x")[0] == "membership_invalid"
+    assert said("--initial-peers", NOBODY, "--swarm", str(charter))[0] == "membership_invalid"
 
 
 @pytest.mark.parametrize(

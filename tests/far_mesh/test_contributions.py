@@ -216,3 +216,19 @@ def test_nodes_that_computed_a_step_whose_answer_was_lost_are_paid_for_it(ring: 
     ring.receipts = [{4: ring.signed(0)}, {4: ring.signed(1)}, {}, {3: ring.signed(3, 3)}]
     del ring.roots[4, 4]
     assert ring.paid() == {0, 1, 3}
+
+
+def test_who_contradicts_the_client_is_blamed_and_between_neighbours_both_are_suspected(ring: PaperRing) -> None:
+    ann, bob, cid, dan = (hop.node.peer_id for hop in ring.hops)
+    assert ring.verify().blamed() == {}
+    ring.lie(1, input_root=FALSE_ROOT)
+    assert ring.verify().blamed() == {ann: 0.25, bob: 0.25}
+    ring.lie(3, output_root=FALSE_ROOT)
+    assert ring.verify().blamed() == {ann: 0.25, bob: 0.25, dan: 1.0}, "what left the last of them, the client has seen"
+    ring.receipts[2] = {}
+    assert cid not in ring.verify().blamed(), "who says nothing does not lie"
+
+
+def test_who_states_a_fact_that_is_not_so_is_blamed(ring: PaperRing) -> None:
+    ring.lie(2, price_units=8)
+    assert ring.verify().blamed()[ring.hops[2].node.peer_id] == 1.0

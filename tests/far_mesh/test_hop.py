@@ -31,7 +31,7 @@ from far_mesh.session import MeshSession, SessionRequest
 from tests.support.documents import peer_of
 from tests.support.ring import FAST, Ring, a_ring
 
-SOON = 20.0
+SOON = 60.0
 
 
 @pytest.fixture

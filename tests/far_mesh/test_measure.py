@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
 from discovery.dht.memory import MemoryNetwork
 from discovery.dht.transport import Channel, Stream
 from discovery.protocol.announcement import Announcement
+from discovery.protocol.errors import ReceiptInvalid
 from discovery.protocol.messages import INFO_PROTOCOL, InfoRequest, NodeInfo
+from discovery.score import HALF_LIFE_SECONDS, Observations, Outcome
 from far_mesh import measure
+from far_mesh.contributions import Verified
+from far_mesh.costs import Known
 from far_mesh.measure import FORGET_SECONDS, FRESH_SECONDS, PATIENCE_SECONDS, Measured
-from tests.support.documents import announcement, peer_of
+from far_mesh.route import RouteHop
+from far_mesh.session import Ended
+from tests.support.documents import OTHER_DIGEST, announcement, peer_of
 
 BLOCKS = (0, 8)
 INFO = NodeInfo(peer_of("any"), "", "m", "", 0, 1, 1, "none", "float32", "test", 0, 0, 0, 0, 0, 0, 0, 0)
@@ -179,3 +185,65 @@ async def test_who_breaks_off_is_less_reliable_until_time_or_better_sessions_hea
     assert before < of("a") < 1.0
     clock.seconds += FORGET_SECONDS
     assert measured.known().reliability == {}
+
+
+def session_of(nodes: list[Announcement], heard_ms: float | None, *rejected: ReceiptInvalid) -> Ended:
+    route = tuple(RouteHop(node, *node.blocks) for node in nodes)
+    return Ended(route, (None,) * (len(nodes) - 1) + (heard_ms,), 100, Verified((), rejected))
+
+
+async def test_rounds_tell_how_fast_a_node_is(around: Surroundings) -> None:
+    measured = around.measured
+    liar = announcement("liar", end_block=8, block_count=8, block_ms=0.2)
+    assert measured.known([liar]).block_ms == {liar.peer_id: 0.2}
+    for _ in range(40):
+        known = Known(round_trips={liar.peer_id: 10.0})
+        measured.ended(session_of([liar], 8 * 2.0 + 11.0), known)
+    assert 1.8 < measured.known([liar]).block_ms[liar.peer_id] < 2.2
+    other = announcement("liar", end_block=8, block_count=8, block_ms=0.2, model_digest=OTHER_DIGEST)
+    assert measured.known([other]).block_ms[liar.peer_id] == 0.2, "of another model nothing is known"
+    before = measured.known([liar]).block_ms
+    measured.ended(session_of([liar], None), Known())
+    assert measured.known([liar]).block_ms == before, "a session with too few rounds tells nothing"
+
+
+async def test_who_signs_what_is_not_true_is_dishonest_for_longer_than_who_breaks_off(around: Surroundings) -> None:
+    measured, told = around.measured, list[tuple[Sequence[str], Outcome, float]]()
+    measured.listeners.add(lambda peers, outcome, sure: told.append((peers, outcome, sure)))
+    lie = ReceiptInvalid("a lie", peer_id="liar", against="client")
+    doubt = ReceiptInvalid("two who differ", peer_id="neighbour", against="neighbours")
+    measured.ended(session_of([], None, lie, doubt), Known())
+    assert measured.known().dishonest == {"liar"}
+    assert told == [(("liar",), Outcome.REJECTED, 1.0), (("neighbour",), Outcome.REJECTED, 0.25)]
+    for _ in range(4):
+        measured.ended(session_of([], None, doubt), Known())
+    assert measured.known().dishonest == {"liar", "neighbour"}, "it cannot always have been the other one"
+    around.clock.seconds += FORGET_SECONDS + 3600
+    assert "liar" in measured.known().dishonest
+    around.clock.seconds += 20 * HALF_LIFE_SECONDS
+    assert measured.known().dishonest == frozenset()
+
+
+async def test_what_others_remember_counts_too(around: Surroundings) -> None:
+    measured = around.measured
+    measured.told = {
+        "shaky": Observations(completed=15, pauses_caused=5),
+        "solid": Observations(completed=500),
+        "wrong": Observations(completed=500, probes_wrong=9),
+    }
+    known = measured.known()
+    assert known.reliability == {"shaky": pytest.approx(0.8), "solid": 1.0, "wrong": 1.0}
+    assert known.dishonest == {"wrong"}
+    measured.failed(["solid"], Outcome.TIMED_OUT)
+    assert measured.known().reliability["solid"] == pytest.approx(5 / 6), "what happened a moment ago counts more"
+
+
+async def test_what_a_loss_costs_is_what_pauses_and_sessions_were_like(around: Surroundings) -> None:
+    measured = around.measured
+    before = measured.known()
+    for _ in range(50):
+        measured.paused(0.5)
+        measured.ended(session_of([], None), Known())
+    after = measured.known()
+    assert 500 < after.pause_ms < 1000 < before.pause_ms
+    assert 100 < after.tokens < before.tokens

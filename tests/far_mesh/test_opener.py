@@ -10,7 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from discovery.dht.peer import SwarmPeer
+from discovery.dht.identity import load_identity
+from discovery.dht.peer import PeerConfig, SwarmPeer
 from discovery.geoip import GeoDatabase
 from discovery.protocol.errors import InvalidArgument
 from far_mesh.client import Mesh
@@ -172,6 +173,15 @@ async def test_a_file_that_is_no_city_database_is_said_before_anybody_is_met(tmp
         await Swarm.join(["/ip4/127.0.0.1/tcp/9/p2p/12D3KooW"], config)
 
 
+async def test_who_wants_nodes_to_come_to_him_listens_for_them(tmp_path: Path) -> None:
+    bootstrap = await SwarmPeer.start(load_identity(tmp_path / "bootstrap"), PeerConfig())
+    swarm = await Swarm.join(await bootstrap.maddrs(), replace(FAST, host_maddrs=("/ip4/127.0.0.2/tcp/0",)))
+    (maddr,) = await swarm.peer.maddrs()
+    assert maddr.startswith("/ip4/127.0.0.2/tcp/")
+    for peer in (swarm, bootstrap):
+        await peer.close()
+
+
 # ---- pools
 
 
@@ -199,7 +209,7 @@ async def test_who_is_lost_is_replaced_out_of_the_pool_or_not_at_all(talker: Pat
         near = await ring.add(3, 6, name="near", block_ms=0.2)
         far = await ring.add(3, 6, name="far", block_ms=50.0)
         mesh, failed = await ring.mesh(replace(FAST, mend_timeout=0.3)), list[str]()
-        mesh.watch(failed.extend)
+        mesh.watch(lambda peers, outcome, sure: failed.extend(peers))
         first = frozenset({ring.nodes[0].peer_id})
         generation = await mesh.open(
             [5], GenerationOptions(max_tokens=12), pool=Pool("the pool", first | {lost.peer_id, far.peer_id})

@@ -324,3 +324,21 @@ def test_only_nodes_that_are_near_are_used_and_who_is_nowhere_is_not() -> None:
         plan_route(nodes, BLOCKS, preference=Preference(near=(0.0, 0.0), max_distance_km=100))
     assert "max_distance_km: nobody knows where it is" in failure.value.message
     assert re.search(r"max_distance_km: 5\d{3} km away", failure.value.message)
+
+
+def test_whose_answers_were_wrong_is_not_used_even_where_there_is_nobody_else() -> None:
+    liar, honest = node("liar", 0, BLOCKS, block_ms=0.1), node("honest", 0, BLOCKS, block_ms=50.0)
+    known = Known(dishonest={liar.peer_id})
+    assert [hop.node for hop in plan_route([liar, honest], BLOCKS, known=known)] == [honest]
+    with pytest.raises(NoRoute, match="dishonest: its answers or receipts were wrong"):
+        plan_route([liar], BLOCKS, known=known)
+
+
+def test_a_node_is_as_fast_as_it_was_seen_to_be_and_no_longer_as_it_claims() -> None:
+    boaster, honest = node("boaster", 0, BLOCKS, block_ms=0.1), node("honest", 0, BLOCKS, block_ms=1.0)
+    assert [hop.node for hop in plan_route([boaster, honest], BLOCKS)] == [boaster]
+    known = Known(block_ms={boaster.peer_id: 3.0})
+    assert [hop.node for hop in plan_route([boaster, honest], BLOCKS, known=known)] == [honest]
+    slow = Preference(min_tps=20.0)
+    with pytest.raises(NoRoute, match="min_tps: "):
+        plan_route([node("one", 0, 20, block_ms=0.1)], 20, preference=slow, known=Known(block_ms={peer_of("one"): 3.0}))

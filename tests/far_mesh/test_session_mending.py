@@ -7,6 +7,7 @@ import dataclasses
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 
 import pytest
@@ -21,16 +22,18 @@ from far_mesh.errors import NoRoute
 from far_mesh.route import RouteHop, plan_route
 from far_mesh.session import FindOthers, Mended, MeshSession, SessionRequest
 from far_node.blocks.load import load_blocks
+from far_node.blocks.run import Blocks
 from far_node.errors import BadPosition, Busy, ComputeFailed, Leaving, SessionTooLong, SessionUnknown
 from far_node.executor import Computed
-from tests.support.ring import FAST, Ring, RingNode, a_ring, blocks_of
+from tests.support.chaos import ChaosLoop
+from tests.support.ring import FAST, Ring, RingNode, a_ring, blocks_of, source_of
 
 SPANS = ((0, 1), (1, 4), (4, 6))
 LONGEST = 256
 QUICK = dataclasses.replace(
-    FAST, suspect_after=0.2, ping_timeout=0.4, mend_timeout=3.0, shun_seconds=0.5, open_timeout=2.0, close_timeout=2.0
+    FAST, suspect_after=0.2, ping_timeout=0.4, mend_timeout=30.0, shun_seconds=0.5, open_timeout=2.0, close_timeout=2.0
 )
-SOON = 20
+SOON = 120
 
 
 @pytest.fixture
@@ -44,7 +47,13 @@ async def ring(talker: Path) -> AsyncIterator[Ring]:
 
 async def join(ring: Ring, span: tuple[int, int]) -> RingNode:
     """One more node, with blocks of its own: those it takes the place of may still compute."""
-    return await ring.add(*span, blocks=load_blocks(ring.source, *span))
+    return await ring.add(*span, blocks=_own_blocks(ring.path, span, len(ring.nodes)))
+
+
+@lru_cache(maxsize=64)
+def _own_blocks(path: Path, span: tuple[int, int], number: int) -> Blocks:
+    """Those of the node with this number in its ring; the next ring has them after it."""
+    return load_blocks(source_of(path), *span)
 
 
 def finder(ring: Ring) -> FindOthers:
@@ -474,6 +483,27 @@ class TestErrors:
                 await asyncio.sleep(0.01)
             await join(ring, (1, 4))
             talk.check(await answer, expected)
+            await talk.finish()
+
+
+class TestAnyOrder:
+    """What is ready at the same time may come in any order."""
+
+    @pytest.mark.parametrize("seed", [12, 83, 98])
+    def test_who_took_a_place_is_paid(self, talker: Path, seed: int) -> None:
+        with asyncio.Runner(loop_factory=partial(ChaosLoop, seed)) as runner:
+            runner.run(self.one_is_lost(talker))
+
+    async def one_is_lost(self, talker: Path) -> None:
+        async with a_ring(talker) as ring, asyncio.timeout(SOON):
+            for span in (*SPANS, *SPANS):
+                await join(ring, span)
+            talk = await Talk.open(ring)
+            await talk.say(30)
+            ring.network.cut(ring.nodes[1].transport.peer_id)
+            for _ in range(2):
+                await talk.say(1)
+            assert peers(talk) == [0, 4, 2]
             await talk.finish()
 
 

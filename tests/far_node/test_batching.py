@@ -27,7 +27,7 @@ from tests.support.ring import Ring, RingNode, a_ring, blocks_of, source_of
 from tests.support.talks import difference
 
 TOLERANCE = 1e-4
-SOON = 20.0
+SOON = 60.0
 
 
 class Client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import socket
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -257,7 +258,16 @@ def test_a_start_without_what_it_needs_says_all_that_is_missing() -> None:
 
 def test_a_discovery_service_that_is_away(tiny: Path, tmp_path: Path) -> None:
     arguments = start(tiny, tmp_path, discovery="http://127.0.0.1:9")
-    refused(arguments, "peer_unavailable", "the discovery service http://127.0.0.1:9 does not answer")
+    said = "the discovery service http://127.0.0.1:9 does not answer"
+    ended = CliRunner().invoke(far_node.cli.app, arguments)
+    warned, *_, last = ended.stderr.strip().splitlines()
+    assert (json.loads(warned)["event"], json.loads(warned)["reason"]) == (
+        "discovery_unavailable",
+        f"{said}: ConnectError",
+    )
+    assert "is the bootstrap peer running?" in last, "a peer that is known is tried all the same"
+    of_a_peer = arguments.index("--initial-peers")
+    refused([*arguments[:of_a_peer], *arguments[of_a_peer + 2 :]], "peer_unavailable", said)
 
 
 @pytest.mark.parametrize("arguments", [["strat"], ["start", "--cache-mb", "0"], ["start", "--gpu", "0,1"], ["config"]])
@@ -275,6 +285,11 @@ def test_the_real_command_says_it_on_stderr_without_a_traceback(tmp_path: Path) 
     assert (ended.status, ended.out.strip()) == (1, "looking for far-demo …")
     (line,) = ended.err.splitlines()
     assert line.startswith("error: ")
+
+
+def test_it_tells_its_version() -> None:
+    written_down = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["version"]
+    assert CliRunner().invoke(far_node.cli.app, ["--version"]).output.strip() == written_down
 
 
 def test_help_imports_nothing_heavy() -> None:

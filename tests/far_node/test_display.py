@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from discovery.console import Console
-from far_node.display import Story
+from discovery.dht.reach import NOT_ASKED, Reach, of_relays
+from far_node.display import Story, print_status
+from tests.support.node_status import STATUS
 
 LOADING: dict[str, Any] = {
     "model_id": "tiny",
@@ -58,7 +60,7 @@ def test_memory_that_gets_tight_is_a_warning(capsys: pytest.CaptureFixture[str])
 
 
 def test_ready_says_what_is_served_and_how_many_find_room(capsys: pytest.CaptureFixture[str]) -> None:
-    Story(Console(False)).ready(READY, None, ("/ip4/0.0.0.0/tcp/31330",), peer_id="12D3", wallet="0x1")
+    Story(Console(False)).ready(READY, NOT_ASKED, None, ("/ip4/0.0.0.0/tcp/31330",), peer_id="12D3", wallet="0x1")
     assert capsys.readouterr().out.splitlines() == [
         "serving blocks 0:3 of 6 of tiny (int8, float32): 3.00 GiB of weights, "
         "1.00 GiB of cache for about 12 sessions of 2048 tokens",
@@ -68,13 +70,42 @@ def test_ready_says_what_is_served_and_how_many_find_room(capsys: pytest.Capture
 
 def test_a_node_behind_a_relay_says_so_and_what_would_be_better(capsys: pytest.CaptureFixture[str]) -> None:
     where = ("/ip4/0.0.0.0/tcp/31330",)
-    Story(Console(False)).ready(READY, ("12D3R",), where, peer_id="12D3", wallet="0x1")
+    Story(Console(False)).ready(READY, of_relays(["12D3R"]), ("12D3R",), where, peer_id="12D3", wallet="0x1")
     assert capsys.readouterr().out.splitlines()[-1] == (
         "reached through the relay 12D3R, which is slower; "
         "open port 31330 and start without --relay to be reached directly"
     )
-    Story(Console(False)).ready(READY, (), where, peer_id="12D3", wallet="0x1")
+    Story(Console(False)).ready(READY, of_relays([]), (), where, peer_id="12D3", wallet="0x1")
     assert "reached by nobody: no relay answers, trying again" in capsys.readouterr().out
+
+
+def test_a_node_that_nobody_gets_through_to_says_so_at_once_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    closed = Reach("none", "12D3B dialed 203.0.113.7:31330, and nothing answered")
+    Story(Console(False)).ready(READY, closed, None, ("/ip4/0.0.0.0/tcp/31330",), peer_id="12D3", wallet="0x1")
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "reached by nobody: 12D3B dialed 203.0.113.7:31330, and nothing answered; "
+        "let the router forward port 31330 (TCP), or start with --relay"
+    )
+
+
+@pytest.mark.parametrize(
+    ("reach", "words"),
+    [
+        ({"way": "direct", "why": "12D3B got through"}, "directly: 12D3B got through"),
+        ({"way": None, "why": "nobody was asked yet"}, "directly, as far as is known: nobody was asked yet"),
+        (
+            {"way": "none", "why": "12D3B was refused"},
+            "by nobody: 12D3B was refused; let the router forward port 31330",
+        ),
+    ],
+    ids=["direct", "unknown", "none"],
+)
+def test_the_status_says_how_a_node_is_reached_and_why(
+    reach: dict[str, str | None], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    print_status(STATUS | {"reached": reach})
+    assert words in capsys.readouterr().out
 
 
 def test_sessions_that_were_cut_off_are_mentioned(capsys: pytest.CaptureFixture[str]) -> None:

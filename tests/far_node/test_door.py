@@ -43,7 +43,7 @@ from tests.support.models import BLOCKS, make_model
 from tests.support.ring import Ring, RingNode, a_ring
 from tests.support.siege import CACHE_BYTES, LIMITS, Overheard, Siege, impatient, overheard, resident_bytes
 
-SOON = 20.0
+SOON = 60.0
 CLOSE = 1e-4  # relative, of the same steps in a batch and alone
 
 

@@ -30,7 +30,7 @@ from tests.support.ring import blocks_of
 from tests.support.talks import difference, noise, slab_of
 
 TOLERANCE = 1e-4
-SOON = 20.0
+SOON = 60.0
 MARK = 1000.0  # in the first value of a step that is to blame
 
 Make = Callable[[str], Blocks]

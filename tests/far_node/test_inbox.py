@@ -12,7 +12,7 @@ from discovery.protocol.messages import Step
 from far_node import inbox as inbox_module
 from far_node.inbox import Inbox
 
-SOON = 10.0
+SOON = 60.0
 
 
 def step(index: int, size: int = 8) -> Step:

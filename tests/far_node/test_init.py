@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 import far_node.cli
 import far_node.init_cli
 from discovery.dht.identity import load_identity
+from discovery.protocol.membership import found_swarm, invite
 from far_node.init import Gpu, Machine, compose, free_gpu, free_port
-from far_node.settings import Place, read
+from far_node.settings import Place, known_peers, read
 from tests.support.documents import peer_of
 from tests.support.swarm import Ended
 
@@ -100,6 +102,52 @@ def test_what_a_flag_says_is_not_asked_for(home: Path) -> None:
     assert ended.status == 0, ended.err
     assert written(home)["discovery"] == "https://far.example"
     assert written(home)["public_addr"] == ["203.0.113.7:31330"]
+
+
+class TestAPrivateSwarm:
+    """Its file and an invitation take the place of peers."""
+
+    def test_is_offered_and_its_invitation_asked_for(
+        self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        _, invitation = founded(tmp_path / "acme.swarm", PEER)
+        (tmp_path / "broken.swarm").write_text("{}")
+        (tmp_path / "theirs").write_text(founded(tmp_path / "theirs.swarm")[1])
+        ways = ["nowhere.swarm", "broken.swarm", "acme.swarm", "far-invite-x", "theirs", invitation]
+        ended = init(answers="\n".join([WALLET, "", *ways, "", "", ""]))
+        assert ended.status == 0, ended.err
+        settings = written(home)
+        assert (settings["swarm"], settings["invite"]) == (str(tmp_path / "acme.swarm"), invitation)
+        assert "initial_peers" not in settings
+        for words in ("nowhere.swarm cannot be read", "the invitation is for private/acme"):
+            assert words in ended.err, ended.err
+        assert known_peers(read({}, Place())) == (PEER,)
+
+    def test_whose_file_names_no_peer_is_asked_for_one(self, home: Path, tmp_path: Path) -> None:
+        _, invitation = founded(tmp_path / "acme.swarm")
+        (tmp_path / "invitation").write_text(invitation)
+        flags = ("--wallet", WALLET, "--swarm", str(tmp_path / "acme.swarm"), "--invite", str(tmp_path / "invitation"))
+        ended = init(*flags, answers="\n".join(["", "nonsense", PEER, "", "", ""]))
+        assert ended.status == 0, ended.err
+        settings = written(home)
+        assert (settings["invite"], settings["initial_peers"]) == (str(tmp_path / "invitation"), [PEER])
+        assert "not a multiaddr" in ended.err
+
+    def test_without_an_invitation_nothing_is_written(self, home: Path, tmp_path: Path) -> None:
+        founded(tmp_path / "acme.swarm", PEER)
+        ended = init("--yes", "--wallet", WALLET, "--swarm", str(tmp_path / "acme.swarm"))
+        assert ended.status == 1
+        assert "invite is not set" in ended.err
+        assert not home.exists()
+
+
+def founded(file: Path, *initial_peers: str) -> tuple[Ed25519PrivateKey, str]:
+    """A swarm's file; its owner's key, and an invitation."""
+    key = Ed25519PrivateKey.generate()
+    charter = found_swarm("acme", key, initial_peers)
+    file.write_bytes(charter.to_bytes())
+    return key, invite(charter, key, "node", 3600).to_text()
 
 
 def test_what_was_there_stays_unless_it_is_forced(home: Path) -> None:

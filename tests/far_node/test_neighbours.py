@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from discovery.dht.memory import MemoryNetwork
 from far_node.neighbours import Neighbour, Pinged, chosen, percentile, ping
-from far_node.peers_cli import plain
+from far_node.peers_cli import plain, print_times
 from tests.support.documents import announcement, peer_of
 
 ANN = announcement("ann", model_id="m", maddrs=("/ip4/1.2.3.4/tcp/1",))
@@ -16,6 +18,8 @@ CID = announcement("cid", model_id="n", model_digest="ab" * 32, maddrs=())
 
 def test_how_a_node_is_reached_by_its_own_word() -> None:
     assert [Neighbour(node).way for node in (ANN, BOB, CID)] == ["direct", "relay", "none"]
+    assert Neighbour(ANN.model_copy(update={"reached": "none"})).way == "none", "it has an address, in vain"
+    assert Neighbour(BOB.model_copy(update={"reached": "direct"})).way == "relay", "what it names is what can be dialed"
     facts = Neighbour(ANN).facts(now=ANN.issued_at + 12.3)
     assert (facts["seen_seconds"], facts["blocks"], facts["peer_id"]) == (12, ANN.blocks, peer_of("ann"))
 
@@ -41,6 +45,17 @@ async def test_who_does_not_answer_is_asked_once_and_told_why() -> None:
     facts = found.facts()
     assert (facts["median_ms"], facts["answered"]) == (None, 0)
     assert facts["reason"]
+
+
+def test_a_long_reason_leaves_the_table_readable_in_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    print_times([Pinged(Neighbour(ANN), (), 1, "it cannot be reached: " + "no such address; " * 20)])
+    out = capsys.readouterr().out
+    assert "median ms" in out
+    assert "0 of 1" in out
+    assert f"{peer_of('ann')}: it cannot be reached" in out
 
 
 def test_times_are_told_as_they_were_measured() -> None:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import pytest
 
 import far_node.placement as placement
-from discovery.placement import decide
+from discovery.placement import NAMED_IN_VAIN, decide
 from discovery.protocol.announcement import Announcement
 from discovery.protocol.errors import PeerUnavailable
 from discovery.protocol.ids import PeerId
 from far_node.capacity import Range
-from far_node.placement import NAMED_IN_VAIN, Mover, moving
+from far_node.placement import Mover, moving
 from tests.support.documents import DIGEST, announcement, peer_of
 
 
@@ -94,6 +94,26 @@ async def test_it_stays_when_it_sees_that_somebody_else_has_set_out() -> None:
     assert (node.said, node.went) == ([(4, 8), None], [])
 
 
+async def test_it_stays_when_the_one_that_was_to_keep_its_blocks_is_gone_meanwhile() -> None:
+    def the_other_leaves(node: NodeDouble) -> None:
+        node.swarm = [serving("me", 0, 4, moving_to=(4, 8))]
+
+    node = NodeDouble(HOLE, on_set_out=the_other_leaves)
+    await mover_of(node)[0].look()
+    assert (node.said, node.went) == ([(4, 8), None], []), "what it had seen counts no longer"
+
+
+async def test_blocks_that_somebody_only_says_to_be_coming_to_are_not_left() -> None:
+    there = [serving("me", 0, 4, block_count=12), serving("keeper", 4, 8, auto_place=False, block_count=12)]
+    there += [serving(f"n{number}", 8, 12, auto_place=False, block_count=12) for number in range(150)]
+    node = NodeDouble([*there, *(serving(name, 8, 12, block_count=12, moving_to=(0, 4)) for name in ("liar", "other"))])
+    await mover_of(node)[0].look()
+    assert node.went == [], "whether it comes or not, until then 0:4 would be a hole"
+    node.swarm = [*there, *(serving(name, 0, 4, auto_place=False, block_count=12) for name in ("liar", "other"))]
+    await mover_of(node)[0].look()
+    assert node.went == [(4, 8)], "now somebody serves what it leaves"
+
+
 async def test_while_there_is_no_hole_it_only_moves_when_it_looks_at_everything() -> None:
     crowd = [serving(f"n{number}", 0, 4, auto_place=False) for number in range(6)]
     node = NodeDouble([serving("me", 0, 4), *crowd, serving("b", 4, 8)])
@@ -118,6 +138,21 @@ async def test_who_is_named_and_does_not_go_is_not_waited_for_for_ever() -> None
     assert node.went == [(4, 8)]
 
 
+async def test_who_says_for_too_long_that_it_comes_is_not_waited_for_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [peer_of(f"n{number}") for number in range(3)]
+    there = [serving(f"n{number}", 0, 4) for number in range(3)]
+    [liar] = [name for name in names if decide(name, there, 8).move]
+    [second] = [name for name in names if decide(name, there, 8, [liar]).move]
+    swarm = [about.model_copy(update={"moving_to": (4, 8)}) if about.peer_id == liar else about for about in there]
+    node = NodeDouble(swarm, second)
+    mover, _ = mover_of(node)
+    await mover.look(only_holes=True)
+    assert node.went == [], "it may be loading"
+    monkeypatch.setattr("discovery.placement.PROMISE_SECONDS", 0.0)
+    await mover.look(only_holes=True)
+    assert node.went == [(4, 8)], "at once, though the liar would be the best to go"
+
+
 async def test_a_swarm_that_does_not_know_of_it_is_no_reason_to_go() -> None:
     node = NodeDouble([serving("a", 0, 4)])
     await mover_of(node)[0].look()
@@ -131,7 +166,7 @@ async def test_what_the_dht_has_met_ends_nothing(trouble: Exception, monkeypatch
     async with moving(node, 1.0, lambda event, **facts: None):
         await asyncio.sleep(0.03)
         node.trouble = None
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not node.went:
                 await asyncio.sleep(0.005)
     assert node.went[0] == (4, 8)

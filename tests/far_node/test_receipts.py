@@ -33,8 +33,7 @@ def test_a_receipt_tells_all_work_and_its_roots(steps: list[tuple[int, int, int]
     taken_root = given_root = first_root(OPENING.session_id)
     for index, (rows, positions, filling) in enumerate(steps):
         taken, given = wire(rows, positions, filling), wire(rows, 1, filling ^ 1)
-        work.record(Step(index, start, taken))
-        work.hand_on(start, given)
+        work.record(Step(index, start, taken), given=given)
         taken_root = extend_root(taken_root, start, taken.shape, taken.dtype, taken.data)
         given_root = extend_root(given_root, start, given.shape, given.dtype, given.data)
         start += positions
@@ -132,13 +131,12 @@ def test_a_new_predecessor_begins_a_chain_with_its_first_step() -> None:
 
 def test_a_new_successor_begins_a_chain_at_once_and_work_goes_on() -> None:
     work = log()
-    work.record(Step(0, 0, wire(1, 3)))
-    work.hand_on(0, wire(1, 3, 9))
+    work.record(Step(0, 0, wire(1, 3)), given=wire(1, 3, 9))
     work.new_successor()
     receipt = work.receipt().receipt
     assert receipt.output_root == first_root(OPENING.session_id).hex()
     assert receipt.input_root == root_of((0, wire(1, 3)))
-    work.hand_on(0, wire(1, 3, 4))
+    work.give_again(0, wire(1, 3, 4))
     assert work.receipt().receipt.output_root == root_of((0, wire(1, 3, 4)))
     assert (receipt.steps, receipt.positions) == (1, 3)
 

@@ -39,7 +39,7 @@ from tests.support.documents import peer_of
 from tests.support.door import opened, refusal, serves
 from tests.support.ring import Ring, RingNode, a_ring, blocks_of
 
-SOON = 20.0
+SOON = 60.0
 CLOSE = 1e-4  # relative, of the same positions in other steps
 SPAN = (1, 4)
 
@@ -273,7 +273,7 @@ class TestSuccessor:
             while await pong(control) != (6, 4) or node.handler.token_layers_served < 5 * 16 * 40 * 3:
                 await asyncio.sleep(0.01)
         for number, peer in enumerate(peers[1:]):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(SOON):
                 await control.send(Reroute(number, next=peer.address))
                 while not isinstance(message := await control.receive(), Rerouted):
                     assert isinstance(message, ReceiptIssued | Failure)
@@ -286,6 +286,35 @@ class TestSuccessor:
         assert await pong(control) == (len(chunks), len(chunks))
         await control.close()
         await node.until_free()
+
+    async def test_a_step_that_waits_while_a_new_one_is_given_all_again_is_in_no_receipt_before_its_turn(
+        self, ring: Ring, node: RingNode
+    ) -> None:
+        """Else it would tell of more steps than of what they gave, and contradict what the new one says."""
+        old, new = [await Neighbour.join(ring, name) for name in ("old", "new")]
+        session_id = new_session_id()
+        chunks = [ring.random_hidden(40, seed=seed, rows=16) for seed in range(6)]  # more than a stream holds
+        control = await opened(ring, node, session_id=session_id, max_length=256, batch=16, next=old.address)
+        for index, chunk in enumerate(chunks[:5]):
+            await control.send(Step(index, 40 * index, chunk, settled=index))
+        await old.until(5)
+        ring.network.freeze(new.peer_id, PeerId(node.peer_id))
+        await rerouted(control, Reroute(1, next=new.address))
+        await control.send(Step(5, 200, chunks[5], settled=5))
+        (entry,) = node.handler._sessions.by_id.values()
+        async with asyncio.timeout(SOON):
+            while entry.session.spent.steps < 6:
+                await asyncio.sleep(0.002)
+        ring.network.freeze(new.peer_id, PeerId(node.peer_id), frozen=False)
+        between = await receipt(control)
+        await control.send(Close())
+        while (last := await receipt(control)).steps < 6:
+            continue
+        *again, following = await new.until(3)
+        assert (following.index, following.is_replay) == (5, False)
+        assert (between.steps, between.positions) == (5, 5 * 40 * 16)
+        assert between.output_root == chain(session_id, again)
+        assert last.output_root == chain(session_id, [*again, following])
 
     async def test_it_may_be_exchanged_for_itself(self, ring: Ring, node: RingNode) -> None:
         same = await Neighbour.join(ring, "same")

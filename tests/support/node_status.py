@@ -11,6 +11,7 @@ STATUS: dict[str, Any] = {
     "price_units": 120,
     "addresses": ["/ip4/127.0.0.1/tcp/31330/p2p/12D3KooWGRUiKEqbRCVBSBpMDrMHfVbgJqBEnbY1mWwBkBZpXJuB"],
     "relays": None,
+    "reached": {"way": "direct", "why": "12D3KooWEjun got through to 203.0.113.7:31330"},
     "host_maddrs": ["/ip4/0.0.0.0/tcp/31330"],
     "versions": {"far-mesh": "0.1.0", "python": "3.11.2", "torch": "2.13.0"},
     "device": "cpu",

@@ -82,7 +82,7 @@ class RingNode:
 
     async def until_free(self) -> None:
         """Wait until no session is open here."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.handler.open_sessions or self.budget.sessions:
                 await asyncio.sleep(0)
 

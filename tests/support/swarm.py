@@ -184,6 +184,7 @@ class Town:
         *options: str,
         initial_peers: Sequence[str] = (),
         wallet: str = "",
+        program: str = "far_node.cli",
     ) -> Process:
         """A node that is not waited for. Without ``blocks`` it chooses for itself."""
         name = f"node{len(self.processes)}"
@@ -195,7 +196,7 @@ class Town:
         arguments += ["--host-maddr", self._listen_at(), "--identity", str(self.directory / f"{name}.id"), "--cpu-only"]
         for peer in initial_peers or self.initial_peers:
             arguments += ["--initial-peers", peer]
-        node = self.start(name, ["far_node.cli", "start", *arguments, "--threads", "1", *options])
+        node = self.start(name, [program, "start", *arguments, "--threads", "1", *options])
         self.nodes.append(node)
         return node
 

@@ -13,8 +13,8 @@ import pytest
 
 from discovery.dht.identity import discard_identity, ephemeral_identity
 from discovery.dht.peer import PeerConfig, SwarmPeer
+from discovery.hints import bootstrap_peers
 from discovery.protocol.announcement import SignedAnnouncement
-from far_node.hints import bootstrap_peers
 from tests.discovery.service.doubles import document, owned, registration, send
 from tests.support.documents import DIGEST, peer_of, signed_announcement
 from tests.support.swarm import ANY_LOCAL_PORT, Process

@@ -21,7 +21,7 @@ from tests.support.swarm import Process, Town
 pytestmark = pytest.mark.swarm
 
 PROMPT = [5, 17, 99, 3, 40, 77, 12]
-SOON = 40.0
+SOON = 120.0
 """Below the deadline of a step, which is what ends a text when a loss is not seen."""
 
 

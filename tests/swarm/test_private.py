@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import far_mesh.cli
+import far_node.cli
 from discovery.dht.identity import discard_identity, ephemeral_identity
 from discovery.dht.peer import PeerConfig, SwarmPeer, address_of
 from discovery.protocol.errors import FarError, PeerUnavailable
@@ -19,7 +20,7 @@ from far_mesh.client import Mesh
 from far_mesh.config import GenerationOptions, MeshConfig
 from far_mesh.opener import Swarm
 from tests.support.models import greedy, whole_model
-from tests.support.swarm import Process, Town, run_here
+from tests.support.swarm import ANY_LOCAL_PORT, Process, Town, run_here
 
 pytestmark = pytest.mark.swarm
 
@@ -90,6 +91,17 @@ def test_who_is_invited_comes_in_nobody_else_gets_anything_and_who_is_revoked_is
     node.wait_until_ready()
     answer = asyncio.run(answer_to(club, gpt2_model, config_of(club, guest)))
     assert answer == greedy(whole_model(gpt2_model), PROMPT, TOKENS)
+
+    entry = "--initial-peers", club.bootstrap.maddr, *club.entry(guest)
+    route = club.tell("route", "--model", str(gpt2_model), *entry)
+    assert [hop["peer_id"] for hop in route["hops"]] == [node.peer_id]
+    prober = "--identity", str(club.directory / "prober"), "--host-maddr", ANY_LOCAL_PORT
+    probed = run_here(far_mesh.cli.app, "probe", "--once", "--json", "--weights", str(gpt2_model), *prober, *entry)
+    assert [told["verdict"] for told in probed.events if told["event"] == "probed"] == ["right"]
+    settings = club.directory / "visitor.toml"
+    settings.write_text(f'swarm = "{club.file}"\ninvite = "{guest["invitation"]}"\n')
+    visited = run_here(far_node.cli.app, "peers", "--json", "--config", str(settings), *entry[:2])
+    assert [event["peer_id"] for event in visited.events] == [node.peer_id]
 
     assert uninvited.wait() == 1
     assert "ready" not in [told["event"] for told in uninvited.events()]

@@ -24,6 +24,7 @@ from far_mesh.opener import Swarm
 from far_mesh.session import Mended
 from tests.support.documents import key_of, peer_of, wallet_of
 from tests.support.models import greedy, whole_model
+from tests.support.ports import free_port
 from tests.support.swarm import ANY_LOCAL_PORT, Process, Town
 
 pytestmark = pytest.mark.swarm
@@ -41,7 +42,7 @@ def town(tmp_path: Path) -> Iterator[Town]:
 
 def start_waker(town: Town, model: Path, blocks: str) -> tuple[Process, str]:
     """The door of a node that sleeps, and its address."""
-    identity, url = town.directory / "sleeper.id", f"http://127.0.0.1:{_free_port()}/wake"
+    identity, url = town.directory / "sleeper.id", f"http://127.0.0.1:{free_port()}/wake"
     node = ["far_node.cli", "start", "--model", str(model), "--wallet", wallet_of("sleeper"), "--blocks", blocks]
     node += ["--quantization", "none", "--cpu-only", "--threads", "1", "--identity", str(identity), "--json"]
     node += ["--host-maddr", ANY_LOCAL_PORT, "--initial-peers", town.bootstrap.maddr]
@@ -50,14 +51,6 @@ def start_waker(town: Town, model: Path, blocks: str) -> tuple[Process, str]:
     door = ["far_node.cli", "waker", "serve", "--json", "--url", url, "--port", port]
     door += ["--node", load_identity(identity).peer_id, "--", sys.executable, "-m", *node]
     return town.start("waker", door).wait_until_ready(), url
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager
@@ -90,9 +83,9 @@ async def test_a_node_that_sleeps_is_woken_serves_and_falls_asleep_again(town: T
             await register_both(swarm, town, mesh, url, bad_url)
             generation = await mesh.open(PROMPT, GenerationOptions(max_tokens=TOKENS), on_mended=told.append)
             ids = [token.id async for token in generation]
+            assert state_of(url) == "awake"
             result = await generation.finish()
             assert len(rung) == 1
-            assert state_of(url) == "awake"
             await until_asleep(url)
             assert len(rung) == 1, "who did not come is remembered"
     finally:

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import aiohttp
+import psutil
 from eth_account import Account
 
 from far_mesh.marketplace.errors import AddressInUse, AnvilMissing, ChainUnavailable
 
 CHAIN_ID = 31337
 STATE_INTERVAL_SECONDS = 5
-START_SECONDS = 15.0
+START_SECONDS = 30.0
 STOP_SECONDS = 15.0
 DEV_MNEMONIC = "test test test test test test test test test test test junk"
 
@@ -69,9 +70,10 @@ def _in_node_modules(scope: Path) -> Path | None:
 class Anvil:
     """Owner of one anvil process."""
 
-    def __init__(self, process: asyncio.subprocess.Process, rpc_url: str) -> None:
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self.rpc_url = rpc_url
+        self.rpc_url = ""
+        """Known once it listens."""
 
     @property
     def pid(self) -> int:
@@ -88,13 +90,14 @@ class Anvil:
             ChainUnavailable: it ended, or did not answer in time.
         """
         program = find_anvil(roots)
-        port = _free_port(port)
+        if port:
+            _check_free(port)
         state.parent.mkdir(parents=True, exist_ok=True)
         with _appending(log) as output:
             process = await asyncio.create_subprocess_exec(
                 str(program), *_arguments(state, port), stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
             )
-        anvil = cls(process, f"http://127.0.0.1:{port}")
+        anvil = cls(process)
         try:
             await anvil._until_it_answers()
         except BaseException:
@@ -139,6 +142,10 @@ class Anvil:
             raise ChainUnavailable(f"anvil did not answer within {START_SECONDS:.0f} s") from None
 
     async def _answers(self, session: aiohttp.ClientSession) -> bool:
+        port = _port_of(self.pid)  # that of this one: there may be others, on ports that were free a moment ago
+        if port is None:
+            return False
+        self.rpc_url = f"http://127.0.0.1:{port}"
         question = {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}
         try:
             async with session.post(self.rpc_url, json=question) as response:
@@ -161,11 +168,23 @@ def _arguments(state: Path, port: int) -> list[str]:
     ]
 
 
-def _free_port(port: int) -> int:
+def _port_of(pid: int) -> int | None:
+    """Where a process, or one that it has started, listens; None: nowhere yet."""
+    try:
+        program = psutil.Process(pid)
+        for process in (program, *program.children(recursive=True)):
+            for connection in process.net_connections("tcp4"):
+                if connection.status == psutil.CONN_LISTEN:
+                    return int(connection.laddr.port)
+    except psutil.NoSuchProcess:
+        pass  # it has ended
+    return None
+
+
+def _check_free(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
             raise AddressInUse(f"port {port} is in use; the chain cannot listen there", port=port) from None
-        return int(probe.getsockname()[1])

@@ -12,7 +12,7 @@ from pydantic import SecretStr, ValidationError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from discovery.dht.peer import check_peer_maddr
+from discovery.dht.peer import check_peer_maddr, parse_maddr
 from discovery.protocol.errors import FarError
 from discovery.settings import DEFAULT, ENVIRONMENT, Problem, Said, did_you_mean, is_open_to_others
 from discovery.web.address import is_loopback
@@ -67,7 +67,7 @@ async def check(said: Said) -> Report:
     """All problems and dangers. Nothing is asked of any network."""
     settings, problems = _usable(said)
     report = Report(said, settings, problems)
-    for name in ("jwt_secret", "initial_peers", "models", *needed(settings)):
+    for name in ("jwt_secret", "models", *needed(settings)):
         if not getattr(settings, name):
             variable = PREFIX + name.upper()
             report.wrong(variable, f"{variable} is not set, and the marketplace does not start without it")
@@ -79,6 +79,8 @@ async def check(said: Said) -> Report:
         lambda: check_settings(settings),
         lambda: check_peers("FAR_INITIAL_PEERS", settings.initial_peers),
         lambda: check_peers("FAR_PUBLIC_PEERS", settings.public_peers),
+        lambda: _check_swarm_maddrs(settings),
+        settings.entrance,
         lambda: _check_grpc(settings),
         lambda: _check_places(settings),
         lambda: _check_database(settings),
@@ -123,6 +125,14 @@ def check_peers(variable: str, peers: Iterable[str]) -> None:
             check_peer_maddr(peer)
         except FarError as error:
             raise InvalidSetting(f"{variable}: {error.message}", setting=variable) from None
+
+
+def _check_swarm_maddrs(settings: Settings) -> None:
+    for maddr in settings.swarm_maddrs:
+        try:
+            parse_maddr(maddr)
+        except FarError as error:
+            raise InvalidSetting(f"FAR_SWARM_MADDRS: {error.message}", setting="FAR_SWARM_MADDRS") from None
 
 
 def _check_grpc(settings: Settings) -> None:

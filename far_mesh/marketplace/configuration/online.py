@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlalchemy import func, select
 from sqlalchemy.engine import make_url
 
+from discovery.hints import bootstrap_peers
 from discovery.protocol.errors import FarError
 from far_mesh.marketplace.chain.client import Chain
 from far_mesh.marketplace.clock import now
@@ -35,7 +36,8 @@ async def check_online(report: Report) -> None:
         await _redis(report, settings.redis_url.get_secret_value())
     if not wrong:  # whoever opens a chain needs all of its settings
         await _chain(report, settings)
-    if "FAR_INITIAL_PEERS" not in wrong:
+    if not wrong & {"FAR_INITIAL_PEERS", "FAR_DISCOVERY", "FAR_SWARM", "FAR_INVITE"}:
+        await _discovery(report, settings)
         await _peers(report, settings)
 
 
@@ -117,8 +119,20 @@ async def _chain(report: Report, settings: Settings) -> None:
     report.reached.append(f"the chain {coin.chain} answers")
 
 
+async def _discovery(report: Report, settings: Settings) -> None:
+    if not settings.discovery:
+        return
+    try:
+        named = await asyncio.to_thread(bootstrap_peers, settings.discovery)
+    except FarError as error:
+        tell = report.dangerous if settings.entrance().known else report.wrong
+        tell("FAR_DISCOVERY", error.message)
+    else:
+        report.reached.append(f"the discovery service {settings.discovery} names {len(named)} peers")
+
+
 async def _peers(report: Report, settings: Settings) -> None:
-    peers = settings.initial_peers
+    peers = settings.entrance().known
     answers = await asyncio.gather(*map(_is_reached, peers))
     report.reached.extend(f"the peer {peer} answers" for peer, there in zip(peers, answers, strict=True) if there)
     silent = [peer for peer, there in zip(peers, answers, strict=True) if not there]

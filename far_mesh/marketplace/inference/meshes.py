@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from discovery.protocol.announcement import Announcement, Quantization, SignedAnnouncement
-from discovery.protocol.membership import membership_of
 from discovery.protocol.oncall import Registration
+from discovery.score import Observations, Outcome
 from far_mesh.config import GenerationOptions, MeshConfig, Pool, Treatment
 from far_mesh.marketplace.sessions.schemas import Share, Work
 from far_mesh.marketplace.settings import Settings
@@ -131,7 +131,8 @@ class MeshLike(Protocol):
         treatment: Treatment = ...,
         pool: Pool | None = ...,
     ) -> EmbeddingsLike: ...
-    def watch(self, on_failed: Callable[[Sequence[str]], None]) -> None: ...
+    def watch(self, on_seen: Callable[[Sequence[str], Outcome, float], None]) -> None: ...
+    def remember(self, seen: Mapping[str, Observations]) -> None: ...
     async def close(self) -> None: ...
 
 
@@ -140,22 +141,21 @@ async def swarm_meshes(settings: Settings) -> AsyncIterator[Mapping[str, MeshLik
     """Join the swarm of the settings and open a mesh for every model on sale.
 
     Raises:
-        MissingSetting: no initial peers.
+        MissingSetting: nobody to join through.
         FarError: no peer answers, a model cannot be loaded, or the invitation to a private swarm does not count.
     """
-    settings.require("initial_peers")
+    entrance = settings.entrance()
     from far_mesh.client import Mesh, Swarm  # torch and hivemind come along: only for those who serve
 
     async with AsyncExitStack() as stack:
-        invitation = settings.invite.get_secret_value() if settings.invite else None
-        membership = membership_of(settings.swarm, invitation)
         config = MeshConfig(
-            prefix=settings.dht_prefix if membership is None else membership.charter.swarm,
-            membership=membership,
+            prefix=entrance.prefix,
+            membership=entrance.membership,
+            host_maddrs=settings.swarm_maddrs,
             geoip_db=settings.geoip_db,
             location=settings.location,
         )
-        swarm = await Swarm.join(settings.initial_peers, config)
+        swarm = await Swarm.join(await entrance.peers(), config)
         stack.push_async_callback(swarm.close)
         meshes: dict[str, MeshLike] = {}
         for offer in settings.models:

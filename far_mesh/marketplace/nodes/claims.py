@@ -157,7 +157,7 @@ class Claims:
 router = APIRouter(tags=["provider"])
 
 
-def claims_service(request: Request) -> Claims:
+async def claims_service(request: Request) -> Claims:
     """The service, made by the app."""
     service: Claims = request.app.state.rooms.claims
     return service

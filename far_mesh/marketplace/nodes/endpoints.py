@@ -18,6 +18,7 @@ from far_mesh.marketplace.nodes.schemas import (
     ActiveNode,
     ActiveNodes,
     NodeAnswer,
+    NodeScore,
     NodeState,
     ServedModel,
 )
@@ -161,13 +162,12 @@ def node_answer(known: Standing) -> NodeAnswer:
         gpu_model=row.hardware.gpu_model if row else None,
         vram_gb=row.hardware.vram_gb if row else None,
         location=regions[0] if regions else said,
-        hops_completed=row.hops[0] if row else None,
-        hops_failed=row.hops[1] if row else None,
         registered=row is not None and row.is_registered,
         first_seen=row.registered_at if row else None,
         last_seen=row.last_seen if row else None,
         claims=row.claims if row else None,
-        **_measured(row.reliability if row else None, known.sightings),
+        score=None if row is None else NodeScore.of(row.seen),
+        **_measured(row.score.value if row is not None and row.score is not None else None, known.sightings),
     )
 
 

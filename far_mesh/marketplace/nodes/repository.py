@@ -13,10 +13,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import insert_if_absent
 from far_mesh.marketplace.nodes.schemas import Hardware, NodeRow
 from far_mesh.marketplace.tables import node_registry
-from far_mesh.marketplace.tiers.reliability import score_of
+from far_mesh.marketplace.tiers.reliability import observations_of
 
 CHUNK = 500
 KEEP_UNSERVED = timedelta(days=30)
@@ -85,6 +86,15 @@ async def of_wallet(connection: AsyncConnection, wallet: str, limit: int) -> lis
     """Nodes that were registered or claimed for a wallet, in the order of ids."""
     mine = select(node_registry).where(_node.wallet_address == wallet, _node.proven_at.is_not(None))
     return [_row(row) for row in await connection.execute(mine.order_by(_node.node_id).limit(limit))]
+
+
+async def known_of_wallet(connection: AsyncConnection, wallet: str, limit: int) -> list[NodeRow]:
+    """Nodes of a wallet that have served or were registered: those that were there last, in the order of ids. Others
+    may only say that they are its own."""
+    known = or_(_node.proven_at.is_not(None), ~_has_not_served())
+    mine = select(node_registry).where(_node.wallet_address == wallet, known)
+    found = await connection.execute(mine.order_by(_node.last_seen.desc(), _node.node_id).limit(limit))
+    return sorted((_row(row) for row in found), key=lambda row: row.node_id)
 
 
 async def heard(
@@ -210,6 +220,5 @@ def _row(row: Any) -> NodeRow:
         heard_at=row.heard_at,
         claims=row.claims,
         endpoint_url=row.endpoint_url,
-        reliability=score_of(row.hops_completed, row.hops_failed),
-        hops=(row.hops_completed, row.hops_failed),
+        seen=observations_of(row, now()),
     )

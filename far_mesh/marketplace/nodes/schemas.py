@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel
+
+from discovery.score import COUNTS, Observations, Score, score_of
 
 
 class NodeState(StrEnum):
@@ -80,11 +82,43 @@ class ServedModel(BaseModel):
     expires_at: datetime
 
 
+class NodeScore(BaseModel):
+    """How far a node is trusted, from 0 to 1, and why: ``value`` is the product of its parts, each from 0 to 1.
+
+    ``dependability`` is how seldom work breaks off there, ``honesty`` falls with answers and receipts that were wrong,
+    ``presence`` is how much of the time it was there (1 where nobody watches), ``standing`` is a little less than 1 in
+    its first hours. The counts are what is remembered: what is older counts for less, one half after a week.
+    """
+
+    value: float
+    dependability: float
+    honesty: float
+    presence: float
+    standing: float
+    completed: float
+    failed: float
+    timed_out: float
+    pauses_caused: float
+    receipts_rejected: float
+    probes_right: float
+    probes_wrong: float
+
+    @classmethod
+    def of(cls, seen: Observations | None) -> Self | None:
+        """In thousandths, and counts in tenths. None: nothing was seen."""
+        if seen is None:
+            return None
+        score = score_of(seen)
+        parts = ("value", "dependability", "honesty", "presence", "standing")
+        return cls(
+            **{name: round(getattr(score, name), 3) for name in parts},
+            **{name: round(getattr(seen, name), 1) for name in COUNTS},
+        )
+
+
 class NodeAnswer(BaseModel):
     """What is known of a node. ``models`` are announced now. ``claims`` is what the node said in its last heartbeat:
-    nothing is decided by it. What it earned is for its wallet alone. ``reliability_score`` is
-    ``(hops_completed + 1) / (hops_completed + hops_failed + 2)``: how often its work was proven, and how often it could
-    not be reached, refused without being full or on its way out, or broke off; null where nothing was seen."""
+    nothing is decided by it. ``score`` is null where nothing was seen of it. What it earned is for its wallet alone."""
 
     node_id: str
     state: NodeState
@@ -94,9 +128,8 @@ class NodeAnswer(BaseModel):
     vram_gb: int | None
     location: str | None
     reliability_score: float | None
+    score: NodeScore | None
     avg_latency_ms: float | None
-    hops_completed: int | None
-    hops_failed: int | None
     registered: bool
     first_seen: datetime | None
     last_seen: datetime | None
@@ -121,8 +154,7 @@ class NodeRow:
         proven_at: the time that node and wallet have signed; None: they have not.
         heard_at: the time of the last heartbeat, by the node's clock; ``claims`` is what it said.
         endpoint_url: where a node that sleeps can be woken.
-        reliability: from 0 to 1, by what all gateways have seen of it; None: nothing. ``hops`` are what they have seen:
-            how often it did its work and how often it failed.
+        seen: what all gateways remember of it; None: nothing was seen.
     """
 
     node_id: str
@@ -136,8 +168,12 @@ class NodeRow:
     heard_at: datetime | None
     claims: dict[str, Any] | None
     endpoint_url: str | None
-    reliability: float | None
-    hops: tuple[int, int]
+    seen: Observations | None
+
+    @property
+    def score(self) -> Score | None:
+        """How far it is trusted; None: nothing was seen."""
+        return None if self.seen is None else score_of(self.seen)
 
     @property
     def is_registered(self) -> bool:

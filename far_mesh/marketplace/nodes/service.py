@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ import structlog
 
 from discovery.geo import Point, distance_km
 from discovery.location import is_in, parse_location
-from discovery.placement import WANTED_REPLICAS, Advice, Move, advise
+from discovery.placement import WANTED_REPLICAS, Advice, Move, Promises, advise
 from discovery.protocol.announcement import LIFETIME_SECONDS, Announcement
 from discovery.protocol.errors import InvalidArgument
 from discovery.protocol.ids import PeerId, check_peer_id, check_wallet
@@ -74,7 +75,8 @@ class Sighting:
     @property
     def reliability(self) -> float | None:
         """From 0 to 1, by what gateways have seen of it; None: nothing."""
-        return None if self.row is None else self.row.reliability
+        score = None if self.row is None else self.row.score
+        return None if score is None else score.value
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class NodeService:
         self._auth = auth
         self.audience = audience
         self._advice: Recall[tuple[str, int], Advice] = Recall(ADVICE_SECONDS)
+        self._promises = {model_id: Promises() for model_id in meshes}
 
     # ---- what the swarm says
 
@@ -168,10 +171,30 @@ class NodeService:
         mesh = self._mesh(model_id)
 
         async def make() -> Advice:
-            nodes = [signed.announcement for signed in await mesh.nodes()]
-            return await asyncio.to_thread(advise, nodes, mesh.block_count, wanted)
+            said = [signed.announcement for signed in await mesh.nodes()]
+            nodes = self._promises[model_id].believed(said, time.monotonic())
+            trust = await self._trust(mesh, nodes)
+            return await asyncio.to_thread(advise, nodes, mesh.block_count, wanted, trust=trust)
 
         return await self._advice.get((model_id, wanted), make)
+
+    async def _trust(self, mesh: MeshLike, nodes: Sequence[Announcement]) -> dict[str, float]:
+        """How much of the speed counts that nodes announce: by their scores, and by how fast they were seen to be. Who
+        is unknown counts as announced, or nobody would ever place himself by what strangers bring."""
+        from far_mesh.costs import claimed_block_ms  # numpy comes along
+
+        known = mesh.known(nodes)
+        slower = {
+            node.peer_id: claimed_block_ms(node) / max(known.block_ms.get(node.peer_id, 0.0), claimed_block_ms(node))
+            for node in nodes
+        }
+        with suppress(DatabaseUnavailable):
+            async with self._database.reading() as connection:
+                found = await repository.rows(connection, slower.keys())
+            for peer_id, row in found.items():
+                if row.score is not None:
+                    slower[peer_id] *= row.score.value
+        return slower
 
     def block_count(self, model_id: str) -> int:
         """How many blocks a model has.

@@ -9,12 +9,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 
+from discovery.score import what_helps
 from far_mesh.marketplace.account.deposits import PayIn
 from far_mesh.marketplace.auth.door import Caller, ProviderCaller
 from far_mesh.marketplace.chain.amounts import units_to_far, units_to_wei
 from far_mesh.marketplace.chain.client import request_key
 from far_mesh.marketplace.errors import NotFound
 from far_mesh.marketplace.http import errors
+from far_mesh.marketplace.nodes.schemas import NodeRow, NodeScore
 from far_mesh.marketplace.provider.payouts import PaidAt, PayoutRoom
 from far_mesh.marketplace.provider.repository import Earned
 from far_mesh.marketplace.provider.schemas import (
@@ -30,6 +32,7 @@ from far_mesh.marketplace.provider.schemas import (
     NewPayoutAddress,
     NodeEarnings,
     NodeRewards,
+    NodeStanding,
     ProviderStats,
     RewardsAnswer,
     TransferTo,
@@ -85,7 +88,8 @@ Limit = Annotated[int, Query(ge=1, le=MAX_LINES)]
 async def rewards(
     request: Request, service: Service, money: MoneyIn, wallet: ProviderCaller, days: Days = 30
 ) -> RewardsAnswer:
-    """All of the caller's money, and what the last days brought: per node, and per day from the oldest to today."""
+    """All of the caller's money, and what the last days brought: per node, and per day from the oldest to today. And
+    how far the caller's nodes are trusted, which decides how much work they get."""
     found = await service.rewards(wallet, days)
     room: PayoutRoom | None = request.app.state.rooms.payouts
     return RewardsAnswer(
@@ -93,6 +97,7 @@ async def rewards(
         **_sums(found),
         per_node=[_per_node(row) for row in found.per_node],
         per_day=_per_day(found.per_day, days, found.by_node),
+        scores=[_standing(row) for row in await service.nodes(wallet)],
         chain_id=money.chain_id,
         token_address=money.token_address,
         escrow_address=money.escrow_address,
@@ -242,6 +247,11 @@ def _per_node(row: Earned) -> NodeRewards:
         earned_units=row.units,
         earned_far=units_to_far(row.units),
     )
+
+
+def _standing(row: NodeRow) -> NodeStanding:
+    advice = () if row.seen is None else what_helps(row.seen)
+    return NodeStanding(node_id=row.node_id, score=NodeScore.of(row.seen), advice=list(advice))
 
 
 def _per_day(

@@ -13,6 +13,8 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from far_mesh.marketplace.nodes.schemas import NodeScore
+
 
 class LineState(StrEnum):
     """What has become of the money for a contribution.
@@ -38,6 +40,15 @@ class NodeRewards(BaseModel):
     token_layers: int
     earned_units: int
     earned_far: float
+
+
+class NodeStanding(BaseModel):
+    """How far one of the caller's nodes is trusted, and why; null: nothing was seen of it. ``advice`` says what would
+    help, what helps most first."""
+
+    node_id: str
+    score: NodeScore | None
+    advice: list[str]
 
 
 class DayRewards(BaseModel):
@@ -76,7 +87,8 @@ class RewardsAnswer(BaseModel):
 
     ``credit`` lies in the escrow and can be withdrawn, ``unclaimed`` is promised by payout roots; with ``withdrawn``
     they are null while the chain does not answer. Without an escrow, what was paid was sent to the provider, and counts
-    as withdrawn; ``transfer`` says where to. ``per_node`` and ``per_day`` are about the last days alone.
+    as withdrawn; ``transfer`` says where to. ``per_node`` and ``per_day`` are about the last days alone, ``scores``
+    about the nodes of the wallet that have served or are registered.
     """
 
     wallet_address: str
@@ -96,6 +108,7 @@ class RewardsAnswer(BaseModel):
     withdrawn_far: float | None
     per_node: list[NodeRewards]
     per_day: list[DayRewards]
+    scores: list[NodeStanding]
     chain_id: int
     token_address: str | None
     escrow_address: str | None

@@ -21,6 +21,8 @@ from far_mesh.marketplace.errors import ChainUnavailable, NotFound
 from far_mesh.marketplace.inference.meshes import MeshLike
 from far_mesh.marketplace.ledger import repository as books
 from far_mesh.marketplace.ledger.schemas import Book
+from far_mesh.marketplace.nodes import repository as registry
+from far_mesh.marketplace.nodes.schemas import NodeRow
 from far_mesh.marketplace.provider import repository
 from far_mesh.marketplace.provider.repository import Act, Batch, Contribution, Earned, Leaf, Place
 from far_mesh.marketplace.provider.schemas import ClaimState, LineState
@@ -29,6 +31,7 @@ from far_mesh.marketplace.settlement.schemas import Kind, RowStatus
 
 TREES_KEPT = 8
 RECENT_ROOTS = 100
+MOST_NODES = 200
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 ValueT = TypeVar("ValueT")
@@ -198,6 +201,11 @@ class ProviderService:
             return OnChain(credit, 0)
         except ChainUnavailable:
             return None
+
+    async def nodes(self, wallet: str) -> list[NodeRow]:
+        """The provider's nodes, as far as they have served or are registered."""
+        async with self._database.reading() as connection:
+            return await registry.known_of_wallet(connection, wallet, MOST_NODES)
 
     async def history(self, wallet: str, cursor: str | None, limit: int) -> Page[Line]:
         """What the provider's nodes did, newest first.

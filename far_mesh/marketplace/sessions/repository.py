@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Select, and_, bindparam, case, exists, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from discovery.score import grown
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import insert_if_absent
 from far_mesh.marketplace.sessions.schemas import (
@@ -126,6 +127,7 @@ async def add_contributions(connection: AsyncConnection, session: NewSession, pa
                 "served_model": session.model_id,
                 "served_at": now(),
                 "served_tokens": one.share.positions,
+                "served_once": grown(now().timestamp()),
                 "earned": one.paid_units,
             }
             for one in by_node
@@ -145,7 +147,7 @@ _SERVED = (
         is_active=True,
         total_tokens_served=node_registry.c.total_tokens_served + bindparam("served_tokens"),
         total_earned_units=node_registry.c.total_earned_units + bindparam("earned"),
-        hops_completed=node_registry.c.hops_completed + 1,
+        seen_completed=node_registry.c.seen_completed + bindparam("served_once"),
     )
 )
 

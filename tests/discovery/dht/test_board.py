@@ -11,9 +11,11 @@ import pytest
 from hivemind.dht.node import DHTNode
 from hivemind.dht.routing import DHTID
 from hivemind.dht.storage import DictionaryDHTValue
+from hivemind.p2p import P2P
 
 from discovery.dht.board import Board
 from discovery.dht.keys import all_nodes_key, model_key, node_key
+from discovery.dht.node import SwarmNode
 from discovery.dht.validator import AnnouncementValidator
 from discovery.protocol.announcement import SignedAnnouncement
 from tests.support.documents import (
@@ -30,15 +32,22 @@ from tests.support.documents import (
 PREFIX = "far"
 
 
-async def dht_node(*peers: DHTNode, honest: bool = True) -> DHTNode:
+async def dht_node(*peers: DHTNode, honest: bool = True, prefix: str = PREFIX) -> DHTNode:
     maddrs = [str(maddr) for peer in peers for maddr in await peer.get_visible_maddrs()]
+    if honest:
+        p2p = await P2P.create(initial_peers=maddrs or None, auto_nat=False, nat_port_map=False)
+        return await SwarmNode.join(p2p, AnnouncementValidator(prefix), maddrs)
     return await DHTNode.create(
         initial_peers=maddrs or None,
-        record_validator=AnnouncementValidator(PREFIX) if honest else None,
         cache_locally=False,
         auto_nat=False,
         nat_port_map=False,
     )
+
+
+async def end(*nodes: DHTNode) -> None:
+    await asyncio.gather(*(node.shutdown() for node in nodes))
+    await asyncio.gather(*(node.p2p.shutdown() for node in nodes))
 
 
 @pytest.fixture
@@ -48,7 +57,7 @@ async def honest() -> AsyncIterator[list[DHTNode]]:
     others = await asyncio.gather(dht_node(first), dht_node(first))
     nodes = [first, *others]
     yield nodes
-    await asyncio.gather(*(node.shutdown() for node in nodes))
+    await end(*nodes)
 
 
 @pytest.fixture
@@ -57,7 +66,7 @@ async def careless() -> AsyncIterator[list[DHTNode]]:
     first = await dht_node(honest=False)
     nodes = [first, await dht_node(first, honest=False)]
     yield nodes
-    await asyncio.gather(*(node.shutdown() for node in nodes))
+    await end(*nodes)
 
 
 async def test_what_one_publishes_the_others_read(honest: list[DHTNode]) -> None:
@@ -98,12 +107,7 @@ async def test_a_later_announcement_replaces_the_one_before(honest: list[DHTNode
 
 
 async def test_swarms_with_other_prefixes_do_not_see_each_other(honest: list[DHTNode]) -> None:
-    private = await DHTNode.create(
-        initial_peers=[str(maddr) for maddr in await honest[0].get_visible_maddrs()],
-        record_validator=AnnouncementValidator("private"),
-        auto_nat=False,
-        nat_port_map=False,
-    )
+    private = await dht_node(honest[0], prefix="private")
     try:
         await Board(honest[1], PREFIX).publish(signed_announcement("a"))
         assert await Board(private, "private").nodes_of(DIGEST) == []
@@ -111,17 +115,17 @@ async def test_swarms_with_other_prefixes_do_not_see_each_other(honest: list[DHT
         assert not await Board(honest[1], PREFIX).publish(stray)
         assert await Board(honest[2], PREFIX).node(peer_of("b")) == []
     finally:
-        await private.shutdown()
+        await end(private)
 
 
 def _forgeries() -> dict[str, tuple[str, object, object, float]]:
     """What a liar stores: key, subkey, value, seconds."""
     good = signed_announcement("victim")
-    model = model_key(PREFIX, DIGEST)
+    model, everybody = model_key(PREFIX, DIGEST, good.peer_id), all_nodes_key(PREFIX, good.peer_id)
     return {
         "signed by another key": (model, peer_of("victim"), forged_announcement("liar", announcement("victim")), 100),
         "about another peer": (model, peer_of("liar"), forged_announcement("liar", announcement("victim")), 100),
-        "under another model": (model_key(PREFIX, OTHER_DIGEST), peer_of("victim"), good.to_bytes(), 100),
+        "under another model": (model_key(PREFIX, OTHER_DIGEST, good.peer_id), peer_of("victim"), good.to_bytes(), 100),
         "under another node": (node_key(PREFIX, peer_of("node")), peer_of("victim"), good.to_bytes(), 100),
         "expiry stretched": (model, peer_of("victim"), good.to_bytes(), 5000),
         "subkey swapped": (model, peer_of("liar"), good.to_bytes(), 100),
@@ -131,8 +135,8 @@ def _forgeries() -> dict[str, tuple[str, object, object, float]]:
             tampered(good.document, wallet_of("victim"), wallet_of("liar")),
             100,
         ),
-        "garbage": (all_nodes_key(PREFIX), peer_of("victim"), b"garbage", 100),
-        "not bytes": (all_nodes_key(PREFIX), peer_of("victim"), {"peer_id": "x"}, 100),
+        "garbage": (everybody, peer_of("victim"), b"garbage", 100),
+        "not bytes": (everybody, peer_of("victim"), {"peer_id": "x"}, 100),
         "oversized": (model, peer_of("victim"), good.to_bytes() + b" " * 50_000, 100),
         "subkey no peer": (model, 7, good.to_bytes(), 100),
     }
@@ -150,7 +154,7 @@ async def test_honest_peers_do_not_store_a_forgery(honest: list[DHTNode]) -> Non
             assert _by_peer(await board.all_nodes()) == {peer_of("witness")}, kind
             assert await board.node(peer_of("victim")) == [], kind
     finally:
-        await liar.shutdown()
+        await end(liar)
 
 
 async def test_a_liar_can_store_what_is_true(honest: list[DHTNode]) -> None:
@@ -158,11 +162,11 @@ async def test_a_liar_can_store_what_is_true(honest: list[DHTNode]) -> None:
     liar = await dht_node(honest[0], honest=False)
     try:
         good = signed_announcement("victim")
-        key = model_key(PREFIX, DIGEST)
+        key = model_key(PREFIX, DIGEST, good.peer_id)
         assert await liar.store(key, good.to_bytes(), good.announcement.expires_at, subkey=good.peer_id)
         assert _subkeys_kept_at(honest, key) == {peer_of("victim")}
     finally:
-        await liar.shutdown()
+        await end(liar)
 
 
 async def test_a_reader_skips_a_forgery_that_careless_peers_stored(careless: list[DHTNode]) -> None:
@@ -187,15 +191,15 @@ async def test_a_reader_skips_what_has_expired(careless: list[DHTNode]) -> None:
     early = signed_announcement("early", issued_at=now + 3000, expires_at=now + 3100)
     for signed in (old, early):
         assert await writer.store(
-            model_key(PREFIX, DIGEST), signed.to_bytes(), time.time() + 100, subkey=signed.peer_id
+            model_key(PREFIX, DIGEST, signed.peer_id), signed.to_bytes(), time.time() + 100, subkey=signed.peer_id
         )
-    assert len(await _readable(reader, model_key(PREFIX, DIGEST))) == 2
+        assert len(await _readable(reader, model_key(PREFIX, DIGEST, signed.peer_id))) == 1
     assert await Board(reader, PREFIX).nodes_of(DIGEST) == []
 
 
 async def test_a_value_without_subkeys_is_no_board(careless: list[DHTNode]) -> None:
     writer, reader = careless
-    assert await writer.store(all_nodes_key(PREFIX), "a plain value", time.time() + 100)
+    assert await writer.store(all_nodes_key(PREFIX, peer_of("a")), "a plain value", time.time() + 100)
     assert await Board(reader, PREFIX).all_nodes() == []
 
 

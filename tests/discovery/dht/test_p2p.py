@@ -67,8 +67,8 @@ async def test_a_frame_that_is_not_what_its_length_says_is_an_error_after_the_fr
     _, _, writer = await here.call_binary_stream_handler(there.peer_id, PROTOCOL)
     writer.write(raw)
     writer.close()
-    assert await asyncio.wait_for(story.get(), 20) == b"ok"
-    assert await asyncio.wait_for(story.get(), 20) == seen
+    assert await asyncio.wait_for(story.get(), 60) == b"ok"
+    assert await asyncio.wait_for(story.get(), 60) == seen
     await transport.close()
 
 
@@ -100,8 +100,8 @@ async def test_a_stream_that_is_closed_is_gone_soon_whether_its_peer_reads_or_no
     _, _, writer = await here.call_binary_stream_handler(there.peer_id, PROTOCOL)
     await asyncio.wait_for(full.wait(), 30)
     assert _open_files() == before + 2, "one of ours, and one that is served"
-    await asyncio.wait_for(ended.wait(), 20)
-    async with asyncio.timeout(20):
+    await asyncio.wait_for(ended.wait(), 60)
+    async with asyncio.timeout(60):
         while _open_files() > before + 1:
             await asyncio.sleep(0.05)
     writer.close()
@@ -118,7 +118,7 @@ async def test_what_was_sent_before_a_close_still_arrives(daemons: tuple[P2P, P2
     await transport.serve(PROTOCOL, talk)
     _, reader, writer = await here.call_binary_stream_handler(there.peer_id, PROTOCOL)
     await asyncio.sleep(1)
-    assert len(await asyncio.wait_for(reader.read(-1), 20)) == 4 + A_FRAME
+    assert len(await asyncio.wait_for(reader.read(-1), 60)) == 4 + A_FRAME
     writer.close()
     await transport.close()
 

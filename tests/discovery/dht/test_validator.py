@@ -34,7 +34,7 @@ VALIDATOR = AnnouncementValidator(PREFIX)
 
 def record(value: object, *, key: str | None = None, subkey: object = None, expires: float | None = None) -> DHTRecord:
     return DHTRecord(
-        key=DHTID.generate(key or model_key(PREFIX, DIGEST)).to_bytes(),
+        key=DHTID.generate(key or model_key(PREFIX, DIGEST, peer_of("node"))).to_bytes(),
         subkey=msgpack.packb(subkey if subkey is not None else peer_of("node")),
         value=msgpack.packb(value),
         expiration_time=expires or time.time() + 100,
@@ -60,7 +60,7 @@ def test_an_honest_announcement_is_accepted_in_its_three_places(good: SignedAnno
 
 
 def test_an_announcement_under_the_name_of_another_model_is_refused(good: SignedAnnouncement) -> None:
-    for key in (node_key(PREFIX, peer_of("node")), all_nodes_key(PREFIX)):
+    for key in (node_key(PREFIX, peer_of("node")), all_nodes_key(PREFIX, peer_of("node"))):
         for subkey in (peer_of("node"), f"{peer_of('node')}/{OTHER_DIGEST}", f"{peer_of('victim')}/{DIGEST}"):
             refused(record(good.to_bytes(), key=key, subkey=subkey), "under the name of")
 
@@ -68,10 +68,10 @@ def test_an_announcement_under_the_name_of_another_model_is_refused(good: Signed
 @pytest.mark.parametrize(
     "key",
     [
-        model_key(PREFIX, OTHER_DIGEST),
+        model_key(PREFIX, OTHER_DIGEST, peer_of("node")),
         node_key(PREFIX, peer_of("victim")),
-        model_key("another-swarm", DIGEST),
-        all_nodes_key("another-swarm"),
+        model_key("another-swarm", DIGEST, peer_of("node")),
+        all_nodes_key("another-swarm", peer_of("node")),
         "anything",
     ],
 )
@@ -107,7 +107,9 @@ def test_a_record_that_would_outlive_its_announcement_is_refused(good: SignedAnn
     ends = good.announcement.expires_at
     assert VALIDATOR.validate(record(good.to_bytes(), expires=float(ends)))
     refused(record(good.to_bytes(), expires=ends + 2.0), "outlive")
+    refused(record(good.to_bytes(), expires=ends + 0.5), "outlive")
     refused(record(good.to_bytes(), expires=float("inf")), "outlive")
+    refused(record(good.to_bytes(), expires=float("nan")), "outlive")
 
 
 @pytest.mark.parametrize("subkey", [0, None, b"bytes", ["list"], {"a": 1}, 1.5, ""], ids=repr)

@@ -174,6 +174,9 @@ WRONG_FIELDS: list[dict[str, Any]] = [
     {"moving_to": [4, 4]},
     {"moving_to": [4, 9]},
     {"moving_to": "4:8"},
+    {"reached": "well"},
+    {"reached": ""},
+    {"reached": True},
 ]
 OPTIONAL = {
     "version",
@@ -190,6 +193,7 @@ OPTIONAL = {
     "invitation",
     "auto_place",
     "moving_to",
+    "reached",
 }
 
 
@@ -223,6 +227,7 @@ def test_what_routes_are_planned_with_may_be_left_out_and_is_read_back_as_it_was
         location=(-33, 151),
         auto_place=True,
         moving_to=(4, 8),
+        reached="relay",
         links=tuple((peer_of(f"other {number}"), 10_000 / (number + 1)) for number in range(MAX_LINKS)),
     )
     read = read_announcement(full.to_bytes()).announcement

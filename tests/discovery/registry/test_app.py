@@ -294,7 +294,7 @@ class TestStrangers:
         return connection
 
     def test_who_never_reads_is_let_go(self, large: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ranges, "STALL_SECONDS", 0.3)
+        monkeypatch.setattr(ranges, "STALL_SECONDS", 0.1)
         size = int(httpx.head(f"{large.url}/models/large/files/ends.safetensors").headers["content-length"])
         with self.ask(large) as connection:
             time.sleep(1.0)

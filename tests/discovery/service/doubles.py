@@ -19,6 +19,7 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 
 from discovery.protocol.announcement import SignedAnnouncement
+from discovery.protocol.oncall import SignedRegistration, register
 from discovery.protocol.registration import HEADER, HEARTBEAT, REGISTRATION, consent_text, sign_request
 from discovery.service.app import create_app
 from discovery.service.follower import BoardLike
@@ -36,6 +37,7 @@ class Board:
 
     signed: list[SignedAnnouncement] = field(default_factory=list)
     published: list[SignedAnnouncement] = field(default_factory=list)
+    on_call: list[SignedRegistration] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     reads: int = 0
     is_away: bool = False
@@ -55,6 +57,13 @@ class Board:
     async def publish(self, signed: SignedAnnouncement) -> bool:
         """As the real one."""
         self.published.append(signed)
+        return True
+
+    async def register(self, signed: SignedRegistration) -> bool:
+        """As the real one."""
+        if self.is_away:
+            raise OSError("the DHT is away")
+        self.on_call.append(signed)
         return True
 
 
@@ -101,8 +110,14 @@ def owned(name: str, **changes: Any) -> SignedAnnouncement:
     return signed_announcement(name, **({"wallet": owner_of(name)} | changes))
 
 
-def document(signed: SignedAnnouncement) -> dict[str, str]:
-    """An announcement as it is sent."""
+def sleeping(name: str, url: str | None = "https://wake.test/up", **changes: Any) -> SignedRegistration:
+    """What the node ``name`` says of where it is woken, which counts for an hour."""
+    about = owned(name, **changes).announcement
+    return register(about, key_of(name), url, about.issued_at + 3600)
+
+
+def document(signed: SignedAnnouncement | SignedRegistration) -> dict[str, str]:
+    """An announcement, or what says where a node is woken, as it is sent."""
     sent: dict[str, str] = json.loads(signed.to_bytes())
     return sent
 

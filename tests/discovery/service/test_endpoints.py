@@ -13,7 +13,17 @@ import pytest
 
 from discovery.protocol.announcement import SignedAnnouncement, read_announcement
 from discovery.service.schemas import ActiveNodes, Coverage, Models, NodeAnswer
-from tests.discovery.service.doubles import Board, a_service, document, heartbeat, owned, owner_of, registration, send
+from tests.discovery.service.doubles import (
+    Board,
+    a_service,
+    document,
+    heartbeat,
+    owned,
+    owner_of,
+    registration,
+    send,
+    sleeping,
+)
 from tests.support.documents import DIGEST, OTHER_DIGEST, peer_of, signed_announcement, wallet_of
 
 BERLIN, PARIS = (52, 13), (49, 2)
@@ -98,6 +108,11 @@ class TestActive:
             document = told[signed.peer_id]
             assert document is not None
             assert read_announcement(document.model_dump_json().encode()) == signed
+
+    @pytest.mark.parametrize("query", ["", "?signed=true", "?location=50,8&limit=1", "?location=eu"])
+    def test_an_answer_has_all_fields_of_its_schema_and_no_others(self, client: httpx.Client, query: str) -> None:
+        told = client.get(f"/nodes/active/tiny{query}").json()
+        assert told == ActiveNodes.model_validate(told).model_dump(mode="json")
 
     def test_near_a_point_the_nearest_first(self, client: httpx.Client) -> None:
         found = active(client, "?location=50,8&max_distance_km=600")
@@ -233,6 +248,7 @@ class TestRegistration:
             "heartbeat_interval_sec": 30,
             "expires_after_sec": 120,
             "active": True,
+            "on_call": None,
         }
         told = next(node for node in active(client).nodes if node.node_id == peer_of("a"))
         assert (told.source, told.registered, told.gpu_model, told.vram_gb) == ("sent", True, "NVIDIA RTX 4090", 24)
@@ -267,17 +283,32 @@ class TestRegistration:
         assert refusal(send(client, "/nodes/register", body, signer="paris")) == (409, "announced_for_another_wallet")
 
     def test_where_it_would_do_more_good(self, board: Board, tmp_path: Path) -> None:
-        board.signed = [
-            signed_announcement("one", end_block=4),
-            signed_announcement("two", end_block=4, wallet=owner_of("two")),
-        ]
+        board.signed = [owned(name, end_block=4) for name in ("one", "two")]
         with a_service(tmp_path / "other", board) as client:
             wait_for(client, 2)
-            assert send(client, "/nodes/register", registration("two"), signer="two").json()["active"] is True
-            answer = send(client, "/nodes/heartbeat", heartbeat("two"), signer="two").json()
-        assert answer["announced"] is True
-        if answer["should_rebalance"]:
-            assert answer["suggested_blocks"] == [4, 8]
+            answers = []
+            for name in ("one", "two"):
+                assert send(client, "/nodes/register", registration(name), signer=name).json()["active"] is True
+                answers.append(send(client, "/nodes/heartbeat", heartbeat(name), signer=name).json())
+        assert [answer["announced"] for answer in answers] == [True, True]
+        told = [answer["suggested_blocks"] for answer in answers if answer["should_rebalance"]]
+        assert told == [[4, 8]], "one goes, the other stays, or there would be another hole"
+
+    def test_where_it_is_woken_when_it_sleeps_is_carried_to_the_dht(self, board: Board, client: httpx.Client) -> None:
+        said = sleeping("a")
+        told = send(client, "/nodes/register", registration("a", on_call=document(said)), signer="a").json()
+        assert (told["active"], told["on_call"]) == (False, True)
+        assert [one.to_bytes() for one in board.on_call] == [said.to_bytes()]
+        assert peer_of("a") not in ids(active(client)), "who sleeps serves nothing now"
+        assert send(client, "/nodes/heartbeat", heartbeat("a"), signer="a").json()["on_call"] is None
+        over = sleeping("a", None)
+        told = send(client, "/nodes/heartbeat", heartbeat("a", on_call=document(over)), signer="a").json()
+        assert told["on_call"] is True
+        assert board.on_call[-1].registration.wake_url is None
+        assert "on_call" not in client.get(f"/nodes/{peer_of('a')}").json()["claims"]
+        board.is_away = True
+        told = send(client, "/nodes/heartbeat", heartbeat("a", on_call=document(said)), signer="a").json()
+        assert told["on_call"] is False, "it knows that nobody can wake it"
 
 
 def _stretched(signed: SignedAnnouncement) -> dict[str, str]:
@@ -323,6 +354,16 @@ FORGED_ANNOUNCEMENTS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+FORGED_SLEEPERS: dict[str, tuple[dict[str, Any], str]] = {
+    "of another node": (document(sleeping("other", wallet=owner_of("a"))), "announcement_invalid"),
+    "for another wallet": (document(sleeping("a", wallet=owner_of("thief"))), "announcement_invalid"),
+    "signed by another": (document(sleeping("a")) | {"signer": peer_of("thief")}, "announcement_invalid"),
+    "an announcement in its place": (document(owned("a")), "announcement_invalid"),
+    "of another swarm": (document(sleeping("a", swarm="another")), "announcement_invalid"),
+    "oversized": (document(sleeping("a")) | {"body": "x" * 16_385}, "invalid_argument"),
+}
+
+
 class TestForgeries:
     """Nothing of it is believed."""
 
@@ -343,6 +384,14 @@ class TestForgeries:
         self.nobody_believes_it(stubborn)
         assert bystander.published == []
 
+    @pytest.mark.parametrize("what", FORGED_SLEEPERS)
+    def test_where_a_node_is_woken(self, bystander: Board, stubborn: httpx.Client, what: str) -> None:
+        forged, code = FORGED_SLEEPERS[what]
+        body = registration("a", on_call=forged)
+        assert refusal(send(stubborn, "/nodes/register", body, signer="a")) == (400, code)
+        self.nobody_believes_it(stubborn)
+        assert bystander.on_call == []
+
     def test_the_same_registration_twice(self, client: httpx.Client) -> None:
         body = registration("a", announcement=document(owned("a")))
         assert send(client, "/nodes/register", body, signer="a").status_code == 200
@@ -362,6 +411,11 @@ class TestForgeries:
             (heartbeat("a", latency_ms=float("inf")), {"signer": "a"}, (400, "invalid_argument")),
             (heartbeat("a", latency_ms=-1), {"signer": "a"}, (400, "invalid_argument")),
             (heartbeat("a", announcement=document(owned("b"))), {"signer": "a"}, (400, "announcement_invalid")),
+            *(
+                (heartbeat("a", announcement=forged), {"signer": "a"}, (400, code))
+                for what, (forged, code) in FORGED_ANNOUNCEMENTS.items()
+                if what != "of another model"  # which a registered node may announce as well
+            ),
         ]:
             assert refusal(send(client, "/nodes/heartbeat", body, **signing)) == expected
         self.nobody_believes_it(client)
@@ -468,6 +522,7 @@ class TestEdge:
         assert set(document["paths"]) == {
             *("/nodes/register", "/nodes/heartbeat", "/nodes/active/{model}", "/nodes/{node_id}"),
             *("/models", "/coverage/{model}", "/bootstrap", "/health", "/ready"),
+            *("/nodes/{node_id}/history", "/probes/reports"),
         }
         for path, operations in document["paths"].items():
             for operation in operations.values():

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from discovery.placement import coverage
 from discovery.protocol.announcement import SignedAnnouncement
 from discovery.protocol.errors import AnnouncementInvalid
 from discovery.service.errors import MirrorFull
@@ -40,7 +41,7 @@ def test_what_was_announced_is_seen_under_the_digest_and_under_the_name() -> Non
     assert (peers(seen, DIGEST), peers(seen, OTHER_DIGEST)) == ([peer_of("a")], [peer_of("b")])
     assert peers(seen, "tiny") == sorted([peer_of("a"), peer_of("b")])
     assert peers(seen, "another") == []
-    assert seen.digests() == sorted([DIGEST, OTHER_DIGEST])
+    assert seen.digests(NOW) == sorted([DIGEST, OTHER_DIGEST])
     assert [one.source for one in seen.node(peer_of("b"), NOW)] == [Source.SENT]
 
 
@@ -128,7 +129,7 @@ def test_nothing_is_remembered_for_longer_than_it_matters() -> None:
     assert len(seen) == 3
     seen.sweep(NOW + EXPIRY)
     assert len(seen) == 0
-    assert seen.digests() == []
+    assert seen.digests(NOW + EXPIRY) == []
     assert not seen.knows(said("a").to_bytes())
 
 
@@ -189,3 +190,44 @@ def test_whatever_comes_in_whatever_order_the_newest_counts(steps: list[tuple[st
         assert (entry.announcement.issued_at, entry.announcement.state) == (NOW + at, state)
         assert entry.ends_at == NOW + min(ends, at + EXPIRY)
     assert len(seen) == len(taken)
+
+
+SAID = st.fixed_dictionaries(
+    {
+        "state": st.sampled_from(["ready", "ready", "leaving"]),
+        "model_id": st.sampled_from(["tiny", "huge"]),
+        "model_digest": st.sampled_from([DIGEST, OTHER_DIGEST]),
+        "block_count": st.sampled_from([8, 9]),
+        "first_block": st.integers(0, 3),
+        "end_block": st.integers(4, 8),
+        "region": st.sampled_from([None, "eu", "eu-west", "us"]),
+        "location": st.sampled_from([None, (52, 13), (49, 2)]),
+    }
+)
+
+
+@settings(max_examples=30)
+@given(steps=st.lists(st.tuples(st.sampled_from("abcd"), st.integers(1, 40), SAID), max_size=25))
+def test_what_is_counted_as_it_comes_and_goes_is_what_would_be_counted_anew(
+    steps: list[tuple[str, int, dict[str, Any]]],
+) -> None:
+    seen, at = mirror(), 0
+    for at, (name, lifetime, changes) in enumerate(steps):
+        seen.take(said(name, at, lifetime, **changes), NOW + at, Source.DHT)
+    anew = mirror()
+    for entry in list(seen.active(NOW + at)):
+        anew.take(entry.signed, NOW + at, Source.DHT)
+    assert seen.digests(NOW + at) == anew.digests(NOW + at)
+    for model in ("tiny", "huge", DIGEST, OTHER_DIGEST):
+        one, other = seen.view(model, NOW + at), anew.view(model, NOW + at)
+        assert [entry.mark for entry in one.entries] == [entry.mark for entry in other.entries]
+        assert one.variants == other.variants
+        ready = [entry for entry in one.entries if entry.announcement.state == "ready"]
+        assert [name for _, name in one.ready] == [entry.name for entry in ready]
+        eu = [entry.name for entry in ready if (entry.announcement.region or "").startswith("eu")]
+        assert [name for _, name in one.within("eu")] == eu
+        berlin = [entry.name for entry in ready if entry.announcement.location == (52, 13)]
+        assert [name for _, name in one.near((52, 13), 100)] == berlin
+        for variant in one.variants:
+            of = [about for entry in one.entries if (about := entry.announcement).model_digest == variant.model_digest]
+            assert list(variant.replicas) == coverage(of, variant.block_count)

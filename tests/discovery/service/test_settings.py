@@ -42,6 +42,7 @@ def test_the_file_is_found_where_it_was_said_to_be(tmp_path: Path, monkeypatch: 
         ("expiry_seconds = 0", "FAR_DISCOVERY_EXPIRY_SECONDS"),
         ('trusted_proxies = ["0.0.0.0/0"]', "anybody can say to be somebody else"),
         ('metrics_token = "secret"', "at least 16 characters"),
+        ('dht_prefix = "private/acme/12D3KooW"', "to its members alone"),
         ("expiry_second = 1", "did you mean 'expiry_seconds'"),
         ("port =", "is not TOML"),
     ],

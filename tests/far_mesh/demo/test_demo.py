@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import signal
 import socket
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ import psutil
 import pytest
 
 from far_mesh.marketplace.dashboard.site import is_built
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.swarm
 
@@ -32,15 +31,6 @@ STORY = "Once upon a time, there was a brave rabbit named"
 def demo(data_dir: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "far_mesh.cli", "demo", "--data-dir", str(data_dir), *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
-
-
-def free_port() -> str:
-    """Below those that the system gives away by itself: nobody else has it by the time the gateway listens."""
-    while True:
-        port = random.randrange(20_000, 30_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return str(port)
 
 
 def processes_of(data_dir: Path) -> list[str]:
@@ -64,7 +54,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(data_dir: Path) -> dict[str, Any]:
-    ended = demo(data_dir, "--once", "--json", "--port", free_port())
+    ended = demo(data_dir, "--once", "--json", "--port", str(free_port()))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     shown: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     return shown
@@ -108,7 +98,7 @@ def test_nothing_is_left_running(result: dict[str, Any], data_dir: Path) -> None
     ],
 )
 def test_what_cannot_work_is_said_in_one_sentence(tmp_path: Path, options: list[str], said: str) -> None:
-    ended = demo(tmp_path, "--once", *options, "--port", free_port())
+    ended = demo(tmp_path, "--once", *options, "--port", str(free_port()))
     assert ended.returncode == 1
     assert said in ended.stderr
     assert "Traceback" not in ended.stderr + ended.stdout
@@ -127,7 +117,7 @@ def test_a_port_in_use_is_said_before_anything_is_started(tmp_path: Path) -> Non
 def test_a_node_that_dies_at_start_ends_everything_with_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "identities").mkdir()
     (tmp_path / "identities" / "node-2").write_bytes(b"not a key")
-    ended = demo(tmp_path, "--once", "--nodes", "2", "--port", free_port())
+    ended = demo(tmp_path, "--once", "--nodes", "2", "--port", str(free_port()))
     assert ended.returncode == 1
     assert "node-2" in ended.stderr
     assert "identity" in ended.stderr
@@ -161,7 +151,7 @@ class Standing:
 @pytest.fixture(scope="module")
 def standing(result: dict[str, Any], data_dir: Path) -> Iterator[Standing]:
     """A second run where there was one, with other options."""
-    options = ("--json", "--nodes", "2", "--max-tokens", "5", "--prompt", "Hello!", "--port", free_port())
+    options = ("--json", "--nodes", "2", "--max-tokens", "5", "--prompt", "Hello!", "--port", str(free_port()))
     command = [sys.executable, "-m", "far_mesh.cli", "demo", "--data-dir", str(data_dir), *options]
     with (data_dir / "screen").open("wb") as screen:
         demo = Standing(psutil.Popen(command, stdout=screen, stderr=subprocess.STDOUT), data_dir)

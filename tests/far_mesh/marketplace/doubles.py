@@ -16,6 +16,7 @@ from discovery.protocol.announcement import Announcement, Quantization, SignedAn
 from discovery.protocol.errors import FarError, InvalidArgument
 from discovery.protocol.oncall import Registration, register
 from discovery.protocol.receipt import SignedReceipt, sign_receipt
+from discovery.score import Observations, Outcome
 from far_mesh.config import GenerationOptions, Pool, Treatment
 from far_mesh.contributions import Contribution
 from far_mesh.costs import Known
@@ -173,7 +174,8 @@ class MeshDouble:
     asked: list[tuple[tuple[int, ...], GenerationOptions]] = field(default_factory=list)
     treatments: list[Treatment] = field(default_factory=list)
     pools: list[Pool | None] = field(default_factory=list)
-    listeners: list[Callable[[Sequence[str]], None]] = field(default_factory=list)
+    listeners: list[Callable[[Sequence[str], Outcome, float], None]] = field(default_factory=list)
+    remembered: Mapping[str, Observations] = field(default_factory=dict)
     generations: list[GenerationDouble] = field(default_factory=list)
     prompts: list[Prompt] = field(default_factory=list)
     told_tools: list[Sequence[Tool] | None] = field(default_factory=list)
@@ -262,9 +264,13 @@ class MeshDouble:
         vectors = np.array([[len(text), ("mean", "last", "cls").index(pooling)] for text in texts], dtype=np.float32)
         return Embeddings(positions, proofs, positions * BLOCKS, vectors)
 
-    def watch(self, on_failed: Callable[[Sequence[str]], None]) -> None:
+    def watch(self, on_seen: Callable[[Sequence[str], Outcome, float], None]) -> None:
         """Somebody wants to know who fails."""
-        self.listeners.append(on_failed)
+        self.listeners.append(on_seen)
+
+    def remember(self, seen: Mapping[str, Observations]) -> None:
+        """Somebody says what was seen of nodes."""
+        self.remembered = seen
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -56,6 +56,9 @@ MEANS_MORE = {
 """Operations that refuse more with 400 than a schema can say, and what that is. Elsewhere what keeps to the schema is
 taken; a new operation that does so too is to be named here."""
 
+DISCOVERY_MEANS_MORE = {"POST /probes/reports": "a prober has signed this"}
+"""The same of the discovery service, as far as the gateway does not have it as well."""
+
 WRITTEN_OTHERWISE = frozenset({"cursor", "location", "node_id", "wallet_address", "worker_id"})
 """Parameters of which a schema does not say how they are written: by us, with a checksum, in one of several ways."""
 
@@ -101,7 +104,7 @@ def fuzz(
         for path, operations in document["paths"].items()
         if (re.search(only, path) if only is not None else not re.search(SIGNS_OUT, path))
     }
-    mean_more = sorted(MEANS_MORE.keys() | _written_otherwise(paths))
+    mean_more = sorted(MEANS_MORE.keys() | DISCOVERY_MEANS_MORE.keys() | _written_otherwise(paths))
     config = _config(url, token, seed, examples, mean_more, stateful=stateful)
     schema: Any = schemathesis.openapi.from_dict({**document, "paths": paths}, config=config)
 

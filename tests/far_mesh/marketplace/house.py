@@ -243,7 +243,7 @@ class User:
         return self.request(request_id)
 
     @staticmethod
-    def wait_for(condition: Any, seconds: float = 15.0) -> None:
+    def wait_for(condition: Any, seconds: float = 60.0) -> None:
         """Until it is so."""
         pause = threading.Event()
         for _ in range(int(seconds / 0.02)):

@@ -25,7 +25,7 @@ CALM = Patience(max_connections=1000, header_seconds=30.0, keep_alive_seconds=30
 HURRIED = Patience(max_connections=1000, header_seconds=0.2, keep_alive_seconds=1, reader_seconds=0.2)
 GET = b"GET /hello HTTP/1.1\r\nhost: far.test\r\n\r\n"
 POST = b"POST /echo HTTP/1.1\r\nhost: far.test\r\ncontent-type: application/json\r\n"
-SOON = 20.0
+SOON = 60.0
 Pair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 

@@ -21,6 +21,7 @@ from far_mesh.marketplace.grpc_api.far_pb2_grpc import FarMeshStub
 from far_mesh.marketplace.serve import listening
 from tests.far_mesh.marketplace.doubles import MeshDouble, meshes_of
 from tests.far_mesh.marketplace.house import LiveChain
+from tests.support.ports import free_port
 
 SERVER = """
 import sys
@@ -65,10 +66,7 @@ async def test_a_chain_of_another_id_is_one_clear_error(live_chain: LiveChain, s
 
 
 async def test_a_real_process_serves_and_ends_politely(live_chain: LiveChain, tmp_path: Path) -> None:
-    with socket.socket() as probe, socket.socket() as other:
-        probe.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        port, grpc_port = probe.getsockname()[1], other.getsockname()[1]
+    port, grpc_port = free_port(), free_port()
     settings = live_chain.settings()
     environment = os.environ | {
         "FAR_DATA_DIR": str(tmp_path / "data"),
@@ -85,13 +83,13 @@ async def test_a_real_process_serves_and_ends_politely(live_chain: LiveChain, tm
         sys.executable, "-c", SERVER, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout is not None
-    assert await asyncio.wait_for(process.stdout.readline(), 20) == b"ready\n"
+    assert await asyncio.wait_for(process.stdout.readline(), 120) == b"ready\n"
     async with httpx.AsyncClient() as client:
         answer = await client.get(f"http://127.0.0.1:{port}/ready")
     assert answer.json()["status"] == "ready"
     async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
-        assert (await FarMeshStub(channel).NodeStatus(NodeStatusRequest(), timeout=10)).status == "ready"
+        assert (await FarMeshStub(channel).NodeStatus(NodeStatusRequest(), timeout=30)).status == "ready"
     process.send_signal(signal.SIGTERM)
-    _, errors = await asyncio.wait_for(process.communicate(), 20)
+    _, errors = await asyncio.wait_for(process.communicate(), 60)
     assert b"Traceback" not in errors
     assert (tmp_path / "data" / "marketplace.db").exists()

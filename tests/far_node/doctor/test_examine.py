@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +22,7 @@ from far_node.doctor import measure
 from far_node.doctor.examine import Questions, examine
 from far_node.doctor.judge import Finding
 from tests.support.documents import wallet_of
+from tests.support.ports import free_port
 from tests.support.swarm import ANY_LOCAL_PORT, Town, run_here
 
 CHECKS = ["config", "wallet", "identity", "model", "disk", "device", "memory"]
@@ -65,12 +69,6 @@ def healthy(town: Town, tmp_path: Path, disk: Callable[[int], None], monkeypatch
     )
 
 
-def closed_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 async def blamed(asked: Questions) -> dict[str, Finding]:
     """What is bad or warned of."""
     found = await examine(asked)
@@ -98,7 +96,7 @@ async def test_a_machine_with_nothing_wrong_is_told_so(healthy: Questions) -> No
 
 
 async def test_a_closed_port(healthy: Questions) -> None:
-    port = closed_port()
+    port = free_port()
     finding = await the_one(replace(healthy, public_maddrs=(f"/ip4/127.0.0.1/tcp/{port}",)), "port")
     assert f"port {port} is closed from outside" in finding.says
     assert "--relay" in finding.todo
@@ -134,11 +132,34 @@ async def test_a_directory_that_cannot_be_written(healthy: Questions, monkeypatc
 
 
 async def test_no_route_to_the_initial_peers(healthy: Questions) -> None:
-    gone = f"/ip4/127.0.0.1/tcp/{closed_port()}/p2p/{NOBODY}"
+    gone = f"/ip4/127.0.0.1/tcp/{free_port()}/p2p/{NOBODY}"
     finding = await the_one(replace(healthy, initial_peers=(gone,)), "dht")
     assert gone in finding.says
     found = {one.check: one.verdict for one in await examine(replace(healthy, initial_peers=(gone,)))}
     assert (found["port"], found["nat"], found["clock"]) == ("unknown",) * 3, "who was not asked is not blamed"
+
+
+async def test_peers_that_a_discovery_service_names_are_looked_at_where_no_others_are_known(healthy: Questions) -> None:
+    class Service(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"initial_peers": healthy.initial_peers}).encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Service) as service:
+        thread = threading.Thread(target=service.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{service.server_port}"
+            found = {one.check: one for one in await examine(replace(healthy, initial_peers=(), discovery=url))}
+        finally:
+            service.shutdown()
+            thread.join()
+    assert (found["dht"].verdict, found["discovery"].verdict) == ("good", "good")
+    assert "1 of 1 initial peers answer" in found["dht"].says
 
 
 @pytest.mark.parametrize("model", ["/no/such/model", "models/of/mine"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from discovery.dht.dialback import Answer, Outcome
@@ -81,6 +83,27 @@ def test_a_date_of_http_is_true_to_a_second_and_peers_come_first() -> None:
 def test_the_port_by_what_came_of_dialing(outcome: Outcome, verdict: str, words: str) -> None:
     finding = judge.port(OPEN, swarm(met("8.8.8.8", outcome=outcome)))
     assert (finding.verdict, words in finding.says) == (verdict, True), finding.says
+
+
+@pytest.mark.parametrize(
+    ("reasons", "verdict", "says"),
+    [
+        ((None,), "good", "1 of 1 initial peers relay for this machine"),
+        ((None, "the relay refuses: it has no slot left"), "good", "1 of 2 initial peers relay"),
+        (("the relay refuses: it has no slot left",), "bad", "no slot left"),
+        ((), "unknown", "nobody could be asked to relay"),
+    ],
+    ids=["willing", "one of two", "full", "nobody"],
+)
+def test_who_is_to_be_reached_through_relays_needs_one(
+    reasons: tuple[str | None, ...], verdict: str, says: str
+) -> None:
+    meetings = tuple(Meeting(f"peer-{number}", no_slot=reason) for number, reason in enumerate(reasons))
+    finding = judge.port(replace(OPEN, relay=True), SwarmFacts(meetings, frozenset()))
+    assert finding.verdict == verdict
+    assert says in finding.says
+    if verdict == "bad":
+        assert "--initial-peers" in finding.todo
 
 
 def test_one_who_reaches_us_is_enough_and_a_private_network_is_not_the_internet() -> None:

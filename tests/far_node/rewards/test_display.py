@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from far_node.rewards.amounts import far
-from far_node.rewards.answers import DayRewards
-from far_node.rewards.display import bars
+from far_node.rewards.answers import DayRewards, NodeScore
+from far_node.rewards.display import PARTS, bars, shares
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,10 @@ def test_the_best_day_is_the_highest_and_a_day_without_work_has_no_bar() -> None
     assert bars(days) == " ▁▄██"
     assert bars([]) == ""
     assert bars(days[:1]) == " "
+
+
+def test_a_score_is_shown_with_its_parts_or_as_unknown() -> None:
+    score = NodeScore(value=0.5, dependability=0.8, honesty=0.75, presence=0.875, standing=0.9525)
+    assert shares(score) == ("0.500", "0.800", "0.750", "0.875", "0.953")
+    assert len(shares(score)) == 1 + len(PARTS)
+    assert shares(None) == ("unknown",)

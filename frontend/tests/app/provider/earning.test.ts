@@ -26,11 +26,16 @@ test("each other state says what to do", () => {
 });
 
 test("a score is explained by what was seen, and is what the gateway reckons", () => {
-  const text = reasonOf({ reliability_score: 0.98, hops_completed: 97, hops_failed: 1 });
+  const seen = {
+    value: 0.97, dependability: 0.98, honesty: 1, presence: 1, standing: 0.99, completed: 97, failed: 1, timed_out: 0,
+    pauses_caused: 0, receipts_rejected: 0, probes_right: 3, probes_wrong: 0,
+  };
+  const text = reasonOf({ score: seen });
   expect(text).toContain("97 times its work was proven, once it could not be reached");
-  expect(text).toContain("(97 + 1) ÷ (98 + 2) = 0.980");
-  expect(reasonOf({ reliability_score: null, hops_completed: 0, hops_failed: 0 })).toContain("Not measured");
-  expect(reasonOf({ reliability_score: 0.9, hops_completed: null, hops_failed: null })).toContain("not told");
+  expect(text).toContain("0.980 × 1.000 × 1.000 × 0.990 = 0.970");
+  expect(text).not.toContain("wrong");
+  expect(reasonOf({ score: { ...seen, probes_wrong: 2 } })).toContain("2 times what it computed was wrong");
+  expect(reasonOf({ score: null })).toContain("Not measured");
 });
 
 test("the chart has every day and, for each, every node; who earned most comes first", () => {

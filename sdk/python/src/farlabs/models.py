@@ -711,9 +711,8 @@ class ModelToServe(Model):
 
 class NodeAnswer(Model):
     """What is known of a node. ``models`` are announced now. ``claims`` is what the node said in its last heartbeat:
-    nothing is decided by it. What it earned is for its wallet alone. ``reliability_score`` is ``(hops_completed +
-    1) / (hops_completed + hops_failed + 2)``: how often its work was proven, and how often it could not be
-    reached, refused without being full or on its way out, or broke off; null where nothing was seen.
+    nothing is decided by it. ``score`` is null where nothing was seen of it. What it earned is for its wallet
+    alone.
     """
 
     node_id: str
@@ -724,9 +723,8 @@ class NodeAnswer(Model):
     vram_gb: int | None = None
     location: str | None = None
     reliability_score: float | None = None
+    score: NodeScore | None = None
     avg_latency_ms: float | None = None
-    hops_completed: int | None = None
-    hops_failed: int | None = None
     registered: bool
     first_seen: AwareDatetime | None = None
     last_seen: AwareDatetime | None = None
@@ -768,6 +766,38 @@ class NodeRewards(Model):
     token_layers: int
     earned_units: int
     earned_far: float
+
+
+class NodeScore(Model):
+    """How far a node is trusted, from 0 to 1, and why: ``value`` is the product of its parts, each from 0 to 1.
+    ``dependability`` is how seldom work breaks off there, ``honesty`` falls with answers and receipts that were
+    wrong, ``presence`` is how much of the time it was there (1 where nobody watches), ``standing`` is a little
+    less than 1 in its first hours. The counts are what is remembered: what is older counts for less, one half
+    after a week.
+    """
+
+    value: float
+    dependability: float
+    honesty: float
+    presence: float
+    standing: float
+    completed: float
+    failed: float
+    timed_out: float
+    pauses_caused: float
+    receipts_rejected: float
+    probes_right: float
+    probes_wrong: float
+
+
+class NodeStanding(Model):
+    """How far one of the caller's nodes is trusted, and why; null: nothing was seen of it. ``advice`` says what
+    would help, what helps most first.
+    """
+
+    node_id: str
+    score: NodeScore | None = None
+    advice: list[str]
 
 
 class NodeUsed(Model):
@@ -987,7 +1017,7 @@ class RewardsAnswer(Model):
     ``credit`` lies in the escrow and can be withdrawn, ``unclaimed`` is promised by payout roots; with
     ``withdrawn`` they are null while the chain does not answer. Without an escrow, what was paid was sent to the
     provider, and counts as withdrawn; ``transfer`` says where to. ``per_node`` and ``per_day`` are about the last
-    days alone.
+    days alone, ``scores`` about the nodes of the wallet that have served or are registered.
     """
 
     wallet_address: str
@@ -1007,6 +1037,7 @@ class RewardsAnswer(Model):
     withdrawn_far: float | None = None
     per_node: list[NodeRewards]
     per_day: list[DayRewards]
+    scores: list[NodeStanding]
     chain_id: int
     token_address: str | None = None
     escrow_address: str | None = None

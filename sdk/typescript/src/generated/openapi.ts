@@ -481,7 +481,8 @@ export interface paths {
         };
         /**
          * Rewards
-         * @description All of the caller's money, and what the last days brought: per node, and per day from the oldest to today.
+         * @description All of the caller's money, and what the last days brought: per node, and per day from the oldest to today. And
+         *     how far the caller's nodes are trusted, which decides how much work they get.
          */
         get: operations["rewards_api_provider_rewards_get"];
         put?: never;
@@ -3181,9 +3182,7 @@ export interface components {
         /**
          * NodeAnswer
          * @description What is known of a node. ``models`` are announced now. ``claims`` is what the node said in its last heartbeat:
-         *     nothing is decided by it. What it earned is for its wallet alone. ``reliability_score`` is
-         *     ``(hops_completed + 1) / (hops_completed + hops_failed + 2)``: how often its work was proven, and how often it could
-         *     not be reached, refused without being full or on its way out, or broke off; null where nothing was seen.
+         *     nothing is decided by it. ``score`` is null where nothing was seen of it. What it earned is for its wallet alone.
          */
         NodeAnswer: {
             /** Node Id */
@@ -3201,12 +3200,9 @@ export interface components {
             location: string | null;
             /** Reliability Score */
             reliability_score: number | null;
+            score: components["schemas"]["NodeScore"] | null;
             /** Avg Latency Ms */
             avg_latency_ms: number | null;
-            /** Hops Completed */
-            hops_completed: number | null;
-            /** Hops Failed */
-            hops_failed: number | null;
             /** Registered */
             registered: boolean;
             /** First Seen */
@@ -3283,6 +3279,52 @@ export interface components {
             earned_units: number;
             /** Earned Far */
             earned_far: number;
+        };
+        /**
+         * NodeScore
+         * @description How far a node is trusted, from 0 to 1, and why: ``value`` is the product of its parts, each from 0 to 1.
+         *
+         *     ``dependability`` is how seldom work breaks off there, ``honesty`` falls with answers and receipts that were wrong,
+         *     ``presence`` is how much of the time it was there (1 where nobody watches), ``standing`` is a little less than 1 in
+         *     its first hours. The counts are what is remembered: what is older counts for less, one half after a week.
+         */
+        NodeScore: {
+            /** Value */
+            value: number;
+            /** Dependability */
+            dependability: number;
+            /** Honesty */
+            honesty: number;
+            /** Presence */
+            presence: number;
+            /** Standing */
+            standing: number;
+            /** Completed */
+            completed: number;
+            /** Failed */
+            failed: number;
+            /** Timed Out */
+            timed_out: number;
+            /** Pauses Caused */
+            pauses_caused: number;
+            /** Receipts Rejected */
+            receipts_rejected: number;
+            /** Probes Right */
+            probes_right: number;
+            /** Probes Wrong */
+            probes_wrong: number;
+        };
+        /**
+         * NodeStanding
+         * @description How far one of the caller's nodes is trusted, and why; null: nothing was seen of it. ``advice`` says what would
+         *     help, what helps most first.
+         */
+        NodeStanding: {
+            /** Node Id */
+            node_id: string;
+            score: components["schemas"]["NodeScore"] | null;
+            /** Advice */
+            advice: string[];
         };
         /**
          * NodeState
@@ -3800,7 +3842,8 @@ export interface components {
          *
          *     ``credit`` lies in the escrow and can be withdrawn, ``unclaimed`` is promised by payout roots; with ``withdrawn``
          *     they are null while the chain does not answer. Without an escrow, what was paid was sent to the provider, and counts
-         *     as withdrawn; ``transfer`` says where to. ``per_node`` and ``per_day`` are about the last days alone.
+         *     as withdrawn; ``transfer`` says where to. ``per_node`` and ``per_day`` are about the last days alone, ``scores``
+         *     about the nodes of the wallet that have served or are registered.
          */
         RewardsAnswer: {
             /** Wallet Address */
@@ -3837,6 +3880,8 @@ export interface components {
             per_node: components["schemas"]["NodeRewards"][];
             /** Per Day */
             per_day: components["schemas"]["DayRewards"][];
+            /** Scores */
+            scores: components["schemas"]["NodeStanding"][];
             /** Chain Id */
             chain_id: number;
             /** Token Address */

@@ -46,7 +46,7 @@ async def test_a_stopped_chain_goes_on_where_it_was(tmp_path: Path) -> None:
 
 async def test_a_chain_is_the_same_chain_after_every_start(tmp_path: Path) -> None:
     names = set()
-    for _ in range(5):
+    for _ in range(3):
         anvil = await Anvil.start(tmp_path / "state.json")
         found = await deploy(anvil.rpc_url, CHAIN_ID, dev_key(0), address_of(SETTLER), tmp_path / "deployment.json")
         chain = Chain(anvil.rpc_url, CHAIN_ID, found.token, found.escrow)

@@ -121,6 +121,10 @@ def test_all_that_is_absent_is_said_at_once(here: Path) -> None:
         ("FAR_GEOIP_DB", {"geoip_db": "/nowhere/city.mmdb"}),
         ("FAR_METRICS_TOKEN", {"metrics_token": "brief"}),
         ("FAR_JOBS_KEYS", {"jobs_keys": ["brief"]}),
+        ("FAR_DISCOVERY", {"discovery": "discovery.far.example"}),
+        ("FAR_SWARM_MADDRS", {"swarm_maddrs": ["0.0.0.0:31340"]}),
+        ("FAR_SWARM", {"swarm": "/nowhere/acme.swarm", "invite": "far-invite-x"}),
+        ("FAR_INVITE", {"invite": "far-invite-x"}),
         ("FAR_CONFIG", {}),
     ],
 )
@@ -237,6 +241,18 @@ def test_what_answers_is_told_from_what_does_not(here: Path, live_chain: LiveCha
         assert [line["event"] for line in said] == ["reached", "reached", "reached", "warning", "checked"]
         put(here, **chain | {"chain_id": 97}, initial_peers=peers[1:])
         assert found("problem", "--online").keys() == {"FAR_CHAIN_RPC_URL", "FAR_INITIAL_PEERS"}
+
+
+def test_a_discovery_service_may_take_the_place_of_peers(here: Path) -> None:
+    put(here, initial_peers=[], discovery="http://127.0.0.1:9")
+    assert found("problem") == {}
+    assert "does not answer" in found("problem", "--online")["FAR_DISCOVERY"]
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        door.listen()
+        put(here, initial_peers=[PEER.format(door.getsockname()[1])], discovery="http://127.0.0.1:9")
+        assert "FAR_DISCOVERY" not in found("problem", "--online")
+        assert "does not answer" in found("warning", "--online")["FAR_DISCOVERY"]
 
 
 def test_a_database_that_does_not_answer_is_named_without_its_password(here: Path) -> None:

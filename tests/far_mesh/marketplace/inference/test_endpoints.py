@@ -333,7 +333,7 @@ def test_a_reader_who_never_reads_a_token_pays_nothing(open_house: OpenHouse) ->
     body = {"model_id": MODEL, "prompt": "Tell me a story", "max_tokens": 12}
     with user.http.stream("POST", "/api/inference/distributed/generate", json=body) as answer:
         request_id = answer.headers["x-request-id"]
-    time.sleep(0.1)
+    time.sleep(0.5)  # for the server to hear of it, which nobody is told
     user.house.loop.loop.call_soon_threadsafe(gate.set)
     user.settled(request_id)
     assert nothing_moved(user)

@@ -77,7 +77,7 @@ class Reader:
 
     async def end(self) -> None:
         """Until it is over."""
-        await asyncio.wait_for(self._task, 20)
+        await asyncio.wait_for(self._task, 60)
 
 
 class Counter:

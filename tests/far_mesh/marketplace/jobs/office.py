@@ -62,7 +62,7 @@ class Office:
     def client(self) -> httpx.AsyncClient:
         """Somebody who asks."""
         transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
-        return httpx.AsyncClient(transport=transport, base_url="http://far.test", timeout=20)
+        return httpx.AsyncClient(transport=transport, base_url="http://far.test", timeout=90)
 
     async def user(self, deposit: int = DEPOSIT) -> User:
         """Somebody who is signed in and can pay."""
@@ -114,7 +114,7 @@ class User:
         assert answer.status_code == 202, answer.text
         return str(answer.json()["job_id"])
 
-    async def result(self, job_id: str, wait: float = 15.0) -> dict[str, Any]:
+    async def result(self, job_id: str, wait: float = 60.0) -> dict[str, Any]:
         """How it is, or how it ended."""
         answer = await self.http.get(f"/results/{job_id}", params={"wait": wait})
         assert answer.status_code == 200, answer.text
@@ -123,7 +123,7 @@ class User:
 
     async def until(self, job_id: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """How it is once that is so."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while not condition(state := await self.result(job_id, wait=0)):
                 await asyncio.sleep(0.02)
         return state
@@ -164,7 +164,7 @@ class Receiver:
 
     async def messages(self, number: int) -> list[dict[str, Any]]:
         """So many bodies, once they are there."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while len(self.got) < number:
                 await asyncio.sleep(0.02)
         return [json.loads(body) for _, body in self.got]

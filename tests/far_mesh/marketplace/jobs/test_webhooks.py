@@ -186,7 +186,7 @@ async def test_a_secret_whose_key_is_gone_is_made_anew(sqlite_url: str) -> None:
 
 
 async def _ended(user: User, job_id: str) -> list[dict[str, Any]]:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while True:
             found = json.loads((await user.http.get(f"/jobs/{job_id}/deliveries")).text)["deliveries"]
             if found and all(one["status"] != "pending" for one in found):

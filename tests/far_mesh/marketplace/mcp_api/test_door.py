@@ -109,7 +109,7 @@ async def test_who_cancels_pays_for_what_was_told_and_no_more_is_made(mode: str,
         turnstile.let_through(loop, 3)
         asked = ASK | {"max_tokens": 40, "idempotency_key": "mine"}
         call = asyncio.create_task(client.call_tool("generate", asked, progress_callback=tell))
-        await asyncio.wait_for(told.wait(), 20)
+        await asyncio.wait_for(told.wait(), 60)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
@@ -362,7 +362,7 @@ async def test_answers_finish_when_the_gateway_ends(mode: str, open_house: OpenH
         await client.list_tools()
         turnstile.let_through(loop, 2)
         call = asyncio.create_task(client.call_tool("generate", ASK, progress_callback=tell))
-        await asyncio.wait_for(told.wait(), 20)
+        await asyncio.wait_for(told.wait(), 60)
 
         async def end() -> None:
             await house.rooms.inference.close()
@@ -370,7 +370,7 @@ async def test_answers_finish_when_the_gateway_ends(mode: str, open_house: OpenH
 
         ending = asyncio.run_coroutine_threadsafe(end(), loop)
         turnstile.let_through(loop, 12)
-        found = (await asyncio.wait_for(call, 20)).structured_content
+        found = (await asyncio.wait_for(call, 60)).structured_content
         await asyncio.to_thread(ending.result, 20)
         with pytest.raises(MCPError):
             await client.call_tool("node_status")

@@ -206,6 +206,24 @@ def test_a_keystore_signs_here(house: House, http: httpx.Client, tmp_path: Path)
     )
 
 
+def test_one_of_several_nodes_is_claimed_by_its_name_for_the_wallet_of_its_settings(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("FAR_NODE_CONFIG")
+    homes = {"dan": tmp_path / ".far", "eve": tmp_path / ".far" / "nodes" / "second"}
+    for owner, home in homes.items():
+        load_identity(home / "identity")
+        (home / "config.toml").write_text(f'wallet = "{owner_of(owner)}"')
+    words = ["claim", "--gateway", house.url, "--domain", "far.test", "--json"]
+    for owner, more in (("dan", []), ("eve", ["--name", "second"])):
+        told = json.loads(CliRunner().invoke(far_node.cli.app, [*words, *more]).stdout)
+        assert (told["peer_id"], told["wallet"]) == (
+            load_identity(homes[owner] / "identity").peer_id,
+            owner_of(owner),
+        )
+
+
 def test_a_key_in_the_environment_is_refused_and_why(house: House, tmp_path: Path) -> None:
     load_identity(tmp_path / "identity")
     told = run(house, tmp_path / "identity", "--private-key-env", "KEY", exit_code=1, KEY=wallet_key("dan"))

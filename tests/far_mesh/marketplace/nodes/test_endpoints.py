@@ -17,6 +17,7 @@ from far_mesh.costs import Known
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.nodes import service
 from far_mesh.marketplace.tables import node_registry
+from far_mesh.marketplace.tiers.reliability import weight
 from tests.far_mesh.marketplace.doubles import MODEL, NODES, MeshDouble, Node
 from tests.far_mesh.marketplace.house import House
 from tests.far_mesh.marketplace.nodes.owners import heartbeat, owner_of, registration, send
@@ -98,13 +99,17 @@ def test_how_reliable_a_node_is_says_what_gateways_have_seen(house: House, mesh:
         await house.rooms.nodes.census()
         async with house.rooms.database.writing() as connection:
             this = node_registry.c.node_id == peer_of(dan)
-            await connection.execute(update(node_registry).where(this).values(hops_completed=97, hops_failed=1))
+            was = {"seen_completed": 97 * weight(now()), "seen_failed": weight(now())}
+            long_ago = now() - timedelta(days=100)
+            await connection.execute(update(node_registry).where(this).values(registered_at=long_ago, **was))
 
     house.loop.do(seen())
     with httpx.Client(base_url=house.url, timeout=20) as http:
         assert [node["reliability_score"] for node in asked(http, ACTIVE)["nodes"]] == [0.98]
         found = asked(http, f"/api/nodes/{peer_of(dan)}")
-        assert (found["reliability_score"], found["hops_completed"], found["hops_failed"]) == (0.98, 97, 1)
+        assert found["reliability_score"] == found["score"]["value"] == 0.98
+        assert (found["score"]["dependability"], found["score"]["honesty"], found["score"]["standing"]) == (0.98, 1, 1)
+        assert (found["score"]["completed"], found["score"]["failed"], found["score"]["probes_wrong"]) == (97, 1, 0)
 
 
 def test_page_by_page(http: httpx.Client, mesh: MeshDouble) -> None:

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import update
 
+from discovery.hints import bootstrap_peers
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.configuration.check import check_peers
 from far_mesh.marketplace.database import Database
@@ -16,7 +17,6 @@ from far_mesh.marketplace.errors import InvalidSetting
 from far_mesh.marketplace.nodes.join import source_of, work_since
 from far_mesh.marketplace.settings import ModelOffer
 from far_mesh.marketplace.tables import inference_sessions
-from far_node.hints import bootstrap_peers
 from tests.far_mesh.marketplace.conftest import OpenHouse
 from tests.far_mesh.marketplace.doubles import BLOCK_BYTES, BLOCKS, MODEL
 from tests.far_mesh.marketplace.provider.works import FEE, PAID, give_money, share, work

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import httpx
+import pytest
 from eth_account import Account
 
 from far_mesh.marketplace.chain.client import address_of
@@ -65,6 +66,10 @@ def test_what_each_provider_sees(open_house: OpenHouse, database_url: str) -> No
     ]
     assert [day["earned_units"] for day in found["per_day"]] == [0, 0, 900]
     assert [day["nodes"] for day in found["per_day"]] == [{}, {}, {peer_of("ann"): 900}]
+    [standing] = found["scores"]
+    assert (standing["node_id"], standing["score"]["completed"]) == (peer_of("ann"), 3.0)
+    assert standing["score"]["value"] == pytest.approx(0.76, abs=0.01), "(1 + 3) / (2 + 3), less in the first hour"
+    assert [sentence.partition(" ")[0] for sentence in standing["advice"]] == ["not", "it"]
     assert found["escrow_address"] == worked.house.live.deployment.escrow
 
     lines: list[dict[str, Any]] = []
@@ -97,6 +102,7 @@ def test_what_each_provider_sees(open_house: OpenHouse, database_url: str) -> No
         assert worked.payer.lower() not in everything
         assert http.get(f"/api/nodes/earnings/{other}").status_code == 404
     nobody = worked.signed_in()
+    assert asked(nobody, "/api/provider/rewards")["scores"] == []
     assert asked(nobody, "/api/provider/history") == {"lines": [], "next_cursor": None}
     assert nobody.get(its_batch).json()["error"]["code"] == "not_found"
 

@@ -14,7 +14,7 @@ async def test_who_waits_is_woken() -> None:
     waiting = asyncio.create_task(either(bell.listen(), 60))
     await asyncio.sleep(0)
     bell.ring()
-    await asyncio.wait_for(waiting, 10)
+    await asyncio.wait_for(waiting, 60)
 
 
 async def test_waiting_has_an_end() -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from discovery.protocol.messages import Priority
+from discovery.score import Outcome
 from far_mesh.config import Pool
 from far_mesh.marketplace.chain.anvil import dev_key
 from far_mesh.marketplace.chain.client import address_of
+from far_mesh.marketplace.clock import now
+from far_mesh.marketplace.tables import node_registry
 from far_mesh.marketplace.tiers.names import TierName
 from tests.far_mesh.marketplace.conftest import OpenHouse
 from tests.far_mesh.marketplace.doubles import MODEL, MeshDouble
@@ -40,8 +45,15 @@ def is_in(user: User, tier: TierName) -> User:
 def fails(user: User, name: str) -> None:
     """The mesh tells of a node that did, and it is written down."""
     for listener in user.house.mesh.listeners:  # type: ignore[attr-defined]
-        listener([peer_of(name)])
+        listener([peer_of(name)], Outcome.PAUSED, 1.0)
     user.house.loop.do(user.house.rooms.tiers.reliability.flush())
+
+
+async def a_day_passes(user: User) -> None:
+    """For those who are known."""
+    yesterday = now() - timedelta(days=1)
+    async with user.house.rooms.database.writing() as connection:
+        await connection.execute(update(node_registry).values(registered_at=yesterday))
 
 
 def asks_v1(user: User, tier: str) -> Any:
@@ -166,6 +178,9 @@ def test_a_pool_that_does_not_serve_all_blocks_is_named(open_house: OpenHouse) -
     for _ in range(20):
         assert user.generate(tier="standard").status_code == 200
     fails(user, "stranger")  # and what was read before is read again
+    assert user.generate(tier="premium").status_code == 503, "nobody has a name in the first hour"
+    user.house.loop.do(a_day_passes(user))
+    fails(user, "stranger")
     assert user.generate(tier="premium").status_code == 200
     fails(user, "ann")
     assert "serves blocks 0:3" in error(user.generate(tier="premium"), 503, "no_route")["message"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import timedelta
+
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, update
 
 from discovery.protocol.errors import InvalidArgument
 from discovery.protocol.ids import PeerId, Wallet
+from discovery.score import HALF_LIFE_SECONDS, Observations, Outcome, score_of
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import DatabaseUnavailable
@@ -15,12 +19,13 @@ from far_mesh.marketplace.nodes.schemas import Hardware
 from far_mesh.marketplace.sessions import repository as sessions
 from far_mesh.marketplace.sessions.schemas import Gateway, NewSession, PaidShare, Share
 from far_mesh.marketplace.tables import node_registry
-from far_mesh.marketplace.tiers.reliability import Reliability, score_of
+from far_mesh.marketplace.tiers.reliability import Reliability, weight
 from far_mesh.marketplace.tiers.schemas import ENTERPRISE_TIER, PREMIUM_TIER, STANDARD_TIER, TierTable
 from far_mesh.marketplace.tiers.service import TierService
 from tests.support.documents import peer_of, signed_announcement, wallet_of
 
 USER = wallet_of("user")
+AGE = timedelta(days=100)
 ANN, BOB = peer_of("ann"), peer_of("bob")
 
 
@@ -32,8 +37,9 @@ def tiers(database: Database) -> TierService:
 async def registered(database: Database, **completed: int) -> None:
     rows = [
         {
-            "node_id": peer_of(name), "wallet_address": wallet_of(name), "model_id": "m", "registered_at": now(),
-            "is_active": True, "total_tokens_served": 0, "total_earned_units": 0, "hops_completed": times,
+            "node_id": peer_of(name), "wallet_address": wallet_of(name), "model_id": "m", "registered_at": now() - AGE,
+            "is_active": True, "total_tokens_served": 0, "total_earned_units": 0,
+            "seen_completed": times * weight(now()),
         }
         for name, times in completed.items()
     ]  # fmt: skip
@@ -41,27 +47,18 @@ async def registered(database: Database, **completed: int) -> None:
         await connection.execute(insert(node_registry), rows)
 
 
-@pytest.mark.parametrize(
-    ("completed", "failed", "score"),
-    [(0, 0, None), (18, 0, 0.95), (17, 0, 18 / 19), (0, 1, 1 / 3), (98, 0, 0.99), (98, 4, 99 / 104)],
-)
-def test_a_score_is_what_was_seen_against_having_known_nothing(
-    completed: int, failed: int, score: float | None
-) -> None:
-    assert score_of(completed, failed) == score
-
-
 async def test_standard_runs_anywhere(tiers: TierService) -> None:
     assert await tiers.pools.of(USER, STANDARD_TIER) is None
 
 
 async def test_a_reliable_pool_is_of_those_that_were_seen_to_be(tiers: TierService, database: Database) -> None:
-    await registered(database, ann=18, bob=17, cid=100, new=0)
-    tiers.reliability.failed([peer_of("cid"), peer_of("cid"), peer_of("stranger")])  # at once, so it is one failure
-    for _ in range(5):
-        tiers.reliability.failed([peer_of("cid")])
+    await registered(database, ann=19, bob=17, cid=100, new=0)
+    tiers.reliability.seen([peer_of("cid"), peer_of("cid"), peer_of("stranger")])  # at once, so it is one failure
+    for outcome in (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.PAUSED, Outcome.PAUSED, Outcome.FAILED):
+        tiers.reliability.seen([peer_of("cid")], outcome)
     await tiers.reliability.flush()
-    assert await tiers.reliability.scores() == {ANN: 0.95, BOB: 18 / 19, peer_of("cid"): 101 / 108}
+    expected = {ANN: 20 / 21, BOB: 18 / 19, peer_of("cid"): 101 / 108}
+    assert await tiers.reliability.scores() == pytest.approx(expected, rel=1e-4)
     pool = await tiers.pools.of(USER, PREMIUM_TIER)
     assert pool is not None
     assert pool.members == {ANN}
@@ -71,13 +68,42 @@ async def test_a_reliable_pool_is_of_those_that_were_seen_to_be(tiers: TierServi
 
 async def test_work_that_was_proven_counts_for_each_node(tiers: TierService, database: Database) -> None:
     await served(database, "s", (ANN, wallet_of("ann")), (BOB, wallet_of("bob")), (ANN, wallet_of("ann")))
-    assert await tiers.reliability.scores() == {ANN: 0.75, BOB: 2 / 3}
+    seen = await tiers.reliability.observations()
+    assert seen[ANN].completed == pytest.approx(2.0, rel=1e-4)
+    assert seen[BOB].completed == pytest.approx(1.0, rel=1e-4)
+    assert (await tiers.reliability.scores())[BOB] < 2 / 3, "nobody has a name in the first hour"
+
+
+async def test_what_was_seen_is_forgotten_while_nobody_writes(tiers: TierService, database: Database) -> None:
+    await registered(database, ann=8)
+    a_week_ago = weight(now() - timedelta(seconds=HALF_LIFE_SECONDS))
+    async with database.writing() as connection:
+        await connection.execute(
+            update(node_registry).values(seen_completed=8 * a_week_ago, seen_failed=4 * a_week_ago)
+        )
+    tiers.reliability.seen([ANN])
+    await tiers.reliability.flush()
+    seen = (await tiers.reliability.observations())[ANN]
+    assert (seen.completed, seen.failed) == pytest.approx((4.0, 3.0), rel=1e-4)
+
+
+async def test_who_signs_what_is_not_true_is_no_longer_trusted(tiers: TierService, database: Database) -> None:
+    await registered(database, ann=30, bob=30)
+    told: list[Mapping[str, Observations]] = []
+    tiers.reliability.listeners.add(told.append)
+    tiers.reliability.seen([ANN], Outcome.REJECTED, 1.0)
+    tiers.reliability.seen([BOB], Outcome.REJECTED, 0.25)
+    await tiers.reliability.flush()
+    await tiers.reliability.tell()
+    honesty = {node: score_of(seen).is_honest_enough for node, seen in told[0].items()}
+    assert honesty == {ANN: False, BOB: True}
+    assert (await tiers.pools.of(USER, PREMIUM_TIER)).members == frozenset()  # type: ignore[union-attr]
 
 
 async def test_failures_wait_for_a_database_that_is_gone(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     await registered(database, ann=8)
     reliability = Reliability(database, 0.0)
-    reliability.failed([ANN])
+    reliability.seen([ANN])
 
     def gone() -> None:
         raise DatabaseUnavailable("gone")
@@ -88,7 +114,7 @@ async def test_failures_wait_for_a_database_that_is_gone(database: Database, mon
             await reliability.flush()
     await reliability.flush()
     await reliability.flush()
-    assert await reliability.scores() == {ANN: 9 / 11}
+    assert await reliability.scores() == pytest.approx({ANN: 9 / 11}, rel=1e-4)
 
 
 async def test_a_private_pool_is_what_the_operator_has_named(tiers: TierService) -> None:

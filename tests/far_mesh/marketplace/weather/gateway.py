@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import secrets
 import signal
-import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ from far_mesh.marketplace.settings import Settings
 from far_mesh.marketplace.settlement import service as settlement
 from tests.far_mesh.marketplace.doubles import MODEL, STORY, MeshDouble, meshes_of
 from tests.far_mesh.marketplace.house import ledger_of, signed
+from tests.support.ports import free_port
 
 PRICE, BALANCE = 1_000, 10**9
 GENERATE = "/api/inference/distributed/generate"
@@ -236,10 +236,7 @@ def process(
     folder: Path, name: str, settings: Mapping[str, Any], words: int = 2, lease: float = 15.0
 ) -> Iterator[Process]:
     """Start one, and kill what is left of it."""
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        port, grpc_port = one.getsockname()[1], other.getsockname()[1]
+    port, grpc_port = free_port(), free_port()
     said = {**settings, "gateway_name": name, "port": port, "grpc_port": grpc_port}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])  # what takes long to import is imported once

@@ -43,12 +43,18 @@ export function standingOf(node: Pick<Node, "state" | "reliability_score" | "mod
   return { word: "serving", kind: "good", advice: undefined };
 }
 
-/** Why a score is what it is, with the numbers in it. */
-export function reasonOf({ reliability_score: score, hops_completed: completed, hops_failed: failed }: Pick<Node, "reliability_score" | "hops_completed" | "hops_failed">): string {
+/** Why a score is what it is, with what is remembered of the node: what is older counts for less. */
+export function reasonOf({ score }: Pick<Node, "score">): string {
   if (score === null) return "Not measured: no gateway has sent it a request yet.";
-  if (completed === null || failed === null) return "What it is made of is not told.";
-  const kept = `${times(completed)} its work was proven, ${times(failed)} it could not be reached, refused, or broke off.`;
-  return `${kept} (${completed} + 1) ÷ (${completed + failed} + 2) = ${score.toFixed(3)}`;
+  const failures = score.failed + score.timed_out;
+  const parts = [
+    `${times(score.completed)} its work was proven, ${times(failures)} it could not be reached, refused, or broke off`,
+    ...(score.pauses_caused > 0 ? [`${times(score.pauses_caused)} others waited for it`] : []),
+    ...(score.receipts_rejected > 0 ? [`${times(score.receipts_rejected)} its receipt was not true`] : []),
+    ...(score.probes_wrong > 0 ? [`${times(score.probes_wrong)} what it computed was wrong`] : []),
+  ];
+  const factors = [score.dependability, score.honesty, score.presence, score.standing].map((each) => each.toFixed(3));
+  return `${parts.join("; ")}. Dependable × honest × present × known: ${factors.join(" × ")} = ${score.value.toFixed(3)}`;
 }
 
 function times(count: number): string {

@@ -3,7 +3,9 @@ believed by signatures alone."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,6 +36,27 @@ def check_address(url: str) -> str:
     if not usable:
         raise InvalidArgument("--discovery is not the address of a service, such as https://discovery.far.example")
     return url.rstrip("/")
+
+
+async def peers_to_join(known: Collection[str], url: str | None) -> tuple[str, ...]:
+    """``known``, and who the discovery service at ``url`` names besides. Where somebody is known, a service that does
+    not answer keeps nobody out.
+
+    Raises:
+        InvalidArgument: it is no address of a service.
+        PeerUnavailable: nobody is known, and the service does not answer or names nobody.
+    """
+    if url is None:
+        return tuple(known)
+    check_address(url)
+    try:
+        named = await asyncio.to_thread(bootstrap_peers, url)
+    except PeerUnavailable as error:
+        if not known:
+            raise
+        log.warning("discovery_unavailable", reason=error.message)
+        named = ()
+    return tuple(dict.fromkeys((*known, *named)))
 
 
 def bootstrap_peers(url: str) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from discovery.hints import MAX_ANSWER_BYTES, MAX_PEERS, bootstrap_peers, check_address, peers_to_join
 from discovery.protocol.errors import InvalidArgument, PeerUnavailable
-from far_node.hints import MAX_ANSWER_BYTES, MAX_PEERS, bootstrap_peers, check_address
 from tests.support.documents import peer_of
 
 PEER = f"/ip4/198.51.100.4/tcp/31337/p2p/{peer_of('bootstrap')}"
@@ -88,6 +88,25 @@ def test_what_is_no_answer_is_said(service: Service, answer: tuple[int, bytes], 
 def test_a_service_that_is_away_is_named() -> None:
     with pytest.raises(PeerUnavailable, match=r"http://127\.0\.0\.1:9 does not answer"):
         bootstrap_peers("http://127.0.0.1:9")
+
+
+async def test_who_is_named_comes_after_who_is_known(service: Service) -> None:
+    known = PEER.replace("31337", "31330")
+    service.answer = peers(PEER, known)
+    assert await peers_to_join((known,), service.url) == (known, PEER)
+    assert await peers_to_join((), service.url) == (PEER, known)
+    assert await peers_to_join((known,), None) == (known,)
+
+
+async def test_a_service_that_is_away_keeps_out_only_who_knows_nobody() -> None:
+    assert await peers_to_join((PEER,), "http://127.0.0.1:9") == (PEER,)
+    with pytest.raises(PeerUnavailable, match="does not answer"):
+        await peers_to_join((), "http://127.0.0.1:9")
+
+
+async def test_an_address_that_means_nothing_is_refused_whoever_is_known() -> None:
+    with pytest.raises(InvalidArgument, match="--discovery"):
+        await peers_to_join((PEER,), "ftp://far.example")
 
 
 @pytest.mark.parametrize(

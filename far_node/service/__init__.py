@@ -1,0 +1,3 @@
+"""A node that the machine starts: under systemd on Linux, under launchd on macOS."""
+
+from __future__ import annotations
