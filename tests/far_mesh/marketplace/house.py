@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +127,14 @@ async def rpc(url: str, method: str, *parameters: Any) -> Any:
         answer = (await client.post(url, json=question)).json()
     assert "error" not in answer, answer
     return answer["result"]
+
+
+async def mined(url: str, transaction: Mapping[str, str]) -> dict[str, Any]:
+    """The receipt of a transaction that anvil signs: it tells the hash at once, and makes the block a moment later."""
+    tx_hash = await rpc(url, "eth_sendTransaction", transaction)
+    while (receipt := await rpc(url, "eth_getTransactionReceipt", tx_hash)) is None:
+        await asyncio.sleep(0.01)
+    return dict(receipt)
 
 
 async def new_user(chain: Chain, deposit: int = 0, allowance: int | None = None, key: str | None = None) -> str:

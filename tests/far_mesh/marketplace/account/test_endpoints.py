@@ -11,7 +11,7 @@ from far_mesh.marketplace.chain.amounts import units_to_wei
 from far_mesh.marketplace.chain.client import address_of
 from far_mesh.marketplace.chain.wallet import ChainWallet
 from tests.far_mesh.marketplace.conftest import OpenHouse
-from tests.far_mesh.marketplace.house import DEPLOYER, House, User, new_user, rpc
+from tests.far_mesh.marketplace.house import DEPLOYER, House, User, mined, new_user, rpc
 
 DOOR = "/api/account/deposit"
 SLOW = {"deposit_poll_seconds": 1_000.0}
@@ -113,7 +113,7 @@ async def _reverted(house: House) -> str:
     chain = house.rooms.chain
     data = str(chain.escrow.encode_abi("deposit", args=[units_to_wei(10**18)]))
     transaction = {"from": address_of(DEPLOYER), "to": chain.escrow_address, "data": data, "gas": hex(200_000)}
-    return str(await rpc(chain.rpc_url, "eth_sendTransaction", transaction))
+    return str((await mined(chain.rpc_url, transaction))["transactionHash"])
 
 
 def test_what_the_chain_told_is_listed_newest_first_page_by_page(open_house: OpenHouse) -> None:

@@ -6,7 +6,7 @@ from eth_abi.abi import encode
 
 from far_mesh.marketplace.chain.anvil import dev_key
 from far_mesh.marketplace.chain.client import address_of
-from tests.far_mesh.marketplace.house import rpc
+from tests.far_mesh.marketplace.house import mined, rpc
 
 # contracts/mocks/ContractWallet.sol, compiled: solc 0.8.37, optimizer with 200 runs, cancun.
 CONTRACT_WALLET = """
@@ -56,8 +56,7 @@ WRONG_CONTRACTS = {
 async def deploy_wallet(rpc_url: str, owner: str) -> str:
     """The address of a fresh contract wallet that answers for ``owner``'s signatures."""
     code = "0x" + CONTRACT_WALLET + encode(["address"], [owner]).hex()
-    tx_hash = await rpc(rpc_url, "eth_sendTransaction", {"from": address_of(dev_key(0)), "data": code})
-    return str((await rpc(rpc_url, "eth_getTransactionReceipt", tx_hash))["contractAddress"])
+    return str((await mined(rpc_url, {"from": address_of(dev_key(0)), "data": code}))["contractAddress"])
 
 
 async def put_code(rpc_url: str, address: str, code: str) -> None:

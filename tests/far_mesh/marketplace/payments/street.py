@@ -14,7 +14,7 @@ from far_mesh.marketplace.chain.wallet import ChainWallet
 from far_mesh.marketplace.payments import evm
 from far_mesh.marketplace.payments.evm import EvmPayments
 from far_mesh.marketplace.settings import Settings
-from tests.far_mesh.marketplace.house import rpc
+from tests.far_mesh.marketplace.house import mined, rpc
 from tests.far_mesh.marketplace.payments.odd_token import BYTECODE, Manner
 
 FAR = 10**9
@@ -62,8 +62,7 @@ class Street:
         nonce = await self.node.transaction_count(address_of(DEPLOYER))
         supply = (10**12).to_bytes(32).hex()
         transaction = {"from": address_of(DEPLOYER), "data": "0x" + BYTECODE + supply, "nonce": hex(nonce)}
-        tx_hash = await rpc(self.url, "eth_sendTransaction", transaction)
-        return str((await rpc(self.url, "eth_getTransactionReceipt", tx_hash))["contractAddress"])
+        return str((await mined(self.url, transaction))["contractAddress"])
 
     async def behave(self, token: str, manner: Manner) -> None:
         await self.send(DEPLOYER, token, call_data("behave(uint8)", int(manner)))

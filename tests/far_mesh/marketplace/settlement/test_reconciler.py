@@ -24,7 +24,7 @@ from far_mesh.marketplace.settlement import reconcile_books
 from far_mesh.marketplace.settlement.reconcile import ADVICE
 from far_mesh.marketplace.settlement.reconciler import Reconciler
 from tests.far_mesh.marketplace.conftest import OpenHouse
-from tests.far_mesh.marketplace.house import DEPLOYER, SETTLER
+from tests.far_mesh.marketplace.house import DEPLOYER, SETTLER, mined
 from tests.far_mesh.marketplace.payments.street import Street
 from tests.far_mesh.marketplace.settlement.town import DAY, Town
 from tests.support.documents import wallet_of
@@ -391,7 +391,8 @@ async def test_an_escrow_that_owes_more_than_it_has_is_found(village: Town) -> N
     await village.anvil("anvil_setBalance", escrow, hex(10**18))
     await village.anvil("anvil_impersonateAccount", escrow)
     data = tokens.encode_abi("transfer", args=[wallet_of("thief"), 1])
-    await village.anvil("eth_sendTransaction", {"from": escrow, "to": tokens.address, "data": data})
+    receipt = await mined(village.url, {"from": escrow, "to": tokens.address, "data": data})
+    assert receipt["status"] == "0x1"
     assert await village.found() == {"insolvent": ["escrow"]}
 
 
