@@ -3,6 +3,10 @@ import { explain } from "./explain";
 
 /** What contracts refuse that people can do something about. */
 const REASONS: Readonly<Record<string, string>> = {
+  ChannelCloseDelayOutOfRange: "The contract wants more time for the last voucher, or less.",
+  ChannelDeadlineNotPassed: "It is too early: the last voucher may still be redeemed.",
+  ChannelNotClosing: "The channel is closed already, or nobody has started to close it.",
+  ChannelNotOpen: "The channel is closed, or is being closed.",
   EnforcedPause: "The contract is paused by those who run it. Nothing is lost: try again later.",
   EscrowInsufficientDeposit: "There is less in the deposit than that, or requests under way hold some of it.",
   EscrowInvalidAddress: "The contract takes no such address.",

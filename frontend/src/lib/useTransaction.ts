@@ -3,8 +3,8 @@
 import { useCallback, useState } from "react";
 import type { Abi, ContractFunctionArgs, ContractFunctionName, Hash } from "viem";
 import { estimateContractGas, getGasPrice, simulateContract, waitForTransactionReceipt, writeContract } from "viem/actions";
-import { useConfig, useConnection, useSwitchChain } from "wagmi";
-import { getWalletClient } from "wagmi/actions";
+import { useConfig, useSwitchChain } from "wagmi";
+import { getConnection, getWalletClient } from "wagmi/actions";
 import type { Payments } from "./gateway";
 import { usePayments } from "./queries";
 import { refusal } from "./refusal";
@@ -43,7 +43,6 @@ const LOOK_AGAIN_MS = 1_000;
  */
 export function useTransaction(): Transaction {
   const config = useConfig();
-  const { address, chainId: at } = useConnection();
   const { mutateAsync: switchChain } = useSwitchChain();
   const [state, setState] = useState<TransactionState>({ step: "idle" });
   const { data: payments } = usePayments();
@@ -51,6 +50,7 @@ export function useTransaction(): Transaction {
   const send = useCallback(
     async (call: ContractCall): Promise<Hash | undefined> => {
       let hash: Hash | undefined;
+      const { address, chainId: at } = getConnection(config); // of now: the one before may have changed the chain
       try {
         if (address === undefined) throw new Error("Connect a wallet first.");
         if (payments === undefined) throw new Error("The gateway has not told its chain yet: try again.");
@@ -75,7 +75,7 @@ export function useTransaction(): Transaction {
         return undefined;
       }
     },
-    [address, at, config, payments, switchChain],
+    [config, payments, switchChain],
   );
 
   const reset = useCallback(() => setState({ step: "idle" }), []);

@@ -2,6 +2,7 @@
 
 import { useInfiniteQuery } from "@tanstack/react-query";
 import { blocks } from "@/components/network/network";
+import { Amount } from "@/components/ui/Amount";
 import { Badge } from "@/components/ui/Badge";
 import { Button } from "@/components/ui/Button";
 import { Card } from "@/components/ui/Card";
@@ -13,7 +14,6 @@ import { TransactionLink } from "@/components/ui/TransactionSteps";
 import { saveFile } from "@/lib/saveFile";
 import { count, short, when } from "@/lib/format";
 import { useSession } from "@/lib/session";
-import { Amount } from "./Amount";
 import { type Line, receiptsFile, stateOf } from "./earning";
 
 const PAGE = 20;

@@ -2,19 +2,18 @@
 
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import type { Rewards } from "farlabs";
-import { type ReactNode, useState } from "react";
-import { useConnection } from "wagmi";
+import { useState } from "react";
+import { Amount } from "@/components/ui/Amount";
 import { Button } from "@/components/ui/Button";
 import { Card } from "@/components/ui/Card";
 import { Field } from "@/components/ui/Field";
-import { Notice } from "@/components/ui/Notice";
+import { NeedsSender } from "@/components/ui/NeedsSender";
 import { TransactionSteps } from "@/components/ui/TransactionSteps";
 import { escrowAbi } from "@/lib/abi/escrowAbi";
 import { readAddress } from "@/lib/address";
 import { far, when } from "@/lib/format";
 import { useSession } from "@/lib/session";
 import { useTransaction } from "@/lib/useTransaction";
-import { Amount } from "./Amount";
 import { PaidAt } from "./PaidAt";
 
 /** Where all the money is, and how to take it. */
@@ -55,13 +54,6 @@ function Sum({ name, units, isTotal = false, isPart = false }: { name: string; u
   );
 }
 
-/** A handed session has no wallet in this browser that could send anything. */
-function NeedsSender({ children }: { children: ReactNode }) {
-  const { address } = useConnection();
-  if (address !== undefined) return children;
-  return <Notice kind="info" title="Connect the wallet to take it">You are signed in without a wallet in this browser: you can look, and send nothing.</Notice>;
-}
-
 function Withdraw({ escrow, credit }: { escrow: `0x${string}`; credit: number | null }) {
   const { wallet } = useSession();
   const queries = useQueryClient();
@@ -84,7 +76,7 @@ function Withdraw({ escrow, credit }: { escrow: `0x${string}`; credit: number | 
             : "There is nothing to withdraw now. What you earn is paid in batches; what is paid lies in the escrow until you take it."}
         </p>
       ) : (
-        <NeedsSender>
+        <NeedsSender to="take it">
           <div className="max-w-xl">
             <Field
               label="Send it to"
@@ -137,7 +129,7 @@ function ClaimPayout({ escrow }: { escrow: `0x${string}` }) {
         that you can withdraw.
       </p>
       {claim !== undefined && (
-        <NeedsSender>
+        <NeedsSender to="take it">
           <div>
             <Button onClick={() => void take()} disabled={isBusy}>Claim {far(claim.open_units)}</Button>
           </div>

@@ -2,13 +2,13 @@
 
 import type { Node, Rewards } from "farlabs";
 import { blocks } from "@/components/network/network";
+import { Amount } from "@/components/ui/Amount";
 import { Badge } from "@/components/ui/Badge";
 import { ButtonLink } from "@/components/ui/ButtonLink";
 import { CodeBlock, CopyButton } from "@/components/ui/CopyButton";
 import { Empty } from "@/components/ui/Empty";
 import { count, milliseconds, percent, short, when } from "@/lib/format";
 import { gatewayUrl } from "@/lib/gateway";
-import { Amount } from "./Amount";
 import { reasonOf, standingOf, unclaimed } from "./earning";
 
 interface NodesProps {
