@@ -1,9 +1,10 @@
 "use client";
 
-import { FarLabsClient, type Session } from "farlabs";
+import { FarLabsClient, type Session, type Signer } from "farlabs";
 import { walletClientSigner } from "farlabs/viem";
 import { createContext, type ReactNode, useCallback, useContext, useEffect, useMemo, useState } from "react";
-import { useConnection, useWalletClient } from "wagmi";
+import { type Config, useConfig, useConnection } from "wagmi";
+import { getWalletClient, watchConnection } from "wagmi/actions";
 import { gatewayUrl } from "./gateway";
 import { handedSession } from "./handed";
 
@@ -25,8 +26,8 @@ const HANDED = "far-session-handed";
 
 /** Who one is on this page: the connected wallet, and the token it has signed for. A token outlives a reload, no more. */
 export function SessionProvider({ children }: { children: ReactNode }) {
+  const config = useConfig();
   const { address } = useConnection();
-  const { data: walletClient } = useWalletClient();
   const [session, setSession] = useState<Session>();
   const [handed, setHanded] = useState<Session>();
 
@@ -49,14 +50,12 @@ export function SessionProvider({ children }: { children: ReactNode }) {
       };
       return new FarLabsClient({ url: gatewayUrl(), session: handed, onSession });
     }
-    if (walletClient === undefined) return new FarLabsClient({ url: gatewayUrl() });
     const onSession = (next: Session | undefined) => {
       keep(KEPT, next);
       setSession(next);
     };
-    const signer = walletClientSigner(walletClient as never, address);
-    return new FarLabsClient({ url: gatewayUrl(), signer, session: kept(KEPT, address), onSession });
-  }, [address, walletClient, handed]);
+    return new FarLabsClient({ url: gatewayUrl(), signer: signerOf(config, address), session: kept(KEPT, address), onSession });
+  }, [config, address, handed]);
 
   const signIn = useCallback(async () => void (await client.signIn()), [client]);
   const signOut = useCallback(() => client.signOut(), [client]);
@@ -73,6 +72,35 @@ export function useSession(): SessionState {
   const state = useContext(Context);
   if (state === undefined) throw new Error("useSession belongs within a SessionProvider");
   return state;
+}
+
+/** The connected wallet, which is looked for when it has to sign: after a reload it is back a moment after its address. */
+function signerOf(config: Config, address: `0x${string}`): Signer {
+  async function wallet(): Promise<Required<Signer>> {
+    await reconnected(config);
+    // what is signed says itself which chain it is for, if any: the wallet may be on another
+    const client = await getWalletClient(config, { account: address, assertChainId: false });
+    return walletClientSigner(client as never, address) as Required<Signer>;
+  }
+  return {
+    address,
+    signMessage: async (message) => (await wallet()).signMessage(message),
+    signTypedData: async (data) => (await wallet()).signTypedData(data),
+  };
+}
+
+/** Once wagmi knows whether the wallet of before is still there. */
+function reconnected(config: Config): Promise<void> {
+  return new Promise((resolve) => {
+    if (config.state.status !== "reconnecting") return resolve();
+    const stop = watchConnection(config, {
+      onChange: ({ status }) => {
+        if (status === "reconnecting") return;
+        stop();
+        resolve();
+      },
+    });
+  });
 }
 
 function keep(name: string, session: Session | undefined): void {
