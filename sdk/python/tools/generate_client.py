@@ -30,7 +30,7 @@ WORDS = (
     (r"\baclosing\b", "closing"),
     (r"\bAsyncGenerator\b", "Generator"),
     (r"\bAsyncIterator\b", "Iterator"),
-    (r"\bAsync(Door|Generation|FarLabsClient|PayVoucher|Client|Flight)\b", r"\1"),
+    (r"\bAsync(Door|Generation|FarLabsClient|PayVoucher|OnWait|Client|Flight)\b", r"\1"),
     (r"\basync_settled\b", "settled"),
     (r"\baiter_bytes\b", "iter_bytes"),
     (r"\baclose\b", "close"),

@@ -8,6 +8,19 @@ import type { DoneEvent, GeneratedText, GenerateAnswer, TokenEvent, VoucherEvent
 /** Signs what a stream waits for, when it is paid by a channel. `tokens`: how many have come until then. */
 export type PayVoucher = (needed: VoucherEvent, tokens: number) => Promise<void>;
 
+/** Where a request stands that waits for its turn. */
+export interface Place {
+  /** In the queue, from 1. At 0 its turn has come, and nodes with room for it are being found. */
+  position: number;
+  /** What all are waiting for, such as a part of the model that nobody serves now. */
+  obstacle: string | undefined;
+}
+
+/** Told each time that a request's place changes. */
+export type OnWait = (place: Place) => void | Promise<void>;
+
+const QUEUED = /^queued (?:(\d{1,9})|at the nodes)(?:, (.+))?$/s;
+
 /** What a request may ask for (`n`): a higher index is none. */
 const MOST_ANSWERS = 128;
 
@@ -21,15 +34,17 @@ export type GenerationResult = GenerateAnswer;
 export class Generation implements AsyncIterable<string> {
   readonly #begin: () => Promise<EventStream>;
   readonly #pay: PayVoucher | undefined;
+  readonly #onWait: OnWait | undefined;
   readonly #texts: Required<GeneratedText>[] = [];
   #tokens = 0;
   #isRead = false;
   #done: DoneEvent | undefined;
   #requestId: string | undefined;
 
-  constructor(begin: () => Promise<EventStream>, pay?: PayVoucher) {
+  constructor(begin: () => Promise<EventStream>, pay?: PayVoucher, onWait?: OnWait) {
     this.#begin = begin;
     this.#pay = pay;
+    this.#onWait = onWait;
   }
 
   /** The name of the request at the gateway, once the answer has begun: `request(id)` tells what became of it. */
@@ -64,8 +79,13 @@ export class Generation implements AsyncIterable<string> {
     this.#isRead = true;
     const stream = await this.#begin();
     this.#requestId = stream.headers.get("x-far-request-id") ?? undefined;
-    for await (const event of stream.events) {
-      const told = this.#parsed(event);
+    for await (const item of stream.items) {
+      if ("comment" in item) {
+        const place = placeOf(item.comment);
+        if (place !== undefined) await this.#onWait?.(place);
+        continue;
+      }
+      const told = this.#parsed(item);
       if ("done" in told) {
         this.#done = told;
         return;
@@ -149,4 +169,10 @@ export class Generation implements AsyncIterable<string> {
     }
     await this.#pay(needed, this.#tokens);
   }
+}
+
+/** What a comment of a stream says of the queue, if it says anything. */
+function placeOf(comment: string): Place | undefined {
+  const [all, position = "0", obstacle] = QUEUED.exec(comment) ?? [];
+  return all === undefined ? undefined : { position: Number(position), obstacle };
 }

@@ -4,7 +4,7 @@ export * from "./amounts.js";
 export { nodeClaimTypedData, readNodeClaim, signNodeClaim, type UnsignedNodeClaim } from "./claims.js";
 export { FarLabsClient, type FarLabsClientOptions } from "./client.js";
 export * from "./errors.js";
-export { Generation, type GenerationResult, type PayVoucher } from "./generation.js";
+export { Generation, type GenerationResult, type OnWait, type PayVoucher, type Place } from "./generation.js";
 export { type Receipt, type Verified, verifyReceipt, verifyReceipts } from "./receipts.js";
 export type { Signer, TypedData } from "./signer.js";
 export {
@@ -17,7 +17,7 @@ export {
   type Transport,
   type TransportOptions,
 } from "./transport.js";
-export { type ServerSentEvent } from "./sse.js";
+export type { ServerSentEvent, StreamComment, StreamItem } from "./sse.js";
 export type * from "./types.js";
 export { type VerifyWebhookOptions, verifyWebhook, type WebhookData, type WebhookMessage } from "./webhooks.js";
 export * from "./actions/accountTier.js";
@@ -45,6 +45,7 @@ export * from "./actions/health.js";
 export * from "./actions/howToServe.js";
 export * from "./actions/jobResult.js";
 export * from "./actions/jobs.js";
+export * from "./actions/listPrices.js";
 export * from "./actions/lookAtChannel.js";
 export * from "./actions/models.js";
 export * from "./actions/node.js";
@@ -64,9 +65,11 @@ export * from "./actions/revokeApiKey.js";
 export * from "./actions/rewardHistory.js";
 export * from "./actions/rewards.js";
 export * from "./actions/sendVoucher.js";
+export * from "./actions/setListPrice.js";
 export * from "./actions/setPayoutAddress.js";
 export * from "./actions/setPrivatePool.js";
 export * from "./actions/setWalletTier.js";
+export * from "./actions/settlement.js";
 export * from "./actions/signIn.js";
 export * from "./actions/signOut.js";
 export * from "./actions/signVoucher.js";

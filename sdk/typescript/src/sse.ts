@@ -9,10 +9,17 @@ export interface ServerSentEvent {
   data: string;
 }
 
+/** A line that means nothing to most readers. Ours say how it goes with what has not begun yet. */
+export interface StreamComment {
+  comment: string;
+}
+
+export type StreamItem = ServerSentEvent | StreamComment;
+
 /** Longest event that is taken, in characters: what is longer is no event of ours. */
 export const MAX_EVENT_CHARACTERS = 16 * 2 ** 20;
 
-/** Takes text as it comes, and gives whole events. Each character is looked at once. */
+/** Takes text as it comes, and gives whole events and comments. Each character is looked at once. */
 export class EventParser {
   /** The line that has not ended yet, in the pieces in which it came. */
   #line: string[] = [];
@@ -23,12 +30,12 @@ export class EventParser {
   #wasReturn = false;
 
   /**
-   * The events that end within `text`.
+   * The events and comments that end within `text`.
    *
    * @throws RangeError an event is longer than {@link MAX_EVENT_CHARACTERS}.
    */
-  push(text: string): ServerSentEvent[] {
-    const events: ServerSentEvent[] = [];
+  push(text: string): StreamItem[] {
+    const items: StreamItem[] = [];
     let from = 0;
     if (text !== "") {
       if (this.#isFirst && text.startsWith("\uFEFF")) from = 1;
@@ -39,7 +46,7 @@ export class EventParser {
       const character = text.charCodeAt(at);
       if (character !== 10 && character !== 13) continue;
       this.#keep(text.slice(from, at));
-      this.#endLine(events);
+      this.#endLine(items);
       if (character === 13) {
         if (at + 1 === text.length) this.#wasReturn = true;
         else if (text.charCodeAt(at + 1) === 10) at++;
@@ -47,7 +54,7 @@ export class EventParser {
       from = at + 1;
     }
     this.#keep(text.slice(from));
-    return events;
+    return items;
   }
 
   #keep(piece: string): void {
@@ -57,29 +64,30 @@ export class EventParser {
     this.#line.push(piece);
   }
 
-  #endLine(events: ServerSentEvent[]): void {
+  #endLine(items: StreamItem[]): void {
     const line = this.#line.join("");
     this.#line = [];
     if (line === "") {
-      if (this.#data.length > 0) events.push({ event: this.#event || "message", data: this.#data.join("\n") });
+      if (this.#data.length > 0) items.push({ event: this.#event || "message", data: this.#data.join("\n") });
       this.#data = [];
       this.#event = "";
       this.#length = 0;
       return;
     }
     const colon = line.indexOf(":");
-    const field = colon < 0 ? line : line.slice(0, colon); // a comment has an empty one
+    const field = colon < 0 ? line : line.slice(0, colon);
     const value = colon < 0 ? "" : line.slice(line[colon + 1] === " " ? colon + 2 : colon + 1);
     if (field === "data") this.#data.push(value);
     else {
       if (field === "event") this.#event = value;
+      else if (field === "") items.push({ comment: value });
       this.#length -= line.length; // nothing of it is kept
     }
   }
 }
 
-/** The events of a body. What stands after the last blank line is none: the stream was cut off in it. */
-export async function* eventsOf(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<ServerSentEvent, void, undefined> {
+/** The events and comments of a body. What stands after the last blank line is none: the stream was cut off in it. */
+export async function* itemsOf(chunks: AsyncIterable<Uint8Array>): AsyncGenerator<StreamItem, void, undefined> {
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   const parser = new EventParser();
   for await (const chunk of chunks) yield* parser.push(decoder.decode(chunk, { stream: true }));

@@ -12,7 +12,7 @@ import {
   TimeoutError,
 } from "./errors.js";
 import type { Signer } from "./signer.js";
-import { eventsOf, type ServerSentEvent } from "./sse.js";
+import { itemsOf, type StreamItem } from "./sse.js";
 
 export const DEFAULT_URL = "https://api.farlabs.ai";
 
@@ -73,7 +73,7 @@ export interface Answer<T> {
 export interface EventStream {
   headers: Headers;
   /** To be read to its end or left early: either hangs up. */
-  events: AsyncGenerator<ServerSentEvent, void, undefined>;
+  items: AsyncGenerator<StreamItem, void, undefined>;
 }
 
 export interface Transport {
@@ -217,16 +217,16 @@ export function createTransport(options: TransportOptions): Transport {
         watch.hangUp();
         throw notUnderstood(headers);
       }
-      return { headers, events: read(response, watch) };
+      return { headers, items: read(response, watch) };
     },
   };
   return transport;
 }
 
-async function* read(response: Response, watch: Watch): AsyncGenerator<ServerSentEvent, void, undefined> {
+async function* read(response: Response, watch: Watch): AsyncGenerator<StreamItem, void, undefined> {
   const requestId = response.headers.get("x-far-request-id") ?? undefined;
   try {
-    if (response.body !== null) yield* eventsOf(watch.chunks(response.body));
+    if (response.body !== null) yield* itemsOf(watch.chunks(response.body));
   } catch (cause) {
     if (cause instanceof RangeError) {
       throw new StreamError(cause.message, { code: "not_understood", requestId, cause });

@@ -78,6 +78,7 @@ const calls: Record<string, (client: Client) => unknown> = {
   howToServe: (client) => client.howToServe(),
   jobResult: (client) => client.jobResult("job_1", { wait: 1 }),
   jobs: (client) => client.jobs({ status: "queued", limit: 1, cursor: "c" }),
+  listPrices: (client) => client.listPrices(),
   lookAtChannel: (client) => client.lookAtChannel("0x01"),
   models: (client) => client.models(),
   node: (client) => client.node("12D3"),
@@ -96,9 +97,12 @@ const calls: Record<string, (client: Client) => unknown> = {
   rewardHistory: (client) => client.rewardHistory({ limit: 1, cursor: "c", receipts: true }),
   rewards: (client) => client.rewards({ days: 3 }),
   sendVoucher: (client) => client.sendVoucher(voucher),
+  setListPrice: (client) =>
+    client.setListPrice({ model: "m", tier: "premium", price: { prompt_price_units: 1, completion_price_units: 2 } }),
   setPayoutAddress: (client) => client.setPayoutAddress(wallet),
   setPrivatePool: (client) => client.setPrivatePool(wallet, ["12D3"]),
   setWalletTier: (client) => client.setWalletTier(wallet, { tier: "premium", until: null }),
+  settlement: (client) => client.settlement({ limit: 1, before: 2 }),
   signIn: (client) => client.signIn(),
   signOut: (client) => client.signOut({ everywhere: true, revokeKeys: true }).then(() => client.signIn()).then(() => client.signOut()),
   submitJob: (client) =>

@@ -4,6 +4,7 @@ import {
   FarLabsClient,
   FarLabsError,
   type PayVoucher,
+  type Place,
   payByVoucher,
   type Quote,
   StreamError,
@@ -11,7 +12,7 @@ import {
 } from "../src/index.js";
 import { privateKeySigner } from "../src/viem.js";
 import { fixtures } from "./fixtures.js";
-import { allOf, CUT, json, type Part, RecordedServer, refusal, type Seen, stream } from "./server.js";
+import { allOf, CUT, HOLD, json, type Part, RecordedServer, refusal, type Seen, stream } from "./server.js";
 
 const BILL = { request_id: "req_1", completion_tokens: 2, prompt_tokens: 3, cost_units: 7, nodes_used: [] };
 const DONE = { done: true, finish_reason: "stop", ...BILL };
@@ -28,7 +29,7 @@ function token(text: string, more: object = {}): object {
 
 describe("a generation", () => {
   it("is its text, piece by piece, and then a result in the shape of a plain answer", async () => {
-    await answered([token("Grüße"), ": queued 1\n\n", token(" 🐇"), token(""), DONE], async (client) => {
+    await answered([token("Grüße"), ": waiting\n\n", token(" 🐇"), token(""), DONE], async (client) => {
       const generation = client.chat(ask);
       expect(generation.requestId).toBeUndefined();
       const texts = await allOf(generation);
@@ -46,6 +47,27 @@ describe("a generation", () => {
         tokens_generated: 2,
       });
       expect(await generation.result()).toEqual(result);
+    });
+  });
+
+  it("says where it stands while it waits for its turn, and nothing of other comments", async () => {
+    const comments = [": queued 12", ": queued 3, no node serves blocks 3:6", ":queued at the nodes", ": queued at the nodes, soon"];
+    const others = [": waiting", ":", ": queued", ": queued x", ": queued -1", ": queued 1e3", ": queued 1 2", ": unqueued 1"];
+    const lines = [...comments, ...others].map((line) => `${line}\n\n`);
+    await answered([...lines, token("a"), DONE], async (client) => {
+      const places: Place[] = [];
+      const { text } = await client.chat({ ...ask, onWait: (place) => void places.push(place) }).result();
+      expect(text).toBe("a");
+      expect(places).toEqual([
+        { position: 12, obstacle: undefined },
+        { position: 3, obstacle: "no node serves blocks 3:6" },
+        { position: 0, obstacle: undefined },
+        { position: 0, obstacle: "soon" },
+      ]);
+    });
+    await answered([": queued 9\n\n", HOLD], async (client) => {
+      const onWait = () => Promise.reject(new Error("I do not wait"));
+      await expect(client.chat({ ...ask, onWait }).result()).rejects.toThrow("I do not wait");
     });
   });
 

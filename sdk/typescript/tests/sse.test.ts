@@ -1,10 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { EventParser, eventsOf, MAX_EVENT_CHARACTERS, type ServerSentEvent } from "../src/sse.js";
+import { EventParser, itemsOf, MAX_EVENT_CHARACTERS, type StreamItem } from "../src/sse.js";
 import { allOf } from "./server.js";
 
 const TEXT = "data: Grüße 🐇\n\n: a comment\ndata:one\ndata: two\n\nevent: odd\ndata\n\nid: 7\nretry: 1\n\ndata: last\n\ndata: cut";
-const EVENTS: ServerSentEvent[] = [
+const ITEMS: StreamItem[] = [
   { event: "message", data: "Grüße 🐇" },
+  { comment: "a comment" },
   { event: "message", data: "one\ntwo" },
   { event: "odd", data: "" },
   { event: "message", data: "last" },
@@ -14,8 +15,8 @@ async function* chunksOf(...chunks: Uint8Array[]): AsyncGenerator<Uint8Array> {
   yield* chunks;
 }
 
-async function parsed(...chunks: Uint8Array[]): Promise<ServerSentEvent[]> {
-  return allOf(eventsOf(chunksOf(...chunks)));
+async function parsed(...chunks: Uint8Array[]): Promise<StreamItem[]> {
+  return allOf(itemsOf(chunksOf(...chunks)));
 }
 
 describe.each([
@@ -26,18 +27,18 @@ describe.each([
   const bytes = new TextEncoder().encode(`\uFEFF${TEXT.replaceAll("\n", end)}`);
 
   it("are read in one piece", async () => {
-    expect(await parsed(bytes)).toEqual(EVENTS);
+    expect(await parsed(bytes)).toEqual(ITEMS);
   });
 
   it("are read however they are split in two", async () => {
     for (let at = 0; at <= bytes.length; at++) {
-      expect(await parsed(bytes.subarray(0, at), bytes.subarray(at)), `split at ${at}`).toEqual(EVENTS);
+      expect(await parsed(bytes.subarray(0, at), bytes.subarray(at)), `split at ${at}`).toEqual(ITEMS);
     }
   });
 
   it("are read byte by byte, and with empty chunks between", async () => {
     const chunks = Array.from(bytes, (_, at) => [bytes.subarray(at, at + 1), new Uint8Array()]).flat();
-    expect(await parsed(...chunks)).toEqual(EVENTS);
+    expect(await parsed(...chunks)).toEqual(ITEMS);
   });
 });
 
@@ -50,12 +51,12 @@ describe("an event parser", () => {
   });
 
   it("takes one space away, and no more", () => {
-    expect(new EventParser().push("data:  a\n\ndata:b:c\n\n").map((event) => event.data)).toEqual([" a", "b:c"]);
+    expect(new EventParser().push("data:  a\n\ndata:b:c\n\n")).toMatchObject([{ data: " a" }, { data: "b:c" }]);
   });
 
   it("takes a byte order mark for one at the beginning alone", () => {
     const parser = new EventParser();
-    expect(parser.push("\uFEFFdata: a\n\n\uFEFFdata: b\n\ndata: \uFEFFc\n\n").map((event) => event.data)).toEqual(["a", "\uFEFFc"]);
+    expect(parser.push("\uFEFFdata: a\n\n\uFEFFdata: b\n\ndata: \uFEFFc\n\n")).toMatchObject([{ data: "a" }, { data: "\uFEFFc" }]);
   });
 
   it("forgets the name of an event that had no data", () => {
@@ -73,7 +74,7 @@ describe("an event parser", () => {
   it("lives with comments without end", () => {
     const parser = new EventParser();
     const comment = `: ${"x".repeat(MAX_EVENT_CHARACTERS / 4)}\n`;
-    for (let count = 0; count < 6; count++) expect(parser.push(comment)).toEqual([]);
+    for (let count = 0; count < 6; count++) expect(parser.push(comment)).toHaveLength(1);
     expect(parser.push("data: a\n\n")).toHaveLength(1);
   });
 

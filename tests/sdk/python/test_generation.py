@@ -8,7 +8,7 @@ from typing import Any
 
 import farlabs
 import pytest
-from farlabs import FarLabsError
+from farlabs import FarLabsError, Place
 from farlabs.models import VoucherEvent
 
 from tests.sdk.python.doors import Threads
@@ -94,6 +94,27 @@ def test_text_comes_piece_by_piece_and_the_bill_last(door: Threads, server: Scri
         "top_p": 0.9,
         "stream": True,
     }
+
+
+def test_where_it_stands_is_told_while_it_waits(door: Threads, server: ScriptedServer, client: Any) -> None:
+    ours = ("queued 12", "queued 3, no node serves blocks 3:6", "queued at the nodes", "queued at the nodes, soon")
+    others = ("waiting", "", "queued", "queued x", "queued -1", "queued 1e3", "queued 1 2", "queued ١", "unqueued 1")
+    comments = tuple(f": {line}\n\n".encode() for line in ours + others)
+    server.plays(PATH, streams(*comments, *STORY))
+    places: list[Place] = []
+    assert door.pieces(client.generate("tiny", "x", on_wait=places.append)) == ["Once", " upon", " 🐇"]
+    assert places == [Place(12, None), Place(3, "no node serves blocks 3:6"), Place(0, None), Place(0, "soon")]
+    assert door.pieces(client.generate("tiny", "x")) == ["Once", " upon", " 🐇"]  # nobody has to listen
+
+
+def test_whoever_does_not_want_to_wait_hangs_up(door: Threads, server: ScriptedServer, client: Any) -> None:
+    def impatient(place: Place) -> None:
+        raise InterruptedError(place.position)
+
+    server.plays(PATH, streams(b": queued 9\n\n", b"", gate=threading.Event()))
+    with pytest.raises(InterruptedError):
+        door.pieces(client.generate("tiny", "x", on_wait=impatient))
+    assert server.hung_up.wait(20)
 
 
 def test_the_result_alone_reads_all_of_it(door: Threads, server: ScriptedServer, client: Any) -> None:

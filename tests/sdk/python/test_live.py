@@ -14,14 +14,15 @@ import farlabs
 import pytest
 import structlog
 from eth_account import Account
-from farlabs import PrivateKeySigner, cli, verify_receipts
+from farlabs import Place, PrivateKeySigner, cli, verify_receipts
 
 from discovery.protocol.claim import NodeClaim
 from discovery.protocol.ids import check_wallet
 from far_mesh.marketplace.chain.anvil import CHAIN_ID
 from far_mesh.marketplace.chain.wallet import ChainWallet
 from far_mesh.marketplace.payments.vouchers import channel_id_of
-from tests.far_mesh.marketplace.doubles import MODEL, NODES, STORY, MeshDouble
+from tests.far_mesh.marketplace.conftest import OpenHouse
+from tests.far_mesh.marketplace.doubles import MODEL, NODES, STORY, MeshDouble, Turnstile
 from tests.far_mesh.marketplace.house import House, User
 from tests.sdk.python.doors import Threads
 from tests.sdk.python.test_exchange import refused
@@ -266,6 +267,26 @@ def test_leaving_the_loop_ends_the_bill(guest: Guest) -> None:
     assert state is not None
     assert state.completion_tokens <= len(STORY)
     assert do(client.usage()).total.completion_tokens - before == state.completion_tokens
+
+
+def test_who_waits_is_told_where_it_stands(open_house: OpenHouse, door: Threads) -> None:
+    gate = Turnstile()
+    house = open_house(MeshDouble(gate=gate), model_sessions=1)
+    key = house.user().key
+    gate.let_through(house.loop.loop, 1)
+    with farlabs.FarLabsClient(house.url, private_key=key) as other, other.generate(MODEL, "x", **ASK) as first:
+        pieces = iter(first)
+        assert next(pieces) == STORY[0]  # the nodes have room for no more
+        places: list[Place] = []
+
+        def wait(place: Place) -> None:
+            places.append(place)
+            gate.let_through(house.loop.loop, 2 * len(STORY))
+
+        second = door.client(house.url, private_key=key).generate(MODEL, "x", on_wait=wait, **ASK)
+        assert door.do(second.result()).text == TEXT
+        assert places[0] == Place(1, None)
+        assert "".join(pieces) == "".join(STORY[1:])
 
 
 # ---- the command

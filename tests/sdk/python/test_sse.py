@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import farlabs.sse
 import pytest
-from farlabs.sse import EventParser, ServerSentEvent
+from farlabs.sse import Comment, EventParser, ServerSentEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,34 +21,36 @@ STREAM = (
     "data: {}\n\n"
     "data: cut off"
 ).encode()
-EVENTS = [
+ITEMS = [
+    Comment("a comment"),
     ServerSentEvent("message", "one"),
     ServerSentEvent("token", "two\n three"),
     ServerSentEvent("message", "gr\u00fcn \U0001f407 \u2028\u2029\x85\x0b\x0c\x1c"),
     ServerSentEvent("message", ""),
+    Comment("waiting"),
     ServerSentEvent("message", "{}"),
 ]
 
 
-def parsed(*chunks: bytes) -> list[ServerSentEvent]:
+def parsed(*chunks: bytes) -> list[ServerSentEvent | Comment]:
     parser = EventParser()
-    return [event for chunk in chunks for event in parser.push(chunk)]
+    return [item for chunk in chunks for item in parser.push(chunk)]
 
 
 def test_events_are_the_same_in_one_piece_and_byte_by_byte() -> None:
-    assert parsed(STREAM) == EVENTS
-    assert parsed(*(bytes([byte]) for byte in STREAM)) == EVENTS
+    assert parsed(STREAM) == ITEMS
+    assert parsed(*(bytes([byte]) for byte in STREAM)) == ITEMS
 
 
 def test_events_are_the_same_wherever_the_stream_is_cut() -> None:
     for at in range(len(STREAM) + 1):
-        assert parsed(STREAM[:at], STREAM[at:]) == EVENTS, at
+        assert parsed(STREAM[:at], STREAM[at:]) == ITEMS, at
 
 
 @given(st.lists(st.integers(0, len(STREAM)), max_size=12))
 def test_events_are_the_same_in_any_pieces(cuts: list[int]) -> None:
     ends = [0, *sorted(cuts), len(STREAM)]
-    assert parsed(*(STREAM[at:to] for at, to in pairwise(ends))) == EVENTS
+    assert parsed(*(STREAM[at:to] for at, to in pairwise(ends))) == ITEMS
 
 
 def test_an_event_is_there_as_soon_as_its_line_has_ended() -> None:
@@ -77,4 +79,5 @@ def test_an_event_that_does_not_end_is_refused(stream: list[bytes], monkeypatch:
 
 def test_many_short_events_and_comments_are_none_that_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(farlabs.sse, "MAX_EVENT_CHARACTERS", 64)
-    assert len(parsed(*([b": waiting\n"] * 30 + [b"data: " + b"x" * 50, b"\n\n"] * 30))) == 30
+    items = parsed(*([b": waiting\n"] * 30 + [b"data: " + b"x" * 50, b"\n\n"] * 30))
+    assert [type(item) for item in items] == [Comment] * 30 + [ServerSentEvent] * 30

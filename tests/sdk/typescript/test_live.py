@@ -61,6 +61,36 @@ def run(words: list[str], **environment: str) -> str:
     return done.stdout
 
 
+def live(name: str, house: House) -> subprocess.Popen[str]:
+    """A program that runs beside what the gateway is made to do."""
+    stage = {"url": house.url, "model": MODEL, "key": house.user().key}
+    return subprocess.Popen(  # our own program
+        [str(NODE), f"tests/live/{name}.ts"],
+        cwd=SDK,
+        env=os.environ | {"FAR_STAGE": json.dumps(stage)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def next_line(program: subprocess.Popen[str], expected: str) -> str:
+    """What it says until it says what is expected of it."""
+    assert program.stdout is not None
+    said = ""
+    for line in program.stdout:
+        said += line
+        if line == expected:
+            return said
+    raise AssertionError(said)
+
+
+def rest_of(program: subprocess.Popen[str]) -> str:
+    """What it says after that."""
+    assert program.stdout is not None
+    return program.stdout.read()
+
+
 def example(name: str, house: House, **environment: str) -> str:
     """What an example says."""
     return run([f"examples/{name}.ts"], FAR_GATEWAY=house.url, FAR_MODEL=MODEL, **environment)
@@ -111,15 +141,22 @@ def test_who_hangs_up_pays_for_what_came(open_house: OpenHouse) -> None:
     gate = Turnstile()
     house = open_house(MeshDouble(gate=gate))
     gate.let_through(house.loop.loop, 3)
-    stage = {"url": house.url, "model": MODEL, "key": house.user().key}
-    words, environment = [str(NODE), "tests/live/abort.ts"], os.environ | {"FAR_STAGE": json.dumps(stage)}
-    with subprocess.Popen(words, cwd=SDK, env=environment, stdout=subprocess.PIPE, text=True) as program:
-        assert program.stdout is not None
-        said = next(line for line in program.stdout if line == "hung up\n" or "✖" in line)
-        while program.poll() is None and said == "hung up\n":
+    with live("abort", house) as program:
+        said = next_line(program, "hung up\n")
+        while program.poll() is None:
             gate.let_through(house.loop.loop, 1)
             time.sleep(0.2)
-        assert program.wait(60) == 0, said + program.stdout.read()
+        assert program.wait(60) == 0, said + rest_of(program)
+
+
+def test_who_waits_is_told_where_it_stands(open_house: OpenHouse) -> None:
+    gate = Turnstile()
+    house = open_house(MeshDouble(gate=gate), model_sessions=1)
+    gate.let_through(house.loop.loop, 1)
+    with live("queue", house) as program:
+        said = next_line(program, "waits at place 1\n")
+        gate.let_through(house.loop.loop, 2 * len(STORY))
+        assert program.wait(60) == 0, said + rest_of(program)
 
 
 @pytest.fixture

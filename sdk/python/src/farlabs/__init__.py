@@ -1,9 +1,9 @@
 """Client of Far Mesh: language models on pooled GPUs, paid by the token."""
 
-from farlabs.aio import DEFAULT_URL, AsyncFarLabsClient, AsyncGeneration, AsyncPayVoucher
+from farlabs.aio import DEFAULT_URL, AsyncFarLabsClient, AsyncGeneration, AsyncOnWait, AsyncPayVoucher
 from farlabs.amounts import UNITS_PER_FAR, WEI_PER_UNIT, format_far, parse_far
 from farlabs.claims import UnsignedClaim, read_node_claim
-from farlabs.client import FarLabsClient, Generation, PayVoucher
+from farlabs.client import FarLabsClient, Generation, OnWait, PayVoucher
 from farlabs.errors import (
     AuthenticationError,
     ConflictError,
@@ -21,6 +21,7 @@ from farlabs.errors import (
     WebhookError,
 )
 from farlabs.exchange import Session
+from farlabs.reading import Place
 from farlabs.receipts import Receipt, Verified, verify_receipt, verify_receipts
 from farlabs.signing import EscrowDomain, Signer, TypedData, TypedDataSigner, Voucher
 from farlabs.wallet import AccountSigner, PrivateKeySigner
@@ -35,6 +36,7 @@ __all__ = [
     "AccountSigner",
     "AsyncFarLabsClient",
     "AsyncGeneration",
+    "AsyncOnWait",
     "AsyncPayVoucher",
     "AuthenticationError",
     "ConflictError",
@@ -46,8 +48,10 @@ __all__ = [
     "Generation",
     "InvalidRequestError",
     "NotFoundError",
+    "OnWait",
     "PayVoucher",
     "PaymentRequiredError",
+    "Place",
     "PrivateKeySigner",
     "RateLimitError",
     "Receipt",

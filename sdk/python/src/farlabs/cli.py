@@ -19,6 +19,7 @@ from farlabs.client import FarLabsClient, Generation
 from farlabs.errors import FarLabsError, RateLimitError
 from farlabs.models import GenerateAnswer, RequestReceipts
 from farlabs.parameters import Message
+from farlabs.reading import Place
 from farlabs.receipts import Receipt, verify_receipt, verify_receipts
 
 EXIT_FAILED = 1
@@ -205,8 +206,14 @@ def _tell(generation: Generation, *, as_json: bool) -> GenerateAnswer:
 
 
 def _more(options: argparse.Namespace) -> Any:
-    given = {"seed": options.seed, "tier": options.tier}
+    given = {"seed": options.seed, "tier": options.tier, "on_wait": None if options.json else _waits}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _waits(place: Place) -> None:
+    """Say where a request stands."""
+    where = f"place {place.position} in the queue" if place.position else "the nodes have no room yet"
+    _note(f"waiting: {where}" + (f" ({place.obstacle})" if place.obstacle else ""))
 
 
 def _model(client: FarLabsClient, options: argparse.Namespace) -> str:

@@ -48,7 +48,7 @@ from farlabs.exchange import (
     sign_voucher,
 )
 from farlabs.parameters import ClaimRequest, GenerateOptions, JobOptions, KeyLimits, Message, QuoteOptions
-from farlabs.reading import Reading
+from farlabs.reading import Place, Reading
 from farlabs.signing import EscrowDomain, Signer, Voucher
 from farlabs.sse import EventParser
 from farlabs.waiting import Flight, settled
@@ -63,6 +63,8 @@ _ANSWER_SECONDS = 30.0
 T = TypeVar("T")
 PayVoucher = Callable[[m.VoucherEvent, int], "None"]
 """Signs what a stream waits for, when it is paid by a channel; also given how many tokens have come so far."""
+OnWait = Callable[[Place], "None"]
+"""Told each time that the place of a request changes, which waits for its turn."""
 
 
 class Door:
@@ -153,8 +155,14 @@ class Generation:
     context manager it hangs up for certain, also where somebody else keeps the iterator.
     """
 
-    def __init__(self, begin: Callable[[], Reply], timeout: float, on_voucher: PayVoucher | None) -> None:
-        self._begin, self._timeout, self._on_voucher = begin, timeout, on_voucher
+    def __init__(
+        self,
+        begin: Callable[[], Reply],
+        timeout: float,
+        on_voucher: PayVoucher | None,
+        on_wait: OnWait | None,
+    ) -> None:
+        self._begin, self._timeout, self._on_voucher, self._on_wait = begin, timeout, on_voucher, on_wait
         self._reading = Reading()
         self._open: httpx.Response | None = None
 
@@ -205,17 +213,19 @@ class Generation:
             with closing(self._chunks(response)) as chunks:
                 for chunk in chunks:
                     try:
-                        events = parser.push(chunk)
+                        items = parser.push(chunk)
                     except OverflowError as error:
                         raise reading_.broken(str(error), "not_understood") from None
-                    for event_ in events:
-                        told = reading_.take(event_)
+                    for item in items:
+                        told = reading_.take(item)
                         if isinstance(told, m.TokenEvent):
                             yield told
                         elif isinstance(told, m.DoneEvent):
                             return
-                        else:
+                        elif isinstance(told, m.VoucherEvent):
                             self._pay(told)
+                        elif told is not None and self._on_wait is not None:
+                            settled(self._on_wait(told))
             raise reading_.broken()
         finally:
             self._open = None
@@ -368,6 +378,7 @@ class FarLabsClient:
         messages: Sequence[Message] | None = None,
         idempotency_key: str | None = None,
         on_voucher: PayVoucher | None = None,
+        on_wait: OnWait | None = None,
         **more: Unpack[GenerateOptions],
     ) -> Generation:
         """Generate text. Nothing is asked before the answer is read.
@@ -376,6 +387,7 @@ class FarLabsClient:
             stream: False: the answer comes in one piece.
             idempotency_key: the name of this request: under it, it is charged once. None: a new one.
             on_voucher: signs the voucher that the answer waits for, when it is paid by a channel.
+            on_wait: told where the request stands, while it waits for its turn.
             more: everything the gateway takes, by its names.
         """
         key, door = idempotency_key, self._door
@@ -384,7 +396,7 @@ class FarLabsClient:
         def begin() -> Reply:
             return door.run(exchange(call, door.settings, door.credentials, Limits()))
 
-        return Generation(begin, door.settings.timeout, on_voucher)
+        return Generation(begin, door.settings.timeout, on_voucher, on_wait)
 
     def chat(
         self,
@@ -396,6 +408,7 @@ class FarLabsClient:
         *,
         idempotency_key: str | None = None,
         on_voucher: PayVoucher | None = None,
+        on_wait: OnWait | None = None,
         **more: Unpack[GenerateOptions],
     ) -> Generation:
         """The next message of a conversation. Otherwise as :meth:`generate`."""
@@ -408,6 +421,7 @@ class FarLabsClient:
             messages=messages,
             idempotency_key=idempotency_key,
             on_voucher=on_voucher,
+            on_wait=on_wait,
             **more,
         )
 
@@ -772,6 +786,29 @@ class FarLabsClient:
     def rebalance(self, *, model: str | None = None, replicas: int | None = None) -> m.RebalanceAnswer:
         """Which blocks are thin, and which nodes would do more good where. Advice alone."""
         return self._door.ask(calls.rebalance(model, replicas))
+
+    def settlement(self, *, limit: int | None = None, before: int | None = None) -> m.SettlementOverview:
+        """What waits to be settled, the newest batches, and whether the books agree with the chain.
+
+        ``before`` is ``next_before`` of the page before.
+        """
+        return self._door.ask(calls.settlement(limit, before))
+
+    def list_prices(self) -> list[m.ListedPrice]:
+        """What a token of each model costs in each tier, before demand, and who says so."""
+        return self._door.ask(calls.list_prices())
+
+    def set_list_price(
+        self,
+        model: str,
+        tier: str,
+        *,
+        prompt_price_units: int | None = None,
+        completion_price_units: int | None = None,
+    ) -> m.ListedPrice:
+        """Change what a token costs, in units of 1e-9 FAR and before demand. Without units the settings of the gateway
+        decide again."""
+        return self._door.ask(calls.set_list_price(model, tier, prompt_price_units, completion_price_units))
 
     def account_tiers(self) -> list[m.AccountTier]:
         """All accounts that are in another tier than the usual one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from pydantic import ValidationError
@@ -9,10 +10,24 @@ from pydantic import ValidationError
 from farlabs.errors import FarLabsError, StreamError, error_of
 from farlabs.json_text import parsed
 from farlabs.models import DoneEvent, GenerateAnswer, TokenEvent, VoucherEvent
-from farlabs.sse import ServerSentEvent
+from farlabs.sse import Comment, ServerSentEvent
 
 MOST_ANSWERS = 128
 """What a request may ask for (``n``): a higher index is none."""
+
+_QUEUED = re.compile(r"queued (?:([0-9]{1,9})|at the nodes)(?:, (.+))?\Z", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a request stands that waits for its turn.
+
+    ``position``: in the queue, from 1; at 0 its turn has come, and nodes with room for it are being found.
+    ``obstacle``: what all are waiting for, such as a part of the model that nobody serves now.
+    """
+
+    position: int
+    obstacle: str | None
 
 
 @dataclass
@@ -48,13 +63,15 @@ class Reading:
             raise FarLabsError("an answer can be read once: keep what comes, or ask again", code="already_read")
         self.is_begun = True
 
-    def take(self, event: ServerSentEvent) -> TokenEvent | VoucherEvent | DoneEvent:
-        """What an event says.
+    def take(self, item: ServerSentEvent | Comment) -> TokenEvent | VoucherEvent | DoneEvent | Place | None:
+        """What an event says, or a comment, if that says anything.
 
         Raises:
             StreamError: the answer failed, or the event means nothing.
         """
-        told = parsed(event.data)
+        if isinstance(item, Comment):
+            return place_of(item.text)
+        told = parsed(item.data)
         if isinstance(told, dict):
             if isinstance(told.get("error"), dict):
                 raise error_of(None, told, request_id=self.request_id)
@@ -125,3 +142,9 @@ class Reading:
         one.tool_calls.extend(call.model_dump() for call in token.tool_calls or ())
         if token.logprob is not None:
             one.logprobs.append(token.logprob.model_dump())
+
+
+def place_of(comment: str) -> Place | None:
+    """What a comment of a stream says of the queue."""
+    found = _QUEUED.match(comment)
+    return None if found is None else Place(int(found[1] or 0), found[2])

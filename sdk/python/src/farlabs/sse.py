@@ -24,8 +24,16 @@ class ServerSentEvent:
     data: str
 
 
+@dataclass(frozen=True)
+class Comment:
+    """A line that means nothing to most readers. Ours say how it goes with what has not begun yet."""
+
+    text: str
+
+
 class EventParser:
-    """Takes bytes as they come, and gives whole events. What stands after the last blank line is none."""
+    """Takes bytes as they come, and gives whole events and comments. What stands after the last blank line is no
+    event."""
 
     def __init__(self) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -37,8 +45,8 @@ class EventParser:
         self._data_length = 0
         self._event = ""
 
-    def push(self, chunk: bytes) -> list[ServerSentEvent]:
-        """The events that end within ``chunk``.
+    def push(self, chunk: bytes) -> list[ServerSentEvent | Comment]:
+        """The events and comments that end within ``chunk``.
 
         Raises:
             OverflowError: a line or an event is longer than :data:`MAX_EVENT_CHARACTERS`.
@@ -52,15 +60,15 @@ class EventParser:
         if self._ended_with_cr:
             text = text.removeprefix("\n")
         self._ended_with_cr = text.endswith("\r")
-        events: list[ServerSentEvent] = []
+        items: list[ServerSentEvent | Comment] = []
         *ended, rest = _LINE_END.split(text)
         for piece in ended:
             self._gather(piece)
             line = "".join(self._line)
             self._line, self._line_length = [], 0
-            self._take(line, events)
+            self._take(line, items)
         self._gather(rest)
-        return events
+        return items
 
     def _gather(self, piece: str) -> None:
         self._line.append(piece)
@@ -68,16 +76,18 @@ class EventParser:
         if self._line_length + self._data_length > MAX_EVENT_CHARACTERS:
             raise OverflowError("an event of the stream is too long")
 
-    def _take(self, line: str, events: list[ServerSentEvent]) -> None:
+    def _take(self, line: str, items: list[ServerSentEvent | Comment]) -> None:
         if not line:
             if self._data:
-                events.append(ServerSentEvent(self._event or "message", "\n".join(self._data)))
+                items.append(ServerSentEvent(self._event or "message", "\n".join(self._data)))
             self._data, self._data_length, self._event = [], 0, ""
             return
-        field, _, value = line.partition(":")  # a comment has an empty field
+        field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if field == "data":
             self._data.append(value)
             self._data_length += len(value) + 1
         elif field == "event":
             self._event = value
+        elif not field:
+            items.append(Comment(value))

@@ -1,4 +1,4 @@
-import { Generation, type PayVoucher } from "../generation.js";
+import { Generation, type OnWait, type PayVoucher } from "../generation.js";
 import type { CallOptions, Transport } from "../transport.js";
 import type { GenerateRequest } from "../types.js";
 
@@ -12,13 +12,15 @@ export interface GenerateOptions extends CallOptions, Partial<Body> {
   idempotencyKey?: string | undefined;
   /** Signs the voucher that the stream waits for, when it is paid by a channel. */
   onVoucher?: PayVoucher | undefined;
+  /** Told where the request stands, while it waits for its turn. */
+  onWait?: OnWait | undefined;
 }
 
 /** Generate text. Nothing is asked before the answer is read. */
 export function generate(transport: Transport, options: GenerateOptions): Generation {
-  const { model, maxTokens, idempotencyKey, onVoucher, signal, timeout, maxRetries, ...rest } = options;
+  const { model, maxTokens, idempotencyKey, onVoucher, onWait, signal, timeout, maxRetries, ...rest } = options;
   const body = { ...rest, model_id: model, max_tokens: maxTokens, stream: true };
   const call = { method: "POST", path: "/api/inference/distributed/generate", body } as const;
   const how = { signal, timeout, maxRetries, idempotencyKey: idempotencyKey ?? (true as const) };
-  return new Generation(() => transport.stream({ ...call, ...how }), onVoucher);
+  return new Generation(() => transport.stream({ ...call, ...how }), onVoucher, onWait);
 }
