@@ -73,6 +73,8 @@ from far_mesh.marketplace.nodes.join import JoinService
 from far_mesh.marketplace.nodes.service import NodeService
 from far_mesh.marketplace.openai_api import endpoints as openai_endpoints
 from far_mesh.marketplace.openai_api.schemas import ChatChunk
+from far_mesh.marketplace.pricing import endpoints as pricing_endpoints
+from far_mesh.marketplace.pricing.listing import PriceListing
 from far_mesh.marketplace.pricing.quotes import Quotes
 from far_mesh.marketplace.pricing.service import Pricing
 from far_mesh.marketplace.pricing.service import Terms as PriceTerms
@@ -81,6 +83,8 @@ from far_mesh.marketplace.provider.payouts import PayoutRoom
 from far_mesh.marketplace.provider.service import ProviderService
 from far_mesh.marketplace.sessions.schemas import Gateway
 from far_mesh.marketplace.settings import Settings
+from far_mesh.marketplace.settlement import endpoints as settlement_endpoints
+from far_mesh.marketplace.settlement.overview import Overview
 from far_mesh.marketplace.settlement.reconciler import Reconciler
 from far_mesh.marketplace.settlement.service import Caretaker, Settler
 from far_mesh.marketplace.telemetry import endpoints as telemetry_endpoints
@@ -125,6 +129,8 @@ class Rooms:
     claims: Claims
     join: JoinService
     cluster: ClusterService
+    prices: PriceListing
+    settled: Overview
     payouts: PayoutRoom | None
     health: HealthService
     reconciler: Reconciler | None
@@ -187,6 +193,8 @@ def faces(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | Non
         version="0.1.0",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # these pages run scripts of another host, where sessions of the dashboard lie
+        redoc_url=None,
         telemetry=_UNTOLD,
         events=(TokenEvent, VoucherEvent, DoneEvent, ChatChunk),
     )
@@ -195,7 +203,7 @@ def faces(lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | Non
     rooms += [cluster_endpoints, job_endpoints]
     if has_escrow:
         rooms += [channel_endpoints]
-    rooms += [tiers_endpoints]
+    rooms += [tiers_endpoints, pricing_endpoints, settlement_endpoints]
     for room in rooms:
         app.include_router(room.router, dependencies=[Depends(http.whole_characters)])
     app.include_router(mcp_door.router)
@@ -271,6 +279,8 @@ async def open_rooms(
             claims=Claims(database, nodes, auth, settings.chain_id),
             join=JoinService(database, settings, meshes),
             cluster=ClusterService(database, gateway.name, health, nodes, inference.offers(), lambda: inference.gates),
+            prices=PriceListing(database, inference.offers(), settings.tiers),
+            settled=Overview(database, settings),
             payouts=_payouts(settings, database, money),
             health=health,
             reconciler=None if escrow is None else escrow.reconciler,

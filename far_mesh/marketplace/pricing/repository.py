@@ -12,13 +12,11 @@ from far_mesh.marketplace.sessions.schemas import OPEN
 from far_mesh.marketplace.tables import inference_sessions, model_prices
 
 
-async def find(connection: AsyncConnection, model_id: str, tier: str) -> ListPrice | None:
-    """The price that the database has for a model and tier, if any."""
-    query = select(model_prices.c.prompt_price_units, model_prices.c.completion_price_units).where(
-        model_prices.c.model_id == model_id, model_prices.c.tier == tier
-    )
-    row = (await connection.execute(query)).one_or_none()
-    return None if row is None else ListPrice(*row)
+async def of_model(connection: AsyncConnection, model_id: str) -> dict[str, ListPrice]:
+    """The prices that the database has for a model, by tier."""
+    columns = (model_prices.c.tier, model_prices.c.prompt_price_units, model_prices.c.completion_price_units)
+    rows = await connection.execute(select(*columns).where(model_prices.c.model_id == model_id))
+    return {tier: ListPrice(prompt, completion) for tier, prompt, completion in rows}
 
 
 async def all_prices(connection: AsyncConnection) -> dict[tuple[str, str], ListPrice]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from far_mesh.marketplace.ledger.split import Prices
+from far_mesh.marketplace.tiers.names import TierName
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,24 @@ class ListPrice:
 
     prompt: int
     completion: int
+
+
+class Source(StrEnum):
+    """Who says a price: the database, else the settings, else the tier, as a multiple of the standard price."""
+
+    DATABASE = "database"
+    SETTINGS = "settings"
+    TIER = "tier"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The price of a model in a tier and who says it; None of both: it is not sold there."""
+
+    model_id: str
+    tier: TierName
+    price: ListPrice | None
+    source: Source | None
 
 
 @dataclass(frozen=True)

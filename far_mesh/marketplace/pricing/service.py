@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from discovery.protocol.announcement import Announcement
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import UnsupportedParameter
 from far_mesh.marketplace.ledger.split import BPS, Prices
 from far_mesh.marketplace.pricing import repository
-from far_mesh.marketplace.pricing.schemas import ListPrice, PriceNow
+from far_mesh.marketplace.pricing.schemas import Listed, ListPrice, PriceNow, Source
 from far_mesh.marketplace.pricing.surge import multiplier_bps, next_level, raised, utilisation_of
 from far_mesh.marketplace.settings import ModelOffer
 from far_mesh.marketplace.tiers.names import TierName
@@ -43,7 +41,7 @@ class Pricing:
             UnsupportedParameter: this tier of the model has no price.
         """
         async with self._database.reading() as connection:
-            listed = await _listed(connection, offer, tier)
+            listed = decide(offer, tier, await repository.of_model(connection, offer.model_id)).price
             waiting = await repository.open_requests(connection, offer.model_id) if self._terms.requests_per_node else 0
         if listed is None:
             raise UnsupportedParameter(f"{offer.model_id} has no price in the tier {tier.name}", param="tier")
@@ -56,8 +54,9 @@ class Pricing:
     async def listed(self, offer: ModelOffer, tiers: Iterable[Tier]) -> dict[TierName, ListPrice]:
         """What a token of ``offer`` costs in each tier that it is sold in, before demand."""
         async with self._database.reading() as connection:
-            found = {tier.name: await _listed(connection, offer, tier) for tier in tiers}
-        return {name: price for name, price in found.items() if price is not None}
+            kept = await repository.of_model(connection, offer.model_id)
+        found = [decide(offer, tier, kept) for tier in tiers]
+        return {one.tier: one.price for one in found if one.price is not None}
 
     async def by_tier(self, offer: ModelOffer, tiers: Iterable[Tier], now: PriceNow) -> dict[TierName, Prices]:
         """What a token of ``offer`` costs in each tier that it is sold in, while demand is as in ``now``."""
@@ -68,15 +67,17 @@ class Pricing:
         }
 
 
-async def _listed(connection: AsyncConnection, offer: ModelOffer, tier: Tier) -> ListPrice | None:
-    """The price in a tier: of the database, or else of the settings, or else a multiple of the standard price."""
-    listed = await repository.find(connection, offer.model_id, tier.name) or list_price(offer, tier.name)
-    if listed is not None or tier.price_factor_bps is None:
-        return listed
-    standard = await repository.find(connection, offer.model_id, TierName.STANDARD) or list_price(
-        offer, TierName.STANDARD
-    )
-    return None if standard is None else times(standard, tier.price_factor_bps)
+def decide(offer: ModelOffer, tier: Tier, kept: Mapping[str, ListPrice]) -> Listed:
+    """The price in a tier: of the database (``kept``, by tier), or else of the settings, or else a multiple of the
+    standard price."""
+    if (own := kept.get(tier.name)) is not None:
+        return Listed(offer.model_id, tier.name, own, Source.DATABASE)
+    if (said := list_price(offer, tier.name)) is not None:
+        return Listed(offer.model_id, tier.name, said, Source.SETTINGS)
+    standard = kept.get(TierName.STANDARD) or list_price(offer, TierName.STANDARD)
+    if standard is None or tier.price_factor_bps is None:
+        return Listed(offer.model_id, tier.name, None, None)
+    return Listed(offer.model_id, tier.name, times(standard, tier.price_factor_bps), Source.TIER)
 
 
 def list_price(offer: ModelOffer, tier: TierName) -> ListPrice | None:

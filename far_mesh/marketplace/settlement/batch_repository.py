@@ -18,7 +18,9 @@ from far_mesh.marketplace.ledger.schemas import PLATFORM, Account, Book
 from far_mesh.marketplace.sessions.schemas import Payment
 from far_mesh.marketplace.settlement.batches import Batch, Ended, Gathered
 from far_mesh.marketplace.settlement.merkle import payout_tree
+from far_mesh.marketplace.settlement.owed import BATCH
 from far_mesh.marketplace.settlement.schemas import Kind, RowStatus
+from far_mesh.marketplace.settlement.transfers import TRANSFER
 from far_mesh.marketplace.tables import (
     TO_SETTLE,
     UNPAID,
@@ -34,6 +36,12 @@ from far_mesh.marketplace.tables import (
 BATCH_KINDS = (Kind.REDEEM, Kind.SETTLE, Kind.COMMIT, Kind.TRANSFER)
 REQUESTS_AT_ONCE = 10_000
 _CHUNK = 500
+_ACT_OF = {
+    "batch": f"{Kind.SETTLE}:{BATCH}{{}}",
+    "root": f"{Kind.COMMIT}:{BATCH}{{}}",
+    "transfer": f"{Kind.TRANSFER}:{TRANSFER}{{}}",
+}
+"""The name of the act that pays a batch, by the batch's kind."""
 _UNFINISHED = (RowStatus.PENDING.value, RowStatus.SENT.value)
 
 
@@ -49,6 +57,41 @@ class Kept:
     fee_units: int
     charges: Mapping[str, int]
     payouts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Unpaid:
+    """Requests that nobody was asked to pay yet: how many, what they earned, and since when the oldest waits."""
+
+    requests: int
+    units: int
+    oldest: datetime | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A batch in a list of them, and how far the act is that pays it: None where nothing of it is known."""
+
+    number: int
+    kind: str
+    requests: int
+    users: int
+    providers: int
+    total_units: int
+    fee_units: int
+    created_at: datetime
+    act: Act | None = None
+
+
+@dataclass(frozen=True)
+class Act:
+    """What the chain was asked for."""
+
+    status: RowStatus
+    attempts: int
+    tx_hash: str | None
+    block_number: int | None
+    error: str | None
 
 
 # ---- what waits
@@ -122,6 +165,18 @@ async def count_left(connection: AsyncConnection) -> int:
     )
     query = requests.where(TO_SETTLE, UNPAID)
     return int((await connection.execute(query)).scalar_one())
+
+
+async def unpaid(connection: AsyncConnection) -> Unpaid:
+    """The same requests with what they earned, and since when the oldest waits."""
+    work = node_contributions.c
+    columns = (
+        func.count(work.session_id.distinct()),
+        _sum(work.payment_units),
+        func.min(work.earned_at, type_=UtcDateTime),
+    )
+    requests = select(*columns).join(inference_sessions, inference_sessions.c.id == work.session_id)
+    return Unpaid(*(await connection.execute(requests.where(TO_SETTLE, UNPAID))).one())
 
 
 async def locking(connection: AsyncConnection) -> dict[str, int]:
@@ -216,6 +271,32 @@ async def find(connection: AsyncConnection, number: int) -> Kept:
     batch = settlement_batches.c
     columns = [batch[name] for name in Kept.__dataclass_fields__]
     return Kept(*(await connection.execute(select(*columns).where(batch.number == number))).one())
+
+
+async def newest(connection: AsyncConnection, before: int | None, limit: int) -> list[Entry]:
+    """Batches, payout roots and transfers, the newest first."""
+    batch, row = settlement_batches.c, chain_outbox.c
+    query = select(settlement_batches).order_by(batch.number.desc()).limit(limit)
+    if before is not None:
+        query = query.where(batch.number < before)
+    found = {_ACT_OF[one.kind].format(one.number): one for one in await connection.execute(query)}
+    columns = (row.idempotency_key, row.status, row.attempts, row.tx_hash, row.block_number, row.error)
+    rows = await connection.execute(select(*columns).where(row.idempotency_key.in_(found)))
+    acts = {key: Act(RowStatus(status), *rest) for key, status, *rest in rows}
+    return [
+        Entry(
+            one.number,
+            one.kind,
+            one.requests,
+            len(one.charges),
+            len(one.payouts),
+            one.total_units,
+            one.fee_units,
+            one.created_at,
+            acts.get(key),
+        )
+        for key, one in found.items()
+    ]
 
 
 async def payout_root(connection: AsyncConnection, number: int) -> bytes:

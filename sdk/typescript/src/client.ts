@@ -23,6 +23,7 @@ import { health } from "./actions/health.js";
 import { howToServe } from "./actions/howToServe.js";
 import { jobResult } from "./actions/jobResult.js";
 import { jobs } from "./actions/jobs.js";
+import { listPrices } from "./actions/listPrices.js";
 import { lookAtChannel } from "./actions/lookAtChannel.js";
 import { models } from "./actions/models.js";
 import { node } from "./actions/node.js";
@@ -42,9 +43,11 @@ import { revokeApiKey } from "./actions/revokeApiKey.js";
 import { rewardHistory } from "./actions/rewardHistory.js";
 import { rewards } from "./actions/rewards.js";
 import { sendVoucher } from "./actions/sendVoucher.js";
+import { setListPrice } from "./actions/setListPrice.js";
 import { setPayoutAddress } from "./actions/setPayoutAddress.js";
 import { setPrivatePool } from "./actions/setPrivatePool.js";
 import { setWalletTier } from "./actions/setWalletTier.js";
+import { settlement } from "./actions/settlement.js";
 import type { Session } from "./actions/signIn.js";
 import { signOut } from "./actions/signOut.js";
 import { submitJob } from "./actions/submitJob.js";
@@ -85,6 +88,7 @@ const ACTIONS = {
   howToServe,
   jobResult,
   jobs,
+  listPrices,
   lookAtChannel,
   models,
   node,
@@ -104,9 +108,11 @@ const ACTIONS = {
   rewardHistory,
   rewards,
   sendVoucher,
+  setListPrice,
   setPayoutAddress,
   setPrivatePool,
   setWalletTier,
+  settlement,
   signOut,
   submitJob,
   tiers,

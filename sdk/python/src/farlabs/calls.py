@@ -388,6 +388,26 @@ def rebalance(model: str | None, replicas: int | None) -> Call[m.RebalanceAnswer
     return Call("POST", "/api/cluster/rebalance", reading(m.RebalanceAnswer), body=body, is_repeatable=True)
 
 
+def settlement(limit: int | None, before: int | None) -> Call[m.SettlementOverview]:
+    """What waits to be settled, and what was."""
+    return _get("/api/operator/settlement", reading(m.SettlementOverview), limit=limit, before=before)
+
+
+def list_prices() -> Call[list[m.ListedPrice]]:
+    """What tokens cost before demand."""
+    read = reading(m.PriceList)
+    return Call("GET", "/api/operator/prices", lambda reply: read(reply).prices)
+
+
+def set_list_price(
+    model: str, tier: str, prompt_price_units: int | None, completion_price_units: int | None
+) -> Call[m.ListedPrice]:
+    """Change one of them; without units the settings decide again."""
+    price = _given(prompt_price_units=prompt_price_units, completion_price_units=completion_price_units)
+    body = {"model_id": model, "tier": tier, "price": price or None}
+    return Call("PUT", "/api/operator/prices", reading(m.ListedPrice), body=body)
+
+
 # ---- the gateway
 
 

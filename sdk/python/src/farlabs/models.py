@@ -143,6 +143,26 @@ class BatchAnswer(Model):
     next_cursor: str | None = None
 
 
+class BatchEntry(Model):
+    """A batch, a payout root or a transfer, and how far its transaction is. ``failed``: the chain refused it, and
+    what was in it waits for another one. ``reason`` is what the chain said to it last.
+    """
+
+    number: int
+    kind: Literal["batch", "root", "transfer"] | str
+    requests: int
+    users: int
+    providers: int
+    total_units: int
+    fee_units: int
+    created_at: AwareDatetime
+    status: Literal["pending", "sent", "confirmed", "failed"] | str | None = None
+    attempts: int
+    tx_hash: str | None = None
+    block_number: int | None = None
+    reason: str | None = None
+
+
 class BatchLine(Model):
     """What the caller gets for one request of a batch. The leaf is of ``(request_key, wallet, wei)``; ``proof``
     leads from it to the batch's ``detail_root``.
@@ -424,6 +444,17 @@ class Far(Model):
     nodes_used: list[NodeUsed]
 
 
+class FindingEntry(Model):
+    """Something in which the books and the chain disagree, and what to do about it. ``about`` is a request, a batch,
+    a wallet, a channel or a transaction.
+    """
+
+    kind: str
+    about: str
+    message: str
+    advice: str
+
+
 class GatewayState(Model):
     """A gateway that shares this database. ``this``: the one that answers."""
 
@@ -619,6 +650,18 @@ class LeaseState(Model):
     gateway: str
     held: bool
     expires_at: AwareDatetime
+
+
+class ListedPrice(Model):
+    """What a token of a model costs in a tier, before demand, and who says so: what an operator has set
+    (``database``), the settings, or the tier, as a multiple of the standard price. Null: the model is not sold in
+    this tier.
+    """
+
+    model_id: str
+    tier: Literal["standard", "premium", "enterprise"] | str
+    price: TierPrices | None = None
+    source: Literal["database", "settings", "tier"] | str | None = None
 
 
 class LoginAnswer(Model):
@@ -872,6 +915,12 @@ class PriceInTier(Model):
     price_per_token_far: float
 
 
+class PriceList(Model):
+    """Every model on sale in every tier."""
+
+    prices: list[ListedPrice]
+
+
 class PrivatePool(Model):
     """The nodes of an account's own pool: peer ids, and wallets for those of their nodes that are registered."""
 
@@ -949,6 +998,14 @@ class Reconciliation(Model):
     at: AwareDatetime
     block: int
     findings: dict[str, int]
+
+
+class ReconciliationEntry(Model):
+    """When the books were compared with the chain the last time, until which block, and what was found."""
+
+    at: AwareDatetime
+    block: int
+    findings: list[FindingEntry]
 
 
 class RefusedRow(Model):
@@ -1045,7 +1102,9 @@ class RewardsAnswer(Model):
 
 
 class ServedModel(Model):
-    """A model that a node announces, and the blocks ``[first, end)`` of it."""
+    """A model that a node announces, and the blocks ``[first, end)`` of it. ``reached``: how others get through to
+    the node, as it says itself; null: it does not say.
+    """
 
     model_id: str
     state: Literal["announced", "leaving", "registered", "gone"] | str
@@ -1053,6 +1112,7 @@ class ServedModel(Model):
     block_count: int
     quantization: str
     load: float
+    reached: Literal["direct", "relay", "none"] | str | None = None
     expires_at: AwareDatetime
 
 
@@ -1061,6 +1121,17 @@ class ServedRange(Model):
 
     model_id: str
     blocks: tuple[int, int]
+
+
+class SettlementOverview(Model):
+    """How settling goes. ``batches`` are the newest first; ``next_before``: for the next page, if there may be one.
+    ``reconciliation`` is null until the books were compared, and where there is no escrow.
+    """
+
+    waiting: WaitingRequests
+    batches: list[BatchEntry]
+    next_before: int | None = None
+    reconciliation: ReconciliationEntry | None = None
 
 
 class SettlementReadiness(Model):
@@ -1239,6 +1310,20 @@ class VoucherEvent(Model):
     deposit_units: int
     step_units: int
     seconds: float
+
+
+class WaitingRequests(Model):
+    """Requests that ended and that nobody was asked to pay yet: how many, what providers earned by them, and since
+    when the oldest waits. They are settled when that is ``settle_seconds`` ago, or one provider is owed
+    ``threshold_units``. ``ordered``: somebody asked for it to be done at once.
+    """
+
+    requests: int
+    units: int
+    oldest_at: AwareDatetime | None = None
+    settle_seconds: float
+    threshold_units: int
+    ordered: bool
 
 
 class Webhook(Model):

@@ -832,7 +832,8 @@ export interface paths {
         };
         /**
          * Claimed
-         * @description The caller's nodes: those that were claimed or registered for this wallet.
+         * @description The caller's nodes: those that were claimed or registered for this wallet, and those that have served for it
+         *     (``registered`` is false).
          */
         get: operations["claimed_api_provider_nodes_get"];
         put?: never;
@@ -1312,6 +1313,52 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/operator/prices": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List Prices
+         * @description What a token of each model costs in each tier, before demand, and who says so.
+         */
+        get: operations["list_prices_api_operator_prices_get"];
+        /**
+         * Put Price
+         * @description Change the price of a model in a tier, or let the settings decide again. Requests under way and quotes keep
+         *     theirs.
+         */
+        put: operations["put_price_api_operator_prices_put"];
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/operator/settlement": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Settlement
+         * @description What waits to be settled, the newest batches with their transactions, and what the last comparison of the books
+         *     with the chain has found.
+         */
+        get: operations["settlement_api_operator_settlement_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -1557,6 +1604,44 @@ export interface components {
             lines: components["schemas"]["BatchLine"][];
             /** Next Cursor */
             next_cursor: string | null;
+        };
+        /**
+         * BatchEntry
+         * @description A batch, a payout root or a transfer, and how far its transaction is. ``failed``: the chain refused it, and what
+         *     was in it waits for another one. ``reason`` is what the chain said to it last.
+         */
+        BatchEntry: {
+            /** Number */
+            number: number;
+            /**
+             * Kind
+             * @enum {string}
+             */
+            kind: "batch" | "root" | "transfer";
+            /** Requests */
+            requests: number;
+            /** Users */
+            users: number;
+            /** Providers */
+            providers: number;
+            /** Total Units */
+            total_units: number;
+            /** Fee Units */
+            fee_units: number;
+            /**
+             * Created At
+             * Format: date-time
+             */
+            created_at: string;
+            status: components["schemas"]["RowStatus"] | null;
+            /** Attempts */
+            attempts: number;
+            /** Tx Hash */
+            tx_hash: string | null;
+            /** Block Number */
+            block_number: number | null;
+            /** Reason */
+            reason: string | null;
         };
         /**
          * BatchLine
@@ -2289,6 +2374,21 @@ export interface components {
             nodes_used: components["schemas"]["NodeUsed"][];
         };
         /**
+         * FindingEntry
+         * @description Something in which the books and the chain disagree, and what to do about it. ``about`` is a request, a batch, a
+         *     wallet, a channel or a transaction.
+         */
+        FindingEntry: {
+            /** Kind */
+            kind: string;
+            /** About */
+            about: string;
+            /** Message */
+            message: string;
+            /** Advice */
+            advice: string;
+        };
+        /**
          * Format
          * @description How the answer is written.
          * @enum {string}
@@ -2896,6 +2996,18 @@ export interface components {
          */
         LineState: "waiting" | "batch" | "paid" | "refused" | "free";
         /**
+         * ListedPrice
+         * @description What a token of a model costs in a tier, before demand, and who says so: what an operator has set (``database``),
+         *     the settings, or the tier, as a multiple of the standard price. Null: the model is not sold in this tier.
+         */
+        ListedPrice: {
+            /** Model Id */
+            model_id: string;
+            tier: components["schemas"]["TierName"];
+            price: components["schemas"]["TierPrices"] | null;
+            source: components["schemas"]["Source"] | null;
+        };
+        /**
          * LoginAnswer
          * @description A bearer token.
          */
@@ -3170,6 +3282,16 @@ export interface components {
         NewPayoutAddress: {
             /** Address */
             address: string;
+        };
+        /**
+         * NewPrice
+         * @description Units of 1e-9 FAR per token, before demand.
+         */
+        NewPrice: {
+            /** Prompt Price Units */
+            prompt_price_units: number;
+            /** Completion Price Units */
+            completion_price_units: number;
         };
         /**
          * NewPrivatePool
@@ -3490,6 +3612,24 @@ export interface components {
             price_per_token_far: number;
         };
         /**
+         * PriceList
+         * @description Every model on sale in every tier.
+         */
+        PriceList: {
+            /** Prices */
+            prices: components["schemas"]["ListedPrice"][];
+        };
+        /**
+         * PriceRequest
+         * @description The price of a model in a tier from now on; null: the settings decide again.
+         */
+        PriceRequest: {
+            /** Model Id */
+            model_id: string;
+            tier: components["schemas"]["TierName"];
+            price: components["schemas"]["NewPrice"] | null;
+        };
+        /**
          * PrivatePool
          * @description The nodes of an account's own pool: peer ids, and wallets for those of their nodes that are registered.
          */
@@ -3674,6 +3814,21 @@ export interface components {
             findings: {
                 [key: string]: number;
             };
+        };
+        /**
+         * ReconciliationEntry
+         * @description When the books were compared with the chain the last time, until which block, and what was found.
+         */
+        ReconciliationEntry: {
+            /**
+             * At
+             * Format: date-time
+             */
+            at: string;
+            /** Block */
+            block: number;
+            /** Findings */
+            findings: components["schemas"]["FindingEntry"][];
         };
         /**
          * RefusedRow
@@ -3891,6 +4046,13 @@ export interface components {
             transfer?: components["schemas"]["TransferTo"] | null;
         };
         /**
+         * RowStatus
+         * @description PENDING: to be signed. SENT: signed and written down; the chain may have it. FAILED is for ever; CONFIRMED is
+         *     SENT again when the chain gives up the block.
+         * @enum {string}
+         */
+        RowStatus: "pending" | "sent" | "confirmed" | "failed";
+        /**
          * Scope
          * @description What can be done with a credential. Beside the scope a route may ask for a role.
          * @enum {string}
@@ -3898,7 +4060,8 @@ export interface components {
         Scope: "inference" | "account:read" | "account:write" | "provider" | "operator";
         /**
          * ServedModel
-         * @description A model that a node announces, and the blocks ``[first, end)`` of it.
+         * @description A model that a node announces, and the blocks ``[first, end)`` of it. ``reached``: how others get through to the
+         *     node, as it says itself; null: it does not say.
          */
         ServedModel: {
             /** Model Id */
@@ -3915,6 +4078,8 @@ export interface components {
             quantization: string;
             /** Load */
             load: number;
+            /** Reached */
+            reached: ("direct" | "relay" | "none") | null;
             /**
              * Expires At
              * Format: date-time
@@ -3940,6 +4105,19 @@ export interface components {
          * @enum {string}
          */
         SessionPriority: "high" | "normal" | "low";
+        /**
+         * SettlementOverview
+         * @description How settling goes. ``batches`` are the newest first; ``next_before``: for the next page, if there may be one.
+         *     ``reconciliation`` is null until the books were compared, and where there is no escrow.
+         */
+        SettlementOverview: {
+            waiting: components["schemas"]["WaitingRequests"];
+            /** Batches */
+            batches: components["schemas"]["BatchEntry"][];
+            /** Next Before */
+            next_before: number | null;
+            reconciliation: components["schemas"]["ReconciliationEntry"] | null;
+        };
         /**
          * SettlementReadiness
          * @description The outbox: how many rows are in each state. ``settler`` is the gateway that settles now, ``oldest_seconds`` for
@@ -3989,6 +4167,12 @@ export interface components {
             /** Error */
             error: string | null;
         };
+        /**
+         * Source
+         * @description Who says a price: the database, else the settings, else the tier, as a multiple of the standard price.
+         * @enum {string}
+         */
+        Source: "database" | "settings" | "tier";
         /**
          * StreamOptions
          * @description ``include_usage``: the last event before ``[DONE]`` has the token counts.
@@ -4289,6 +4473,26 @@ export interface components {
             step_units: number;
             /** Seconds */
             seconds: number;
+        };
+        /**
+         * WaitingRequests
+         * @description Requests that ended and that nobody was asked to pay yet: how many, what providers earned by them, and since when
+         *     the oldest waits. They are settled when that is ``settle_seconds`` ago, or one provider is owed ``threshold_units``.
+         *     ``ordered``: somebody asked for it to be done at once.
+         */
+        WaitingRequests: {
+            /** Requests */
+            requests: number;
+            /** Units */
+            units: number;
+            /** Oldest At */
+            oldest_at: string | null;
+            /** Settle Seconds */
+            settle_seconds: number;
+            /** Threshold Units */
+            threshold_units: number;
+            /** Ordered */
+            ordered: boolean;
         };
         /**
          * Webhook
@@ -11174,6 +11378,276 @@ export interface operations {
             };
             /** @description Unsupported Media Type */
             415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Seconds after which asking again can help. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Seconds after which asking again can help. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    list_prices_api_operator_prices_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PriceList"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Seconds after which asking again can help. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Seconds after which asking again can help. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    put_price_api_operator_prices_put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PriceRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ListedPrice"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Request Timeout */
+            408: {
+                headers: {
+                    /** @description Seconds after which asking again can help. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Request Entity Too Large */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unsupported Media Type */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Seconds after which asking again can help. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Seconds after which asking again can help. */
+                    "Retry-After"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+        };
+    };
+    settlement_api_operator_settlement_get: {
+        parameters: {
+            query?: {
+                before?: number | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SettlementOverview"];
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorBody"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
                 headers: {
                     [name: string]: unknown;
                 };
