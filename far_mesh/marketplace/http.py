@@ -275,6 +275,7 @@ class _Exchange:
                 headers["connection"] = "close"  # what is still to come of the body would be read as the next request
             headers["x-request-id"] = self._scope["state"]["request_id"]
             headers["openai-processing-ms"] = str(self._milliseconds())
+            headers["x-content-type-options"] = "nosniff"  # pages of this origin hold credentials
         await self._send(message)
 
     async def _fail(self, error: FarError) -> None:

@@ -49,15 +49,14 @@ def _or_page(page: Response, scope: Scope, receive: Receive, send: Send) -> Send
 
 
 def _answer(file: File, asked: Headers) -> Response:
-    if file.headers["etag"] in (tag.strip().removeprefix("W/") for tag in asked.get("if-none-match", "").split(",")):
+    known = asked.get("if-none-match", "").split(",")
+    if file.headers["etag"].removeprefix("W/") in (tag.strip().removeprefix("W/") for tag in known):
         return Response(status_code=304, headers=dict(file.headers))
     return _whole(file, asked)
 
 
 def _whole(file: File, asked: Headers, status: int = 200) -> Response:
     headers, content = dict(file.headers), file.content
-    if file.packed is not None:
-        headers["vary"] = "accept-encoding"
-        if "gzip" in asked.get("accept-encoding", ""):
-            content, headers["content-encoding"] = file.packed, "gzip"
+    if file.packed is not None and "gzip" in asked.get("accept-encoding", ""):
+        content, headers["content-encoding"] = file.packed, "gzip"
     return Response(content, status, headers)

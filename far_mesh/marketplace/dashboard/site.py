@@ -16,7 +16,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Self
 
-MAX_FILE_BYTES = 16 * 2**20
 PACKAGED = Path(__file__).parent / "site"
 """Where the build puts it."""
 
@@ -67,16 +66,17 @@ def _file(name: str, content: bytes) -> tuple[str, File]:
     headers = {
         "content-type": f"{kind}; charset=utf-8" if is_text else kind,
         "cache-control": "public, max-age=31536000, immutable" if forever else "no-cache",
-        "etag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
-        "x-content-type-options": "nosniff",
+        "etag": f'W/"{hashlib.sha256(content).hexdigest()[:32]}"',  # weak: the same for what is packed
         "referrer-policy": "no-referrer",
     }
     if name.endswith(_PAGE):
         headers["content-security-policy"] = policy_of(content.decode())
         headers["cross-origin-opener-policy"] = "same-origin"
     packed = gzip.compress(content, mtime=0) if is_text else content
-    smaller = packed if len(packed) < len(content) else None
-    return "/" + path_of(name), File(content, smaller, headers)
+    is_smaller = len(packed) < len(content)
+    if is_smaller:
+        headers["vary"] = "accept-encoding"
+    return "/" + path_of(name), File(content, packed if is_smaller else None, headers)
 
 
 def path_of(name: str) -> str:

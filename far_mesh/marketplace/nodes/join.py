@@ -182,7 +182,7 @@ def _weights(mesh: MeshLike) -> list[WeightSizes]:
 router = APIRouter(tags=["nodes"])
 
 
-def join_service(request: Request) -> JoinService:
+async def join_service(request: Request) -> JoinService:
     """The service, made by the app."""
     service: JoinService = request.app.state.rooms.join
     return service

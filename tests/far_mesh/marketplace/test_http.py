@@ -104,6 +104,16 @@ def test_every_request_has_an_id_of_our_making(user: User) -> None:
     assert "mine" not in ids
 
 
+@pytest.mark.parametrize("path", ["/health", "/openapi.json", "/api/account/balance", "/nothing", "/"])
+def test_nothing_is_taken_for_something_else_than_it_says(user: User, path: str) -> None:
+    assert user.http.get(path).headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/docs/oauth2-redirect"])
+def test_no_page_that_runs_scripts_of_others_is_on_the_origin_of_the_dashboard(user: User, path: str) -> None:
+    assert user.http.get(path).status_code == 404
+
+
 def test_login_over_http(user: User) -> None:
     offer = user.http.post("/api/auth/nonce", json={"wallet_address": user.wallet}).json()
     assert (offer["domain"], offer["uri"], offer["chain_id"]) == ("far.test", "https://far.test", 31337)

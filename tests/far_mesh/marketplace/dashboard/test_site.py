@@ -37,6 +37,7 @@ def folder(tmp_path: Path) -> Path:
         (site / name).write_text(content, encoding="utf-8")
     (tmp_path / "secret.txt").write_text("secret", encoding="utf-8")
     (site / "linked.txt").symlink_to(tmp_path / "secret.txt")
+    (site / "linked").symlink_to(tmp_path, target_is_directory=True)
     return site
 
 
@@ -81,9 +82,10 @@ def test_what_has_its_content_in_its_name_is_kept_for_ever(browser: TestClient) 
 
 def test_what_a_browser_has_already_is_not_sent_again(browser: TestClient) -> None:
     tag = browser.get("/playground").headers["etag"]
-    for sent in (tag, f"W/{tag}", f'"other", {tag}'):
+    for sent in (tag, tag.removeprefix("W/"), f'"other", {tag}'):
         again = browser.get("/playground", headers={"if-none-match": sent})
         assert (again.status_code, again.content) == (304, b"")
+        assert (again.headers["etag"], again.headers["vary"]) == (tag, "accept-encoding")
     assert browser.get("/playground", headers={"if-none-match": '"other"'}).status_code == 200
 
 
@@ -98,12 +100,31 @@ def test_text_is_packed_for_who_takes_that(browser: TestClient, folder: Path) ->
 
 
 @pytest.mark.parametrize(
-    "path", ["/../secret.txt", "/%2e%2e/secret.txt", "/linked.txt", "/nothing", "/index.html", "/_next/static/"]
+    "path",
+    [
+        "/../secret.txt",
+        "/%2e%2e/secret.txt",
+        "/%2e%2e%2fsecret.txt",
+        "/..%5csecret.txt",
+        "/playground/../../secret.txt",
+        "/linked.txt",
+        "/linked/secret.txt",
+        "/nothing",
+        "/index.html",
+        "/_next/static/",
+        "/playground%00",
+    ],
 )
 def test_nothing_else_is_given(browser: TestClient, path: str) -> None:
     answer = browser.get(path)
     assert answer.status_code == 404
     assert "secret" not in answer.text
+
+
+def test_of_a_part_the_whole_is_sent(browser: TestClient) -> None:
+    part = browser.get("/playground", headers={"range": "bytes=0-3"})
+    assert (part.status_code, len(part.content)) == (200, len(browser.get("/playground").content))
+    assert "accept-ranges" not in part.headers
 
 
 def test_the_interface_is_asked_for_the_rest(browser: TestClient) -> None:
