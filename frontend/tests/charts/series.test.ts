@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { COLOURS, fold, OTHERS, type Point, sum } from "@/components/charts/series";
+import { COLOURS, dayOf, fold, OTHERS, type Point, sum } from "@/components/charts/series";
 
 const eight = Array.from({ length: 8 }, (_, place) => ({ key: `node.${place}`, name: `Node ${place}` }));
 const points: Point[] = [
@@ -22,4 +22,8 @@ test("of more series the largest stay and the rest become one", () => {
 test("nothing is lost when series are put together", () => {
   const { series, points: drawn } = fold(eight, points);
   expect(drawn.map((point) => sum(point, series))).toEqual(points.map((point) => sum(point, eight)));
+});
+
+test("a day is that of UTC wherever one looks from", () => {
+  expect(dayOf("2026-11-21")).toBe("Nov 21");
 });

@@ -36,3 +36,8 @@ export function fold(series: readonly Series[], points: readonly Point[]): { ser
     points: points.map((point) => ({ ...point, values: { ...point.values, [OTHERS]: sum(point, rest) } })),
   };
 }
+
+/** A day as people write it: `Nov 21`. Days are those of UTC. */
+export function dayOf(date: string): string {
+  return new Date(`${date}T00:00:00Z`).toLocaleDateString("en", { month: "short", day: "numeric", timeZone: "UTC" });
+}

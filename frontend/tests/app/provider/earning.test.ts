@@ -1,6 +1,6 @@
 import type { Node, Rewards } from "farlabs";
 import { expect, test } from "vitest";
-import { chartOf, dayOf, reasonOf, receiptsFile, standingOf, stateOf, unclaimed } from "@/app/provider/dashboard/earning";
+import { chartOf, reasonOf, receiptsFile, standingOf, stateOf, unclaimed } from "@/app/provider/dashboard/earning";
 
 const served = (load: number): Node["models"][number] => ({
   model_id: "m", state: "announced", blocks: [0, 8], block_count: 8, quantization: "int8", load, expires_at: "2026-11-22T00:00:00Z",
@@ -63,8 +63,4 @@ test("every state of a payment has words", () => {
 
 test("receipts are kept one per line, as they came", () => {
   expect(receiptsFile([{ receipt: '{"a":1}' }, { receipt: null }, {}, { receipt: '{"b":2}' }])).toBe('{"a":1}\n{"b":2}\n');
-});
-
-test("a day is that of UTC wherever one looks from", () => {
-  expect(dayOf("2026-11-21")).toBe("Nov 21");
 });

@@ -96,8 +96,3 @@ export function stateOf(line: Pick<Line, "state">): { word: string; kind: Kind; 
 export function receiptsFile(lines: readonly Pick<Line, "receipt">[]): string {
   return lines.flatMap(({ receipt }) => (receipt === null || receipt === undefined ? [] : [`${receipt}\n`])).join("");
 }
-
-/** A day as people write it: `Nov 21`. Days are those of UTC. */
-export function dayOf(date: string): string {
-  return new Date(`${date}T00:00:00Z`).toLocaleDateString("en", { month: "short", day: "numeric", timeZone: "UTC" });
-}
