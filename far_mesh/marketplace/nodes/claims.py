@@ -114,7 +114,7 @@ class Claims:
     async def of(self, wallet: Wallet) -> list[Standing]:
         """All that is known of the nodes of a wallet."""
         async with self._database.reading() as connection:
-            rows = await repository.of_wallet(connection, wallet, MAX_NODES_PER_WALLET)
+            rows = await repository.known_of_wallet(connection, wallet, MAX_NODES_PER_WALLET)
         seen: dict[str, list[Sighting]] = {}
         for sightings in (await self._nodes.everybody()).values():
             for one in sightings:
@@ -174,5 +174,6 @@ async def claim(service: Service, body: ClaimRequest) -> ClaimAnswer:
 
 @router.get("/api/provider/nodes")
 async def claimed(service: Service, wallet: ProviderCaller) -> ClaimedNodes:
-    """The caller's nodes: those that were claimed or registered for this wallet."""
+    """The caller's nodes: those that were claimed or registered for this wallet, and those that have served for it
+    (``registered`` is false)."""
     return ClaimedNodes(nodes=[node_answer(one) for one in await service.of(wallet)])

@@ -192,6 +192,7 @@ def _served(about: Announcement) -> ServedModel:
         block_count=about.block_count,
         quantization=about.quantization,
         load=about.load,
+        reached=about.reached,
         expires_at=_time(about.expires_at),
     )
 

@@ -82,12 +82,6 @@ async def claim(
     return (await connection.execute(changed.values(wallet_address=wallet, proven_at=proven_at))).rowcount == 1
 
 
-async def of_wallet(connection: AsyncConnection, wallet: str, limit: int) -> list[NodeRow]:
-    """Nodes that were registered or claimed for a wallet, in the order of ids."""
-    mine = select(node_registry).where(_node.wallet_address == wallet, _node.proven_at.is_not(None))
-    return [_row(row) for row in await connection.execute(mine.order_by(_node.node_id).limit(limit))]
-
-
 async def known_of_wallet(connection: AsyncConnection, wallet: str, limit: int) -> list[NodeRow]:
     """Nodes of a wallet that have served or were registered: those that were there last, in the order of ids. Others
     may only say that they are its own."""

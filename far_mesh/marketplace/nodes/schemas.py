@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
+from discovery.protocol.announcement import Reached
 from discovery.score import COUNTS, Observations, Score, score_of
 
 
@@ -71,7 +72,8 @@ class ActiveNodes(BaseModel):
 
 
 class ServedModel(BaseModel):
-    """A model that a node announces, and the blocks ``[first, end)`` of it."""
+    """A model that a node announces, and the blocks ``[first, end)`` of it. ``reached``: how others get through to the
+    node, as it says itself; null: it does not say."""
 
     model_id: str
     state: NodeState
@@ -79,6 +81,7 @@ class ServedModel(BaseModel):
     block_count: int
     quantization: str
     load: float
+    reached: Reached | None
     expires_at: datetime
 
 

@@ -42,6 +42,7 @@ class Node:
     region: str | None = None
     owner: str | None = None
     state: str = "ready"
+    reached: str | None = None
 
     @property
     def wallet(self) -> str:
@@ -64,6 +65,7 @@ class Node:
             region=self.region,
             wallet=self.wallet,
             state=self.state,
+            reached=self.reached,
             sessions=10_000,
         )
 

@@ -176,7 +176,14 @@ def test_a_node_and_what_is_known_of_it(http: httpx.Client, mesh: MeshDouble) ->
     assert (found["state"], found["wallet_address"], found["registered"]) == ("announced", ANN.wallet, False)
     assert [(model["blocks"], model["block_count"]) for model in found["models"]] == [([0, 3], 8)]
     assert (found["first_seen"], found["claims"]) == (None, None)
+    assert [model["reached"] for model in found["models"]] == [None], "it does not say"
     assert "earned" not in str(found)
+
+
+def test_how_others_get_through_to_a_node_is_told_as_it_says(http: httpx.Client, mesh: MeshDouble) -> None:
+    mesh.serving = (replace(ANN, reached="relay"), replace(BOB, reached="none"), CID)
+    for node, way in ((ANN, "relay"), (BOB, "none")):
+        assert [model["reached"] for model in asked(http, f"/api/nodes/{node.peer_id}")["models"]] == [way]
 
 
 def test_who_is_leaving_serves_nobody_new(http: httpx.Client, mesh: MeshDouble) -> None:

@@ -20,6 +20,7 @@ PATHS = (
     "/api/provider/history",
     "/api/provider/claims",
     "/api/provider/stats",
+    "/api/provider/nodes",
     "/api/provider/earnings/history",
 )
 
@@ -70,6 +71,9 @@ def test_what_each_provider_sees(open_house: OpenHouse, database_url: str) -> No
     assert (standing["node_id"], standing["score"]["completed"]) == (peer_of("ann"), 3.0)
     assert standing["score"]["value"] == pytest.approx(0.76, abs=0.01), "(1 + 3) / (2 + 3), less in the first hour"
     assert [sentence.partition(" ")[0] for sentence in standing["advice"]] == ["not", "it"]
+    [node] = asked(ann, "/api/provider/nodes")["nodes"]
+    assert (node["node_id"], node["registered"]) == (peer_of("ann"), False), "it has served for ann, and nobody claimed it"
+    assert node["score"] == standing["score"]
     assert found["escrow_address"] == worked.house.live.deployment.escrow
 
     lines: list[dict[str, Any]] = []
