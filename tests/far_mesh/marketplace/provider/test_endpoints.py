@@ -72,7 +72,7 @@ def test_what_each_provider_sees(open_house: OpenHouse, database_url: str) -> No
     assert standing["score"]["value"] == pytest.approx(0.76, abs=0.01), "(1 + 3) / (2 + 3), less in the first hour"
     assert [sentence.partition(" ")[0] for sentence in standing["advice"]] == ["not", "it"]
     [node] = asked(ann, "/api/provider/nodes")["nodes"]
-    assert (node["node_id"], node["registered"]) == (peer_of("ann"), False), "it has served for ann, and nobody claimed it"
+    assert (node["node_id"], node["registered"]) == (peer_of("ann"), False), "it served, and nobody claimed it"
     assert node["score"] == standing["score"]
     assert found["escrow_address"] == worked.house.live.deployment.escrow
 
