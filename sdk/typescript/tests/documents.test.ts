@@ -38,8 +38,10 @@ describe("the documents", () => {
         programs.set(`${FOLDER}${name.replace(/\W/g, "-")}-${index}.ts`, text ?? "");
       }
     }
-    expect(complaints(programs)).toEqual([]);
-    expect(complaints(new Map([[`${FOLDER}wrong.ts`, 'import { nothing } from "farlabs"; nothing();']]))).not.toEqual([]);
+    programs.set(`${FOLDER}wrong.ts`, 'import { nothing } from "farlabs"; nothing();');
+    const found = complaints(programs);
+    expect(found.filter((one) => !one.startsWith("wrong.ts"))).toEqual([]);
+    expect(found).not.toEqual([]);
   });
 
   it("name all codes of the SDK's own, and classes", () => {
