@@ -6,7 +6,8 @@ const GATEWAY = process.env["FAR_GATEWAY"] ?? "http://localhost:8000";
 
 export default function config(phase: string): NextConfig {
   const common: NextConfig = { trailingSlash: false, images: { unoptimized: true }, devIndicators: false };
-  if (phase !== PHASE_DEVELOPMENT_SERVER) return { ...common, output: "export", typescript: { tsconfigPath: "tsconfig.build.json" } };
+  // types are checked by `make check`, once, and not by everybody who builds the pages to look at them
+  if (phase !== PHASE_DEVELOPMENT_SERVER) return { ...common, output: "export", typescript: { ignoreBuildErrors: true } };
   const paths = ["/api/:path*", "/v1/:path*", "/nodes/:path*", "/health", "/ready", "/submit", "/results/:path*", "/jobs/:path*"];
   return { ...common, rewrites: async () => paths.map((source) => ({ source, destination: `${GATEWAY}${source}` })) };
 }
