@@ -254,6 +254,10 @@ class Mesh:
         """Live announcements of the nodes that serve this model."""
         return await self._opener.nodes()
 
+    async def present(self) -> list[SignedAnnouncement]:
+        """Those of them that did not break off here a moment ago: announcements outlive a node that was killed."""
+        return await self._opener.present()
+
     async def on_call(self) -> list[Registration]:
         """Nodes that serve this model once they are woken, which :meth:`open` does where no other serves some block."""
         return await self._opener.on_call()

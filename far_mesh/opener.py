@@ -162,6 +162,13 @@ class SessionOpener:
         """Live announcements of the nodes that serve the model."""
         return await self._view.nodes()
 
+    async def present(self) -> list[SignedAnnouncement]:
+        """Those of them that have not broken off here, or have been heard of since. The others are asked now and then."""
+        nodes = await self._view.nodes()
+        self._ask_who_is_back()
+        there = {node.peer_id for node in self._view.present([signed.announcement for signed in nodes])}
+        return [signed for signed in nodes if signed.announcement.peer_id in there]
+
     async def on_call(self) -> list[Registration]:
         """Who could be woken, but for those who did not come lately."""
         if not self._swarm.config.wake_timeout:

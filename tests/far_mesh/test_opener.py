@@ -143,6 +143,23 @@ async def test_who_is_gone_is_asked_whether_it_is_back(talker: Path) -> None:
         await mesh.close()
 
 
+async def test_who_broke_off_is_announced_still_and_not_present_until_it_answers(talker: Path) -> None:
+    async with a_ring(talker, (0, 3)) as ring:
+        gone = await ring.add(3, 6, name="gone", block_ms=0.1)
+        await ring.add(3, 6, name="spare", block_ms=50.0)
+        mesh = await ring.mesh(replace(FAST, open_attempts=3))
+        assert len(await mesh.present()) == 3
+        transport = ring.network.peers.pop(gone.transport.peer_id)
+        await (await mesh.open([5], ONE)).finish()
+        assert gone.peer_id in {signed.peer_id for signed in await mesh.nodes()}
+        assert gone.peer_id not in {signed.peer_id for signed in await mesh.present()}
+        ring.network.peers[gone.transport.peer_id] = transport
+        async with asyncio.timeout(60):
+            while len(await mesh.present()) < 3:
+                await asyncio.sleep(0.01)
+        await mesh.close()
+
+
 async def test_nodes_are_found_on_the_map_by_the_addresses_they_are_reached_at(talker: Path, tmp_path: Path) -> None:
     file = mmdb.write(
         tmp_path / "city.mmdb", {"8.8.8.8/32": mmdb.city(52.5, 13.4), "9.9.9.9/32": mmdb.city(35.7, 139.7)}

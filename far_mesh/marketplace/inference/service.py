@@ -500,8 +500,9 @@ class InferenceService:
         return max_tokens
 
     async def _state(self, on_sale: OnSale) -> ModelState:
-        nodes, block_count = _ready(await on_sale.mesh.nodes()), on_sale.mesh.block_count
-        price = await self._pricing.now(on_sale.offer, self._tiers.table[TierName.STANDARD], nodes, block_count)
+        mesh, block_count = on_sale.mesh, on_sale.mesh.block_count
+        announced, nodes = _ready(await mesh.nodes()), _ready(await mesh.present())
+        price = await self._pricing.now(on_sale.offer, self._tiers.table[TierName.STANDARD], announced, block_count)
         by_tier = await self._pricing.by_tier(on_sale.offer, self._tiers.table.all(), price)
         async with self._database.reading() as connection:
             latency = await repository.average_latency_ms(connection, on_sale.offer.model_id)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -21,7 +21,7 @@ import structlog
 from discovery.geo import Point, distance_km
 from discovery.location import is_in, parse_location
 from discovery.placement import WANTED_REPLICAS, Advice, Move, Promises, advise
-from discovery.protocol.announcement import LIFETIME_SECONDS, Announcement
+from discovery.protocol.announcement import LIFETIME_SECONDS, Announcement, SignedAnnouncement
 from discovery.protocol.errors import InvalidArgument
 from discovery.protocol.ids import PeerId, check_peer_id, check_wallet
 from discovery.protocol.registration import HEARTBEAT, REGISTRATION, consent_text
@@ -117,7 +117,8 @@ class NodeService:
     # ---- what the swarm says
 
     async def active(self, model_id: str, location: str | None, max_km: float | None, limit: int, offset: int) -> Found:
-        """The nodes that announce a model and take requests, those near a place alone where one is given.
+        """The nodes that announce a model and take requests, but for those that broke off in the middle of one and were
+        not heard of since; those near a place alone where one is given.
 
         Raises:
             ModelUnknown: it is not on sale here.
@@ -129,7 +130,7 @@ class NodeService:
                 "max_distance_km needs a latitude and a longitude in location, such as 52.5,13.4",
                 param="max_distance_km",
             )
-        there = [one for one in await _sightings(mesh) if one.announcement.state == "ready"]
+        there = [one for one in _seen(mesh, await mesh.present()) if one.announcement.state == "ready"]
         if isinstance(where, tuple):
             fit = _near(there, where, NEAR_KM if max_km is None else max_km)
             return Found(len(fit), await self._with_rows(fit[offset : offset + limit]))
@@ -312,8 +313,11 @@ class NodeService:
 
 
 async def _sightings(mesh: MeshLike, node_id: str | None = None) -> list[Sighting]:
-    nodes = [signed.announcement for signed in await mesh.nodes()]
-    nodes = [node for node in nodes if node_id is None or node.peer_id == node_id]
+    return _seen(mesh, [signed for signed in await mesh.nodes() if node_id in (None, signed.announcement.peer_id)])
+
+
+def _seen(mesh: MeshLike, announced: Iterable[SignedAnnouncement]) -> list[Sighting]:
+    nodes = [signed.announcement for signed in announced]
     known: Known = mesh.known(nodes)
     return [Sighting(node, known.round_trips.get(node.peer_id), known.where(node)) for node in nodes]
 

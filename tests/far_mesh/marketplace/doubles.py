@@ -163,6 +163,7 @@ class MeshDouble:
     story: Sequence[str] = STORY
     serving: tuple[Node, ...] = NODES
     sleeping: tuple[Node, ...] = ()
+    broken_off: tuple[str, ...] = ()
     unproven: tuple[str, ...] = ()
     cached: tuple[int, ...] = ()
     checkpoint_every: int = 4
@@ -216,6 +217,10 @@ class MeshDouble:
     async def nodes(self) -> list[SignedAnnouncement]:
         """Who serves."""
         return [node.announcement() for node in self.serving]
+
+    async def present(self) -> list[SignedAnnouncement]:
+        """Those who have not broken off."""
+        return [node.announcement() for node in self.serving if node.name not in self.broken_off]
 
     async def on_call(self) -> list[Registration]:
         """Who sleeps."""

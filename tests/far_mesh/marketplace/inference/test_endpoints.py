@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -424,6 +425,25 @@ def test_a_model_that_cannot_be_had_now_says_why(open_house: OpenHouse) -> None:
     entry = httpx.get(house.url + "/api/inference/models").json()["models"][0]
     assert (entry["available"], entry["reason"]) == (False, f"no node serves blocks 6:8 of {MODEL}")
     assert entry["coverage"][-1] == {"first_block": 6, "end_block": 8, "replicas": 0}
+
+
+def test_a_node_that_broke_off_is_not_shown_but_asked_where_there_is_no_other(open_house: OpenHouse) -> None:
+    spare = replace(NODES[2], name="spare")
+    mesh = MeshDouble(serving=(*NODES, spare), broken_off=("spare",))
+    house = open_house(mesh)
+    assert [node["layers_served"] for node in active(house)] == [[0, 1, 2], [3, 4, 5], [6, 7]]
+    (entry,) = httpx.get(house.url + "/api/inference/models").json()["models"]
+    assert (entry["active_nodes"], entry["available"]) == (3, True)
+    mesh.broken_off = ("spare", "cid")
+    (entry,) = httpx.get(house.url + "/api/inference/models").json()["models"]
+    assert (entry["available"], entry["coverage"][-1]["replicas"]) == (False, 0)
+    assert house.user().generate().status_code == 200
+
+
+def active(house: House) -> list[dict[str, Any]]:
+    """Who serves, by their blocks."""
+    nodes = httpx.get(f"{house.url}/api/nodes/active/{MODEL}").json()["nodes"]
+    return sorted(nodes, key=lambda node: list(node["layers_served"]))
 
 
 def test_a_request_is_nobody_elses_business(open_house: OpenHouse) -> None:
