@@ -163,7 +163,7 @@ class SessionOpener:
         return await self._view.nodes()
 
     async def present(self) -> list[SignedAnnouncement]:
-        """Those of them that have not broken off here, or have been heard of since. The others are asked now and then."""
+        """Those of them that did not break off here, or were heard of since. The others are asked now and then."""
         nodes = await self._view.nodes()
         self._ask_who_is_back()
         there = {node.peer_id for node in self._view.present([signed.announcement for signed in nodes])}
