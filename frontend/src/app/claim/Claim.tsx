@@ -53,10 +53,11 @@ function Told({ link }: { link: Link | "reading" }) {
 }
 
 function HowTo() {
+  const { address } = useConnection();
   return (
     <Card title="How to get a link">
-      <p className="mb-3 max-w-prose text-sm text-soft">On the machine of the node, with the address of your wallet in the place of 0x…:</p>
-      <CodeBlock code={`far-node claim --gateway ${gatewayUrl()} --wallet 0x…`} what="the command that makes a link" />
+      <p className="mb-3 max-w-prose text-sm text-soft">On the machine of the node{address === undefined && ", with the address of your wallet in the place of 0x…"}:</p>
+      <CodeBlock code={`far-node claim --gateway ${gatewayUrl()} --wallet ${address ?? "0x…"}`} what="the command that makes a link" />
       <p className="mt-3 max-w-prose text-sm text-soft">
         It prints a link, and draws it as a QR code. Open it within half an hour where your wallet is. What is in it stands
         behind the #, which browsers send to nobody.

@@ -32,8 +32,8 @@ export function CopyButton({ text, what }: { text: string; what: string }) {
 /** A command or a piece of code, with a button that copies it. */
 export function CodeBlock({ code, what }: { code: string; what: string }) {
   return (
-    <div className="flex flex-wrap items-start gap-2 rounded-lg border border-line bg-raised p-3">
-      <pre tabIndex={0} aria-label={what} className="min-w-0 flex-1 overflow-x-auto py-2 font-mono text-sm">
+    <div className="flex flex-col items-stretch gap-2 rounded-lg border border-line bg-raised p-3 sm:flex-row sm:items-start">
+      <pre tabIndex={0} aria-label={what} className="min-w-0 overflow-x-auto py-2 font-mono text-sm sm:flex-1">
         <code>{code}</code>
       </pre>
       <CopyButton text={code} what={what} />

@@ -34,6 +34,7 @@ export function Provide() {
         Your machine serves some blocks of a model together with others, and is paid for the work that it can prove. There is
         nothing to register: a wallet address is enough.
       </PageHeader>
+      <Requirements />
       <Query what="What it takes to serve here" query={serving} loading={<Loading what="what it takes to serve here" lines={8} />}>
         {(how) =>
           how.models.length === 0 ? (
@@ -43,15 +44,13 @@ export function Provide() {
           )
         }
       </Query>
-      <Requirements />
     </>
   );
 }
 
 const OTHER = "other";
 const CPU = "cpu";
-const INSTALL = `python3 -m venv .venv && source .venv/bin/activate
-pip install --constraint constraints.txt .`;
+const INSTALL = "sh deploy/install.sh";
 
 function Setup({ how, models }: { how: HowToServe; models: readonly Model[] }) {
   const { wallet } = useSession();
@@ -108,7 +107,7 @@ function Setup({ how, models }: { how: HowToServe; models: readonly Model[] }) {
             {GPUS.map(({ name, gib: size }) => (
               <option key={name} value={name}>{`${name} (${size} GB)`}</option>
             ))}
-            <option value={OTHER}>Another NVIDIA GPU</option>
+            <option value={OTHER}>Another GPU</option>
             <option value={CPU}>No GPU: the processor</option>
           </Select>
           <Field
@@ -157,7 +156,10 @@ function Setup({ how, models }: { how: HowToServe; models: readonly Model[] }) {
       <Card title="4. Start it">
         <ol className="flex flex-col gap-4 text-sm">
           <li>
-            <p className="mb-2">Install, in a copy of the source code of Far Mesh. This takes some minutes:</p>
+            <p className="mb-2">
+              Install, in a copy of the source code of Far Mesh. It needs no root, brings what your {device === "cpu" ? "machine" : "GPU"} needs,
+              and takes some minutes:
+            </p>
             <CodeBlock code={INSTALL} what="the command that installs" />
           </li>
           <li>
@@ -181,7 +183,7 @@ function Setup({ how, models }: { how: HowToServe; models: readonly Model[] }) {
                 })}
               />
             )}
-            <Hints how={how} hasSource={model.source !== null} />
+            {address !== undefined && <Hints how={how} hasSource={model.source !== null} />}
           </li>
           {address !== undefined && (
             <li>
@@ -234,9 +236,9 @@ function Hints({ how, hasSource }: { how: HowToServe; hasSource: boolean }) {
 
 function Requirements() {
   return (
-    <Card title="Before you begin" className="mt-6">
-      <ul className="flex max-w-prose list-disc flex-col gap-2 pl-5 text-sm text-soft">
-        <li>Linux with Python 3.11 or newer, on a machine that is on most of the day. An NVIDIA GPU is better; a processor works too.</li>
+    <Card title="Before you begin" className="mb-6">
+      <ul className="grid list-disc gap-x-10 gap-y-2 pl-5 text-sm text-soft lg:grid-cols-2">
+        <li>64-bit Linux, on a machine that is on most of the day. A GPU is better; a processor works too.</li>
         <li>A node serves everybody who finds it. Requests that come through a marketplace are paid; others are not.</li>
         <li>
           Your node sees numbers and not text, but much of the text can be read back from them: you take part in other people’s

@@ -131,12 +131,12 @@ function Glance({ rewards, stats, nodes }: GlanceProps) {
       <Stat
         name="Reliability"
         value={scores.length === 0 ? "not measured" : percent(Math.min(...scores))}
-        hint={scores.length === 0 ? "no gateway has seen enough" : scores.length === 1 ? "why stands below" : "of the least reliable node; why stands below"}
+        hint={scores.length === 0 ? "no gateway has seen anything yet" : scores.length === 1 ? "why stands below" : "of the least reliable node; why stands below"}
       />
       <Stat
         name="Uptime"
         value={stats?.uptime === null || stats?.uptime === undefined ? "not measured" : percent(stats.uptime)}
-        hint={stats?.uptime === null || stats?.uptime === undefined ? "nobody measures it yet" : undefined}
+        hint={stats?.uptime === null || stats?.uptime === undefined ? "this gateway does not watch it" : undefined}
       />
     </dl>
   );

@@ -49,7 +49,7 @@ function Sum({ name, units, isTotal = false, isPart = false }: { name: string; u
   return (
     <div className={`flex justify-between gap-4 py-1.5 ${isTotal ? "border-b border-line font-medium" : ""} ${isPart ? "pl-8 text-soft" : isTotal ? "" : "pl-4"}`}>
       <dt>{name}</dt>
-      <dd><Amount units={units} /></dd>
+      <dd className="whitespace-nowrap"><Amount units={units} /></dd>
     </div>
   );
 }

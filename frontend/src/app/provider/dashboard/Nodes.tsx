@@ -9,7 +9,8 @@ import { CodeBlock, CopyButton } from "@/components/ui/CopyButton";
 import { Empty } from "@/components/ui/Empty";
 import { count, milliseconds, percent, short, when } from "@/lib/format";
 import { gatewayUrl } from "@/lib/gateway";
-import { reasonOf, standingOf, unclaimed } from "./earning";
+import { ofOthers, reachedOf, standingOf } from "./earning";
+import { Reliability } from "./Reliability";
 
 interface NodesProps {
   nodes: readonly Node[];
@@ -20,48 +21,51 @@ interface NodesProps {
 
 /** Each node: how it is, what it earned, and what would be good for it. */
 export function Nodes({ nodes, rewards, period }: NodesProps) {
-  const others = unclaimed(rewards?.per_node ?? [], nodes);
-  if (nodes.length === 0 && others.length === 0) {
-    return (
-      <Empty title="No node is claimed for this wallet">
-        <p>Start one with this wallet, or bind one that runs already by <code>far-node claim</code>.</p>
-        <div className="mt-4 flex justify-center"><ButtonLink kind="quiet" href="/gpu/distributed">How to start a node</ButtonLink></div>
-      </Empty>
-    );
-  }
+  const others = ofOthers(rewards?.per_node ?? [], nodes);
+  const unclaimed = nodes.filter(({ registered }) => !registered).length;
   return (
     <div className="flex flex-col gap-6">
-      <ul className="flex flex-col divide-y divide-line">
-        {nodes.map((node) => (
-          <li key={node.node_id} className="py-4 first:pt-0 last:pb-0">
-            <OneNode node={node} earned={rewards?.per_node.find(({ node_id: id }) => id === node.node_id)} period={period} isKnown={rewards !== undefined} />
-          </li>
-        ))}
-      </ul>
+      {nodes.length === 0 ? (
+        <Empty title="No node is claimed for this wallet, and none has served for it">
+          <p>Start one with this wallet, or bind one that runs already by <code>far-node claim</code>.</p>
+          <div className="mt-4 flex justify-center"><ButtonLink kind="quiet" href="/gpu/distributed">How to start a node</ButtonLink></div>
+        </Empty>
+      ) : (
+        <ul className="flex flex-col divide-y divide-line">
+          {nodes.map((node) => (
+            <li key={node.node_id} className="py-5 first:pt-0 last:pb-0">
+              <OneNode node={node} rewards={rewards} period={period} />
+            </li>
+          ))}
+        </ul>
+      )}
+      {unclaimed > 0 && <Unclaimed count={unclaimed} />}
       {others.length > 0 && <Others earned={others} />}
     </div>
   );
 }
 
-type EarnedByNode = Rewards["per_node"][number];
-
-function OneNode({ node, earned, period, isKnown }: { node: Node; earned: EarnedByNode | undefined; period: string; isKnown: boolean }) {
+function OneNode({ node, rewards, period }: { node: Node; rewards: Rewards | undefined; period: string }) {
   const { word, kind, advice } = standingOf(node);
+  const earned = rewards?.per_node.find(({ node_id: id }) => id === node.node_id);
+  const standing = rewards?.scores.find(({ node_id: id }) => id === node.node_id);
   const machine = [node.gpu_model, node.vram_gb === null ? null : `${node.vram_gb} GB`, node.location].filter((one) => one !== null);
   return (
     <article aria-label={`Node ${short(node.node_id, 6, 6)}`}>
       <div className="flex flex-wrap items-center gap-x-3 gap-y-1">
         <h3 className="font-mono text-sm font-medium" title={node.node_id}>{short(node.node_id, 10, 6)}</h3>
         <Badge kind={kind}>{word}</Badge>
+        {!node.registered && <Badge>not claimed</Badge>}
         {machine.length > 0 && <span className="text-sm text-soft">{machine.join(", ")}</span>}
         <span className="ml-auto"><CopyButton text={node.node_id} what={`the id of node ${short(node.node_id, 6, 6)}`} /></span>
       </div>
-      <dl className="mt-2 grid grid-cols-2 gap-x-4 gap-y-2 text-sm sm:grid-cols-4">
-        <Fact name={`Earned in ${period} days`}>{isKnown ? <Amount units={earned?.earned_units ?? 0} /> : "–"}</Fact>
-        <Fact name="Requests and tokens">
-          {isKnown ? `${count(earned?.requests ?? 0)}, ${count(earned?.tokens ?? 0)}` : "–"}
-        </Fact>
+      {advice !== undefined && <p className="mt-2 max-w-prose text-sm">{advice}</p>}
+      <dl className="mt-3 grid grid-cols-2 gap-x-4 gap-y-2 text-sm sm:grid-cols-3 lg:grid-cols-6">
+        <Fact name={`Earned in ${period} days`}>{rewards === undefined ? "–" : <Amount units={earned?.earned_units ?? 0} />}</Fact>
+        <Fact name="Requests">{rewards === undefined ? "–" : count(earned?.requests ?? 0)}</Fact>
+        <Fact name="Tokens">{rewards === undefined ? "–" : count(earned?.tokens ?? 0)}</Fact>
         <Fact name="Round trip">{node.avg_latency_ms === null ? "not measured" : milliseconds(node.avg_latency_ms)}</Fact>
+        <Fact name="Reached">{reachedOf(node)}</Fact>
         <Fact name="Last heard of">{when(node.last_seen)}</Fact>
       </dl>
       {node.models.length > 0 && (
@@ -73,13 +77,7 @@ function OneNode({ node, earned, period, isKnown }: { node: Node; earned: Earned
           ))}
         </ul>
       )}
-      <details className="mt-2 text-sm">
-        <summary className="w-fit cursor-pointer rounded-md py-1 text-soft hover:text-ink">
-          Reliability: {node.reliability_score === null ? "not measured" : percent(node.reliability_score)}
-        </summary>
-        <p className="mt-1 max-w-prose text-soft">{reasonOf(node)}</p>
-      </details>
-      {advice !== undefined && <p className="mt-2 max-w-prose text-sm">{advice}</p>}
+      <Reliability score={node.score} advice={standing?.advice} />
     </article>
   );
 }
@@ -94,11 +92,23 @@ function Fact({ name, children }: { name: string; children: React.ReactNode }) {
 }
 
 /** They name this wallet and earn for it; that it knows of them nobody has said. */
-function Others({ earned }: { earned: readonly EarnedByNode[] }) {
-  const { length } = earned;
+function Unclaimed({ count: many }: { count: number }) {
   return (
     <div className="flex flex-col gap-3 rounded-lg border border-dashed border-line p-4 text-sm">
-      <p className="font-medium">{length === 1 ? "One more node has earned for this wallet" : `${length} more nodes have earned for this wallet`}</p>
+      <p className="max-w-prose">
+        {many === 1 ? "A node that is not claimed is" : "Nodes that are not claimed are"} paid to you all the same. Claimed, a node is shown
+        to others as yours, too, and here before it has earned. On its machine:
+      </p>
+      <CodeBlock code={`far-node claim --gateway ${gatewayUrl()}`} what="the command that claims a node" />
+    </div>
+  );
+}
+
+/** They have earned for this wallet, and belong to another now. */
+function Others({ earned }: { earned: Rewards["per_node"] }) {
+  return (
+    <div className="flex flex-col gap-3 text-sm">
+      <h3 className="font-medium">Earned for this wallet by nodes that are another’s now</h3>
       <ul className="flex flex-col gap-1">
         {earned.map(({ node_id: id, earned_units: units }) => (
           <li key={id} className="flex flex-wrap justify-between gap-x-4">
@@ -107,11 +117,6 @@ function Others({ earned }: { earned: readonly EarnedByNode[] }) {
           </li>
         ))}
       </ul>
-      <p className="text-soft">
-        {length === 1 ? "It is" : "They are"} paid to you either way. To see how {length === 1 ? "it does" : "they do"}, claim{" "}
-        {length === 1 ? "it" : "them"} on {length === 1 ? "its machine" : "their machines"}:
-      </p>
-      <CodeBlock code={`far-node claim --gateway ${gatewayUrl()}`} what="the command that claims a node" />
     </div>
   );
 }
