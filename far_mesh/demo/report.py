@@ -90,7 +90,7 @@ def table(result: Mapping[str, Any], release: Release, dashboard: str | None = N
             far(wei_to_units(node["paid_wei"])),
         )
     shown.add_section()
-    for name, units in (("platform fee", result["fee_units"]), ("refund", result["refund_units"])):
+    for name, units in (("fee", result["fee_units"]), ("refund", result["refund_units"])):
         shown.add_row(name, "", "", "", "", far(units))
     shown.add_row("held", "", "", "", "", far(result["held_units"]))
     return shown

@@ -98,3 +98,11 @@ def test_the_table_says_where_the_dashboard_is_if_there_is_one() -> None:
 def test_far_are_written_with_every_digit() -> None:
     assert far(1) == "0.000000001"
     assert far(12 * GWEI + 5) == "12.000000005"
+
+
+def test_the_table_has_its_head_in_one_line_on_a_terminal_of_eighty_columns() -> None:
+    result, release = facts()
+    result["nodes"][0] |= {"peer_id": "12D3KooWehZM9td6", "quantization": "int8"}
+    screen = Console(width=80, record=True)
+    screen.print(table(result, release))
+    assert "┃ FAR on chain ┃" in screen.export_text()
