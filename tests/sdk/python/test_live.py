@@ -407,4 +407,4 @@ def test_the_command_says_what_went_wrong(far: Any, monkeypatch: pytest.MonkeyPa
             far(*arguments)
         assert ended.value.code == cli.EXIT_USAGE
     monkeypatch.delenv("WALLET_PRIVATE_KEY")
-    assert "api_key" in far("balance")[2]
+    assert far("balance")[2] == "far: set FAR_API_KEY or WALLET_PRIVATE_KEY\n"

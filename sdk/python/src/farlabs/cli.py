@@ -451,14 +451,16 @@ def _note(text: str) -> None:
 
 
 def _failed(error: FarLabsError, *, as_json: bool) -> int:
+    # What the options of a client are called helps nobody here.
+    message = "set FAR_API_KEY or WALLET_PRIVATE_KEY" if error.code == "no_credential" else error.message
     if as_json:
-        facts = {"code": error.code, "message": error.message, "status": error.status, "request_id": error.request_id}
+        facts = {"code": error.code, "message": message, "status": error.status, "request_id": error.request_id}
         sys.stderr.write(json.dumps({"error": facts}) + "\n")
     else:
         again = ""
         if isinstance(error, RateLimitError) and error.retry_after is not None:
             again = f" (again in {error.retry_after:.0f} s)"
-        _note(f"far: {error.message}{again}")
+        _note(f"far: {message}{again}")
     return EXIT_FAILED
 
 
