@@ -1,9 +1,14 @@
 import type { Session } from "farlabs";
 
 /** In the fragment of an address, which no server gets to see. */
-export const HANDED = "session";
+const HANDED = "session";
 
 const LOOPBACK: readonly string[] = ["127.0.0.1", "localhost", "[::1]"];
+
+/** Whether there is one in the address, taken or not: it is not to stay there, where it could be copied by accident. */
+export function isHandedAt(hash: string): boolean {
+  return new URLSearchParams(hash.slice(1)).has(HANDED);
+}
 
 /**
  * A session that comes with the address, `#session=<token>`, as the demo prints it. Taken on this machine's own gateway
@@ -14,7 +19,8 @@ export function handedSession({ hash, hostname }: { hash: string; hostname: stri
   const token = new URLSearchParams(hash.slice(1)).get(HANDED);
   const claims = token === null ? undefined : claimsOf(token);
   if (token === null || typeof claims?.sub !== "string" || typeof claims.exp !== "number") return undefined;
-  return { token, walletAddress: claims.sub, expiresAt: new Date(1000 * claims.exp).toISOString() };
+  const expiresAt = new Date(1000 * claims.exp);
+  return Number.isNaN(expiresAt.getTime()) ? undefined : { token, walletAddress: claims.sub, expiresAt: expiresAt.toISOString() };
 }
 
 /** What a token says (RFC 7519). Whether it is true is for the gateway to say. */

@@ -6,7 +6,7 @@ import { createContext, type ReactNode, useCallback, useContext, useEffect, useM
 import { type Config, useConfig, useConnection } from "wagmi";
 import { getWalletClient, watchConnection } from "wagmi/actions";
 import { gatewayUrl } from "./gateway";
-import { handedSession } from "./handed";
+import { handedSession, isHandedAt } from "./handed";
 
 interface SessionState {
   /** Asks the gateway as whoever is connected; signs in when something needs that. */
@@ -33,10 +33,8 @@ export function SessionProvider({ children }: { children: ReactNode }) {
 
   useEffect(() => {
     const given = handedSession(window.location);
-    if (given !== undefined) {
-      window.history.replaceState(null, "", window.location.pathname + window.location.search);
-      keep(HANDED, given);
-    }
+    if (isHandedAt(window.location.hash)) window.history.replaceState(null, "", window.location.pathname + window.location.search);
+    if (given !== undefined) keep(HANDED, given);
     setHanded(kept(HANDED));
   }, []);
 

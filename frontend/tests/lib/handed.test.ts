@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { handedSession } from "@/lib/handed";
+import { handedSession, isHandedAt } from "@/lib/handed";
 
 const WALLET = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
 const tokenOf = (claims: unknown) => ["e30", Buffer.from(JSON.stringify(claims)).toString("base64url"), "s"].join(".");
@@ -25,7 +25,13 @@ test.each([
   `#session=${tokenOf(null)}`,
   `#session=${tokenOf({ sub: WALLET })}`,
   `#session=${tokenOf({ exp: 1 })}`,
+  `#session=${tokenOf({ sub: WALLET, exp: 1e300 })}`,
   `#claim=${token}`,
 ])("what is no session is none: %s", (hash) => {
   expect(handedSession({ hash, hostname: "127.0.0.1" })).toBeUndefined();
+});
+
+test("whatever is handed does not stay in the address, taken or not; what else stands there does", () => {
+  expect(["#session=", "#session=no-token", `#session=${token}`].map(isHandedAt)).toEqual([true, true, true]);
+  expect(["", "#", "#network", "#claim=1"].map(isHandedAt)).toEqual([false, false, false, false]);
 });
