@@ -9,6 +9,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export HF_HUB_DISABLE_TELEMETRY := 1
 export NEXT_TELEMETRY_DISABLED := 1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# a mirror that is away for a moment, or another apt-get at work, is waited for
+APT := DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300
 TORCH := $(shell grep '^torch==' constraints.txt)
 DATA_DIR ?= .far/demo
 PROTO := discovery/protocol/mesh.proto
@@ -45,12 +47,18 @@ test-typescript: $(VENV)/dev node_modules/.all $(SITE) ## the TypeScript SDK and
 	$(FRONTEND) test
 
 chromium: ## Chromium, for the tests that look at the dashboard
-	@for program in chromium chromium-browser google-chrome; do command -v "$$program" >/dev/null && exit 0; done; \
-	[ -n "$$FAR_CHROMIUM" ] && exit 0; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  echo "installing Chromium …"; apt-get update -qq && apt-get install --yes -qq --no-install-recommends chromium >/dev/null && exit 0; \
+	@for program in $${FAR_CHROMIUM:-chromium chromium-browser google-chrome}; do \
+	  command -v "$$program" >/dev/null && exit 0; \
+	done; \
+	if [ -z "$$FAR_CHROMIUM" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  for pause in 0 15 60; do \
+	    sleep $$pause; echo "installing Chromium …"; \
+	    $(APT) update -qq; $(APT) install --yes -qq --no-install-recommends chromium >/dev/null && exit 0; \
+	  done; \
 	fi; \
-	echo "there is no Chromium: apt-get install chromium, or set FAR_CHROMIUM; until then the browser tests are skipped"
+	echo "there is no Chromium: apt-get install chromium, or set FAR_CHROMIUM to the program"; \
+	[ "$$FAR_BROWSER" != required ] || { echo "and FAR_BROWSER=required: the browser tests must not be skipped"; exit 1; }; \
+	echo "until then the browser tests are skipped"
 
 check: $(VENV)/dev node_modules/.all $(SITE) ## ruff, mypy --strict, tsc, import-linter, shellcheck, solhint, generated files
 	$(BIN)/ruff check .
