@@ -91,18 +91,19 @@ export function Playground() {
           <Query what="The models" query={models}>
             {(all) => <ModelPicker models={all} model={model} tier={wishes.tier} onChange={(id) => change({ model: id })} />}
           </Query>
-          <div className="flex flex-wrap gap-2">
+          <div className={`flex flex-wrap gap-2 ${last === undefined ? "lg:hidden" : ""}`}>
             <Button kind="quiet" className="lg:hidden" onClick={() => setOpen("settings")}>Settings</Button>
-            <Button
-              kind="quiet"
-              disabled={last === undefined}
-              onClick={() => saveFile("conversation.md", asMarkdown(conversation), "text/markdown")}
-            >
-              Save as a file
-            </Button>
-            <Button kind="quiet" disabled={last === undefined || live !== undefined} onClick={() => setOpen("clear")}>
-              Clear
-            </Button>
+            {last !== undefined && (
+              <>
+                <Button
+                  kind="quiet"
+                  onClick={() => saveFile("conversation.md", asMarkdown(conversation), "text/markdown")}
+                >
+                  Save as a file
+                </Button>
+                <Button kind="quiet" disabled={live !== undefined} onClick={() => setOpen("clear")}>Clear</Button>
+              </>
+            )}
           </div>
           <section aria-label="Conversation" className={`flex flex-col gap-8 ${ABOVE_COMPOSER}`}>
             <h2 className="sr-only">Conversation</h2>
