@@ -22,13 +22,13 @@ export function Header() {
           <Mark />
           Far Mesh
         </Link>
-        <nav aria-label="Pages" className="order-last -mx-1 flex w-full gap-1 overflow-x-auto sm:order-none sm:w-auto">
+        <nav aria-label="Pages" className="order-last -mx-1 flex w-full justify-between overflow-x-auto sm:order-none sm:w-auto sm:gap-1">
           {PAGES.map(({ href, name }) => (
             <Link
               key={href}
               href={href}
               aria-current={path === href ? "page" : undefined}
-              className="rounded-md px-2 py-2 text-sm text-soft sm:px-3 hover:bg-raised hover:text-ink aria-[current=page]:bg-raised aria-[current=page]:text-ink"
+              className="rounded-md px-1 py-2 text-[0.8125rem] text-soft sm:px-3 sm:text-sm hover:bg-raised hover:text-ink aria-[current=page]:bg-raised aria-[current=page]:text-ink"
             >
               {name}
             </Link>
