@@ -41,7 +41,8 @@ export function Prices() {
     <Card title="Prices">
       <p className="mb-4 max-w-prose text-sm text-soft">
         Before demand, which may raise them by up to a half. A change counts at once for what is asked from then on; requests
-        under way and quotes keep their price. A tier without a price of its own costs a multiple of standard.
+        under way and quotes keep their price. A tier without a price of its own costs a multiple of
+        standard, or is not sold.
       </p>
       <Query what="The prices" query={prices}>
         {(found) => <Table caption="What tokens cost before demand" columns={columns} rows={found} keyOf={({ model_id: model, tier }) => `${model} ${tier}`} />}

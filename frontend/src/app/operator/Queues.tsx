@@ -11,9 +11,11 @@ type Models = ClusterStatus["models"];
 export function Queues({ models }: { models: Models }) {
   return (
     <Card title="Models and their queues">
-      {models.map((model) => (
-        <Queue key={model.model_id} model={model} />
-      ))}
+      <div>
+        {models.map((model) => (
+          <Queue key={model.model_id} model={model} />
+        ))}
+      </div>
       <p className="mt-4 text-xs text-soft">Queues are those of the gateway that serves this page.</p>
     </Card>
   );

@@ -14,7 +14,7 @@ import { Notice } from "@/components/ui/Notice";
 import { Loading } from "@/components/ui/Skeleton";
 import { type Column, Table } from "@/components/ui/Table";
 import { TransactionLink } from "@/components/ui/TransactionSteps";
-import { count, when } from "@/lib/format";
+import { count, far, when } from "@/lib/format";
 import { useSession } from "@/lib/session";
 import { ago, kindOf, span, stateOf, worriesOf } from "./operating";
 
@@ -64,7 +64,7 @@ function Outbox({ status, waiting }: { status: ClusterStatus; waiting: Settlemen
     <Card title="What waits">
       <dl className="grid grid-cols-2 gap-x-6 gap-y-4 text-sm sm:grid-cols-3 lg:grid-cols-4">
         <Fact name="Requests to be settled" hint={waiting.oldest_at === null ? undefined : `the oldest ended ${ago(waiting.oldest_at, at)}`}>{count(waiting.requests)}</Fact>
-        <Fact name="Providers are owed for them" hint={`settled after ${span(waiting.settle_seconds)}, or when one is owed enough`}><Amount units={waiting.units} /></Fact>
+        <Fact name="Providers are owed for them" hint={`settled after ${span(waiting.settle_seconds)}, or when one of them is owed ${far(waiting.threshold_units)}`}><Amount units={waiting.units} /></Fact>
         {settlement !== null && (
           <>
             <Fact name="Transactions to be sent" hint={settlement.oldest_seconds === null ? undefined : `the oldest waits for ${span(settlement.oldest_seconds)}`}>{count(settlement.pending)}</Fact>
