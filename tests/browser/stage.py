@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import secrets
 import signal
-import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -30,6 +29,8 @@ from far_mesh.marketplace.chain.client import address_of
 from far_mesh.marketplace.chain.wallet import ChainWallet
 from far_node.control import ask, control_path
 from tests.far_mesh.marketplace.house import DEPLOYER, SETTLER, LiveChain, Loop, rpc, sign_in, start_chain
+from tests.support.held import GO_ON, HOLD
+from tests.support.ports import free_port
 from tests.support.swarm import Process, Town
 
 MODEL = "far-demo"
@@ -42,7 +43,11 @@ GAS_WEI = 10**20
 STORY = "Tell me a story about a brave rabbit."
 """Of the bundled model's answers the longest: some 130 tokens."""
 
-WAIT_SECONDS = 60.0
+NODE = "tests.support.held"
+"""A real one, which can be made to stop in the middle of an answer."""
+
+WAIT_SECONDS = 120.0
+"""In vain: what is waited for comes as soon as the machine can."""
 
 
 class Stage:
@@ -84,7 +89,7 @@ class Stage:
 
     def start_node(self, blocks: tuple[int, int], *options: str) -> Process:
         """A node of the provider that is not waited for."""
-        return self.town.start_node(MODEL, blocks, *options, wallet=address_of(self.provider))
+        return self.town.start_node(MODEL, blocks, *options, wallet=address_of(self.provider), program=NODE)
 
     def resident(self) -> str:
         """The key of somebody who has everything to look at: nodes and what they earned, a balance, usage, a role."""
@@ -121,18 +126,30 @@ class Stage:
 
         self._loop.do(pay())
         headers = {"authorization": f"Bearer {self.token_of(key)}"}
-        with httpx.Client(base_url=self.url, timeout=20, headers=headers) as http:
+        with httpx.Client(base_url=self.url, timeout=WAIT_SECONDS, headers=headers) as http:
             wait_until(lambda: http.get("/api/account/balance").json()["deposited_units"] >= units)
 
     def tell(self, key: str, prompt: str, max_tokens: int = 48) -> dict[str, Any]:
         """An answer that is paid for by the wallet of ``key``."""
         body = {"model_id": MODEL, "prompt": prompt, "max_tokens": max_tokens, "stream": False}
         headers = {"authorization": f"Bearer {self.token_of(key)}"}
-        with httpx.Client(base_url=self.url, timeout=120, headers=headers) as http:
+        with httpx.Client(base_url=self.url, timeout=WAIT_SECONDS, headers=headers) as http:
             answer = http.post("/api/inference/distributed/generate", json=body)
         assert answer.status_code == 200, answer.text
         found: dict[str, Any] = answer.json()
         return found
+
+    @contextmanager
+    def held(self) -> Iterator[Callable[[], None]]:
+        """An answer that is begun now stops after 30 tokens, and again after as many whenever what is given is
+        called. At the end it goes on. A node waits for no more than a minute for another."""
+        head = self.nodes[0]  # the only one for its blocks
+        go_on = partial(head.send, HOLD)
+        go_on()
+        try:
+            yield go_on
+        finally:
+            head.send(GO_ON)
 
     def lose(self, node: Process) -> None:
         """As a power cut would end it."""
@@ -142,21 +159,22 @@ class Stage:
     def replace(self, blocks: tuple[int, int]) -> None:
         """A new node for these blocks, which the gateway knows of."""
         self.nodes.append(self.start_node(blocks).wait_until_ready())
-        with httpx.Client(base_url=self.url, timeout=20) as http:
+        with httpx.Client(base_url=self.url, timeout=WAIT_SECONDS) as http:
             wait_until(lambda: len(http.get(f"/api/nodes/active/{MODEL}").json()["nodes"]) == len(self.nodes))
 
     def sessions(self, node: Process) -> int:
         """How many answers a node works on."""
-        return int(ask(control_path(self.town.directory / f"{node.name}.id"), "status", timeout=20)["open_sessions"])
+        path = control_path(self.town.directory / f"{node.name}.id")
+        return int(ask(path, "status", timeout=WAIT_SECONDS)["open_sessions"])
 
     def token_of(self, key: str) -> str:
         """Signed in without a browser."""
-        with httpx.Client(base_url=self.url, timeout=20) as http:
+        with httpx.Client(base_url=self.url, timeout=WAIT_SECONDS) as http:
             return str(sign_in(http, key)["token"])
 
     def _until_sold(self) -> None:
         """Until the gateway knows of nodes for every block."""
-        with httpx.Client(base_url=self.url, timeout=20) as http:
+        with httpx.Client(base_url=self.url, timeout=WAIT_SECONDS) as http:
             wait_until(lambda: all(model["available"] for model in http.get("/api/inference/models").json()["models"]))
 
     def _start_gateway(self) -> Process:
@@ -191,15 +209,6 @@ class Stage:
 def new_key() -> str:
     """Of a wallet that nobody has used."""
     return str(Account.create().key.to_0x_hex())
-
-
-def free_port() -> int:
-    """Below those that the system gives away by itself: nobody else has it by the time the gateway listens."""
-    while True:
-        port = random.randrange(20_000, 30_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = WAIT_SECONDS) -> None:

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from far_mesh.marketplace.dashboard.site import PACKAGED, Site, path_of
 from tests.browser.conftest import Enter
 from tests.browser.stage import Stage
-from tests.browser.visitor import DESKTOP, PHONE, Theme
+from tests.browser.visitor import DESKTOP, PHONE, Theme, Visitor
 
 
 def built() -> dict[str, str]:
@@ -27,6 +27,15 @@ FIRST_PAGE_BYTES = 350_000
 """Of JavaScript, compressed."""
 
 
+def faults_of(visitor: Visitor, name: str) -> list[str]:
+    """What is wrong with a page as it is now."""
+    found = visitor.axe()
+    found += visitor.page.get_by_text("could not be loaded").all_inner_texts()
+    if visitor.scrolls_sideways():
+        found.append("is wider than the screen")
+    return [f"{name}: {fault}" for fault in found]
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_page_is_for_everybody(enter: Enter, stage: Stage, theme: Theme, size: str) -> None:
@@ -37,9 +46,7 @@ def test_every_page_is_for_everybody(enter: Enter, stage: Stage, theme: Theme, s
     for name, path in PAGES.items():
         visitor.open(path)
         visitor.picture(f"{name}-{theme}-{size}")
-        found += [f"{name}: {violation}" for violation in visitor.axe()]
-        if visitor.scrolls_sideways():
-            found.append(f"{name}: is wider than the screen")
+        found += faults_of(visitor, name)
     assert found == []
 
 
@@ -50,9 +57,10 @@ def test_who_has_no_wallet_is_told_what_to_do_on_every_page(enter: Enter, theme:
     for name, path in PAGES.items():
         visitor.open(path)
         visitor.picture(f"{name}-no-wallet-{theme}-{size}")
-        found += [f"{name}: {violation}" for violation in visitor.axe()]
-        if visitor.scrolls_sideways():
-            found.append(f"{name}: is wider than the screen")
+        found += faults_of(visitor, name)
+    visitor.page.get_by_role("banner").get_by_role("button", name="Connect wallet").click()
+    visitor.see("No wallet was found in this browser")
+    found += faults_of(visitor, "the dialog of wallets")
     assert found == []
 
 

@@ -1,4 +1,4 @@
-"""The playground: to the first answer, watched as it comes, stopped, its receipts verified."""
+"""The playground: to the first answer, watched as it comes, stopped, verified, and through the loss of a node."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Enter
-from tests.browser.stage import FAR, STORY, Stage
+from tests.browser.stage import FAR, SPANS, STORY, Stage
 from tests.browser.visitor import Visitor
 
 RABBIT = "Once upon a time, there was a brave rabbit named"
@@ -62,6 +62,10 @@ def test_the_link_of_the_demo_opens_a_playground_that_answers(enter: Enter, stag
     assert "#" not in page.url, "the token does not stay where it could be copied by accident"
     article = write(page, "What is the capital of Japan?")
     visitor.see("The capital of Japan is Tokyo.", article)
+    answered(article)
+    page.reload()
+    visitor.see("The capital of Japan is Tokyo.")
+    expect(page.get_by_role("textbox", name="Message")).to_be_visible()
 
 
 def test_an_answer_is_watched_as_it_comes_and_its_receipts_are_verified_here(guest: Visitor, tmp_path: Path) -> None:
@@ -111,3 +115,34 @@ def test_a_wallet_that_says_no_is_asked_again_when_its_owner_wants(enter: Enter,
     visitor.see("You said no in your wallet.", dialog)
     dialog.get_by_role("button", name="Sign in").click()
     visitor.see("Signed in.", dialog)
+
+
+def test_an_answer_goes_on_when_a_node_is_killed_and_the_map_shows_the_loss(
+    guest: Visitor, enter: Enter, stage: Stage
+) -> None:
+    onlooker = enter()
+    onlooker.open("/")
+    onlooker.see("All 8 blocks are served; 4 of them hang on one node alone.")
+    before = {node.name: stage.sessions(node) for node in stage.nodes[1:]}  # others may linger
+    try:
+        with stage.held() as go_on:
+            article = write(guest.page, STORY)
+            guest.see("who lived in a quiet valley.", article)
+            go_on()
+            guest.see("Daisy tried to swim", article)  # more than the 64 positions that a receipt is for
+            stage.lose(max(stage.nodes[1:], key=lambda node: stage.sessions(node) - before[node.name]))
+            go_on()
+            guest.see("Then she met a friendly", article)
+            guest.see("A node of far-demo went away while this was written.", article)
+            guest.picture("playground-after-a-loss-light-desktop")
+        onlooker.see("All 8 blocks are served, each by one node.")
+        onlooker.picture("home-after-a-loss-light-desktop")
+        guest.see(re.compile(re.escape(END)), article)
+        answered(article)
+        article.get_by_text("Who ran it, and what proves it").click()
+        guest.see(re.compile("the answer went on with another one on the way"), article)
+        article.get_by_role("button", name="Verify here").click()
+        guest.see("All checks passed.", article)
+    finally:
+        stage.replace(SPANS[-1])
+    onlooker.see("All 8 blocks are served; 4 of them hang on one node alone.")

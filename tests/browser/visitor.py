@@ -21,7 +21,10 @@ PATIENCE_MS = 60_000
 
 expect.set_options(timeout=PATIENCE_MS)
 
-AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+_ROOT = Path(__file__).parents[2]
+AXE = _ROOT / "node_modules" / "axe-core" / "axe.min.js"
+PICTURES = Path(os.environ.get("FAR_SCREENSHOTS") or _ROOT / ".far" / "screenshots")
+"""Where the last ones lie."""
 RULES = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 
 _VIOLATIONS = "__farViolation"
@@ -41,6 +44,7 @@ class Visitor:
     ) -> None:
         self.url, self.wallet = url, wallet
         self.misdeeds: list[str] = []
+        self._is_known = False
         self.context: BrowserContext = browser.new_context(
             base_url=url,
             color_scheme=theme,
@@ -81,6 +85,9 @@ class Visitor:
         """Go to a page and wait until nothing on it is on its way any more."""
         self.page.goto(path)
         expect(self.page.get_by_role("heading", level=1)).to_be_visible()
+        if self._is_known and self.wallet is not None:
+            expect(self.page.get_by_role("banner").get_by_title(self.wallet.address)).to_be_visible()
+            expect(self.page.get_by_role("main").get_by_role("button", name="Sign in", exact=True)).to_have_count(0)
         self.settle()
         return self.page
 
@@ -97,6 +104,7 @@ class Visitor:
         expect(dialog.get_by_text("Signed in.")).to_be_visible(timeout=PATIENCE_MS)
         self.page.keyboard.press("Escape")
         expect(dialog).to_be_hidden()
+        self._is_known = True
 
     def see(self, words: str | re.Pattern[str], within: Locator | None = None) -> Locator:
         """Wait until it stands there."""
@@ -121,8 +129,6 @@ class Visitor:
         return bool(self.page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"))
 
     def picture(self, name: str) -> None:
-        """A screenshot of the whole page, if the run keeps them (``FAR_SCREENSHOTS``: a folder)."""
-        folder = os.environ.get("FAR_SCREENSHOTS")
-        if folder:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            self.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+        """A screenshot of the whole page, kept in ``FAR_SCREENSHOTS``."""
+        self.page.evaluate("window.scrollTo(0, 0)")
+        self.page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
