@@ -203,7 +203,7 @@ def test_a_cut_stream_says_so_and_keeps_what_came(door: Threads, server: Scripte
 
 
 def test_a_stream_that_falls_silent_is_not_waited_for(door: Threads, server: ScriptedServer) -> None:
-    client = door.client(server.url, api_key="sk-far-1", timeout=0.15)
+    client = door.client(server.url, api_key="sk-far-1", timeout=1)
     server.plays(PATH, streams(*STORY, pause=20))
     generation = client.generate("tiny", "x")
     error = failed(door, generation)
