@@ -11,7 +11,7 @@ export function Balance({ balance }: { balance: Found }) {
       <dl aria-live="polite" aria-atomic="false" className="grid grid-cols-2 gap-3 sm:gap-4 lg:grid-cols-4">
         <Stat name="Available" value={<Amount units={balance.available_units} />} hint="to be spent on requests" />
         <Stat name="Held" value={<Amount units={balance.held_units} />} hint="for requests under way" />
-        <Stat name="Paid in" value={<Amount units={balance.deposited_units} />} hint="less what was taken out or charged on chain" />
+        <Stat name="Paid in" value={<Amount units={balance.deposited_units} />} hint="ever, less what was taken out" />
         <Stat name="Credit" value={<Amount units={balance.credit_units} />} hint="later requests cost less by this, for promises that were missed" />
       </dl>
       {balance.available_units < 0 && (

@@ -7,8 +7,15 @@ import { Notice } from "@/components/ui/Notice";
 import { TransactionLink } from "@/components/ui/TransactionSteps";
 import { far } from "@/lib/format";
 
+interface CreditStateProps {
+  credit: UseQueryResult<DepositAnswer>;
+  transaction: string;
+  /** Somebody types it, and may do so again. */
+  isNamed?: boolean;
+}
+
 /** What the gateway makes of a transaction that has paid in. */
-export function CreditState({ credit, transaction }: { credit: UseQueryResult<DepositAnswer>; transaction: string }) {
+export function CreditState({ credit, transaction, isNamed = false }: CreditStateProps) {
   const { data, error, refetch, isFetching } = credit;
   if (data === undefined) {
     if (error !== null && !isFetching) return <ErrorState what="What the marketplace makes of it" error={error} onRetry={() => void refetch()} />;
@@ -25,7 +32,7 @@ export function CreditState({ credit, transaction }: { credit: UseQueryResult<De
   const units = data.deposits.reduce((sum, deposit) => sum + deposit.units, 0);
   return (
     <Notice kind="good" title={`${far(units)} has arrived`}>
-      {data.was_booked && <p>It was found and credited before; it counts once.</p>}
+      {isNamed && data.was_booked && <p>It was credited before; it counts once.</p>}
       <TransactionLink hash={transaction} />
     </Notice>
   );

@@ -20,7 +20,7 @@ export function DepositForm({ place, holdings }: { place: Escrow; holdings: Hold
   const [wantsConsent, setConsent] = useState(true);
   const { units, problem } = readAmount(typed, holdings && { units: holdings.inWallet, what: "Your wallet has" });
   async function begin() {
-    if (units !== undefined) await deposit.begin(units, wantsConsent);
+    if (units !== undefined && (await deposit.begin(units, wantsConsent))) setTyped("");
   }
   return (
     <>

@@ -26,7 +26,8 @@ export function Standing() {
         {({ tier, until, allowed }) => (
           <>
             <p className="mb-4 max-w-prose text-sm text-soft">
-              How your requests are served. Each request may ask for {allowed.join(" or ")}. {until !== null && `You are in ${tier} until ${when(until)}. `}
+              How your requests are served. {allowed.length > 1 && `Each of them may ask for ${allowed.join(" or ")}. `}
+              {until !== null && `You are in ${tier} until ${when(until)}. `}
               The operator gives out tiers.
             </p>
             <Query what="What the tiers are" query={tiers}>

@@ -55,7 +55,7 @@ export function Transfer({ balance, address }: { balance: Balance; address: stri
           <Button type="submit" disabled={named === "" || credit.isFetching}>Have it credited</Button>
         </div>
       </form>
-      {payment !== undefined && <CreditState credit={credit} transaction={payment.transaction} />}
+      {payment !== undefined && <CreditState credit={credit} transaction={payment.transaction} isNamed />}
     </>
   );
 }

@@ -39,7 +39,8 @@ export interface Deposit {
   /** Why it could not be looked at. */
   consentProblem: string | undefined;
   isBusy: boolean;
-  begin: (units: bigint, wantsConsent: boolean) => Promise<void>;
+  /** Whether it was paid in. */
+  begin: (units: bigint, wantsConsent: boolean) => Promise<boolean>;
   /** The last step again. */
   allowAgain: () => Promise<void>;
 }
@@ -121,7 +122,7 @@ export function useDeposit({ chainId, token, escrow }: Escrow): Deposit {
   );
 
   const begin = useCallback(
-    async (units: bigint, wantsConsent: boolean) => {
+    async (units: bigint, wantsConsent: boolean): Promise<boolean> => {
       const value = toWei(units);
       setBegun({ units, wantsConsent });
       setCovered(undefined);
@@ -146,7 +147,7 @@ export function useDeposit({ chainId, token, escrow }: Escrow): Deposit {
           if (signed === undefined) {
             setPermission({ step: "approving" });
             const hash = await approval.send({ address: token, abi: tokenAbi, functionName: "approve", args: [escrow, value] });
-            if (hash === undefined) return;
+            if (hash === undefined) return false;
           }
           setPermission({ step: "done", by: signed === undefined ? "transaction" : "signature" });
         }
@@ -161,8 +162,10 @@ export function useDeposit({ chainId, token, escrow }: Escrow): Deposit {
               });
         await refresh();
         if (paid !== undefined && wantsConsent) await allow(value);
+        return paid !== undefined;
       } catch (error) {
         setPermission({ step: "failed", reason: refusal(error, symbolOf(chainId)) });
+        return false;
       } finally {
         setBusy(false);
       }
