@@ -1,5 +1,6 @@
 "use client";
 
+import { queueInWords } from "./queue";
 import type { Live } from "./useAnswering";
 import { useNow } from "./useNow";
 
@@ -14,7 +15,8 @@ export function Activity({ live, hasText }: { live: Live; hasText: boolean }) {
       <p className="flex items-center gap-2 text-sm text-soft">
         <span aria-hidden="true" className="size-2 animate-pulse rounded-full bg-brand" />
         <span>
-          Waiting for the first token<span className="tabular-nums" aria-hidden="true">: {silent} s</span>
+          <span role="status">{queueInWords(live.place)}</span>
+          <span className="tabular-nums" aria-hidden="true">: {silent} s</span>
         </span>
       </p>
     );

@@ -1,6 +1,6 @@
 "use client";
 
-import type { ChatOptions, FarLabsClient } from "farlabs";
+import type { ChatOptions, FarLabsClient, Place } from "farlabs";
 import { type Dispatch, useCallback, useEffect, useRef, useState } from "react";
 import { billOfDone } from "./bill";
 import type { Act } from "./conversation";
@@ -15,6 +15,8 @@ export interface Live {
   model: string;
   /** When something came last: milliseconds of unix time. */
   heardAt: number;
+  /** Of a request that waits for its turn. */
+  place?: Place | undefined;
 }
 
 export interface Answering {
@@ -39,7 +41,8 @@ export function useAnswering(client: FarLabsClient, dispatch: Dispatch<Act>): An
       const { model } = question;
       setLive({ answer, model, heardAt: Date.now() });
       // Refusals are told at once, with their countdown, rather than waited out in silence.
-      const generation = client.chat({ ...question, signal: controller.signal, maxRetries: 0 });
+      const onWait = (place: Place) => setLive({ answer, model, heardAt: Date.now(), place });
+      const generation = client.chat({ ...question, signal: controller.signal, maxRetries: 0, onWait });
       const requestId = () => generation.requestId ?? null;
       let unseen = "";
       let timer: ReturnType<typeof setTimeout> | undefined;
