@@ -128,6 +128,10 @@ class Visitor:
         """Whether the page is wider than the screen."""
         return bool(self.page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"))
 
+    def text(self) -> str:
+        """What stands on the page."""
+        return str(self.page.evaluate("document.body.innerText"))
+
     def picture(self, name: str) -> None:
         """A screenshot of the whole page, kept in ``FAR_SCREENSHOTS``."""
         self.page.evaluate("window.scrollTo(0, 0)")
