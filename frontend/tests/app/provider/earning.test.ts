@@ -46,7 +46,7 @@ test("each part of a score says what was seen", () => {
     "Known: It is in its first hours. That passes by itself.",
   ]);
   expect(words({ ...seen, completed: 2, failed: 0, probes_wrong: 2, receipts_rejected: 1, presence: 0.9, standing: 1 })).toEqual([
-    "Dependable: 2 times its work was done and proven; it never broke off. A stranger begins at 50 %.",
+    "Dependable: 2 times its work was done and proven; it never broke off. A stranger begins at 50\u00a0%.",
     "Honest: Once its receipt was not true, 2 times what it computed was wrong.",
     "There: The share of the time, since it was first seen, that it was there.",
     "Known: For hours at least.",
@@ -56,7 +56,7 @@ test("each part of a score says what was seen", () => {
 
 test("what premium asks for is told to whom it shuts out", () => {
   expect(premiumOf({ ...seen, value: 0.95 })).toBeUndefined();
-  expect(premiumOf({ ...seen, value: 0.949 })).toContain("95 %");
+  expect(premiumOf({ ...seen, value: 0.949 })).toContain("95\u00a0%");
 });
 
 test("advice of the gateway is read as sentences", () => {

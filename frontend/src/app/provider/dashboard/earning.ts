@@ -85,7 +85,7 @@ export function partsOf(score: Score): Part[] {
     {
       name: "Dependable",
       value: score.dependability,
-      seen: `${capital(times(score.completed))} its work was done and proven; ${lost.length === 0 ? "it never broke off" : lost.join(", ")}.${score.completed < MANY ? " A stranger begins at 50 %." : ""}`,
+      seen: `${capital(times(score.completed))} its work was done and proven; ${lost.length === 0 ? "it never broke off" : lost.join(", ")}.${score.completed < MANY ? " A stranger begins at 50\u00a0%." : ""}`,
     },
     { name: "Honest", value: score.honesty, seen: wrong.length === 0 ? "Nothing that it answered or signed was wrong." : `${capital(wrong.join(", "))}.` },
     {
@@ -100,7 +100,7 @@ export function partsOf(score: Score): Part[] {
 /** How far the score is from what premium asks for; undefined: it is as good. */
 export function premiumOf({ value }: Score): string | undefined {
   if (value >= PREMIUM) return undefined;
-  return `Requests of the tier premium ask for ${PREMIUM * 100} %, unless the operator has set something else. All others come to it as well.`;
+  return `Requests of the tier premium ask for ${PREMIUM * 100}\u00a0%, unless the operator has set something else. All others come to it as well.`;
 }
 
 function told(count: number, what: string): string[] {
