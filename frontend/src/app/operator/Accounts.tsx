@@ -15,7 +15,7 @@ import { readAddress } from "@/lib/address";
 import { explain } from "@/lib/explain";
 import { count, short, when } from "@/lib/format";
 import { useSession } from "@/lib/session";
-import { endOf, readMembers } from "./operating";
+import { AGAIN_MS, endOf, readMembers } from "./operating";
 
 type TierName = AccountTier["tier"];
 
@@ -35,7 +35,7 @@ function Tiers() {
   const { client, wallet } = useSession();
   const queries = useQueryClient();
   const [leaving, setLeaving] = useState<string>();
-  const accounts = useQuery({ queryKey: ["operator", wallet, "tiers"], queryFn: ({ signal }) => client.accountTiers({ signal }) });
+  const accounts = useQuery({ queryKey: ["operator", wallet, "tiers"], queryFn: ({ signal }) => client.accountTiers({ signal }), refetchInterval: AGAIN_MS });
   const columns: readonly Column<AccountTier>[] = [
     { name: "Account", cell: ({ wallet_address: account }) => <span title={account} className="font-mono text-xs">{short(account, 10, 8)}</span> },
     { name: "Tier", cell: ({ tier }) => tier },

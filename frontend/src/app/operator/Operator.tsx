@@ -16,11 +16,10 @@ import { useSession } from "@/lib/session";
 import { Accounts } from "./Accounts";
 import { Gateways } from "./Gateways";
 import { Nodes } from "./Nodes";
+import { AGAIN_MS } from "./operating";
 import { Prices } from "./Prices";
 import { Queues } from "./Queues";
 import { Settlement } from "./Settlement";
-
-const AGAIN_MS = 5_000;
 
 /** What runs, what waits, what disagrees, and what an operator may change. Asked again by itself. */
 export function Operator() {

@@ -13,7 +13,7 @@ import { type Column, Table } from "@/components/ui/Table";
 import { explain } from "@/lib/explain";
 import { far } from "@/lib/format";
 import { useSession } from "@/lib/session";
-import { readPrice, sourceOf } from "./operating";
+import { AGAIN_MS, readPrice, sourceOf } from "./operating";
 
 const TOKENS = 1_000;
 
@@ -21,7 +21,7 @@ const TOKENS = 1_000;
 export function Prices() {
   const { client, wallet } = useSession();
   const [changing, setChanging] = useState<ListedPrice>();
-  const prices = useQuery({ queryKey: ["operator", wallet, "prices"], queryFn: ({ signal }) => client.listPrices({ signal }) });
+  const prices = useQuery({ queryKey: ["operator", wallet, "prices"], queryFn: ({ signal }) => client.listPrices({ signal }), refetchInterval: AGAIN_MS });
   const columns: readonly Column<ListedPrice>[] = [
     { name: "Model", cell: ({ model_id: model }) => <span className="break-all">{model}</span> },
     { name: "Tier", cell: ({ tier }) => tier },

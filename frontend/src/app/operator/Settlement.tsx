@@ -16,9 +16,8 @@ import { type Column, Table } from "@/components/ui/Table";
 import { TransactionLink } from "@/components/ui/TransactionSteps";
 import { count, far, when } from "@/lib/format";
 import { useSession } from "@/lib/session";
-import { ago, kindOf, span, stateOf, worriesOf } from "./operating";
+import { AGAIN_MS, ago, kindOf, span, stateOf, worriesOf } from "./operating";
 
-const AGAIN_MS = 5_000;
 const PAGE = 20;
 
 /** What waits to be paid, what was, and whether the books agree with the chain. */

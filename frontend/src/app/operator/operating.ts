@@ -2,6 +2,9 @@
 
 import { type BatchEntry, type ClusterStatus, FarLabsError, type ListedPrice, parseFar } from "farlabs";
 
+/** How often what changes by itself is asked for again. */
+export const AGAIN_MS = 5_000;
+
 type Kind = "plain" | "good" | "warn" | "bad";
 
 export interface Word {
