@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 from sqlalchemy import update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from discovery.hints import bootstrap_peers
 from far_mesh.marketplace.clock import now
 from far_mesh.marketplace.configuration.check import check_peers
 from far_mesh.marketplace.database import Database
 from far_mesh.marketplace.errors import InvalidSetting
-from far_mesh.marketplace.nodes.join import source_of, work_since
+from far_mesh.marketplace.nodes import join
+from far_mesh.marketplace.nodes.join import WeekOfWork, source_of, work_since
 from far_mesh.marketplace.settings import ModelOffer
 from far_mesh.marketplace.tables import inference_sessions
 from tests.far_mesh.marketplace.conftest import OpenHouse
@@ -54,6 +56,21 @@ def test_the_peers_of_a_private_swarm_are_told_to_nobody(open_house: OpenHouse, 
     found = asked(house.url).json()
     assert (found["is_private"], found["initial_peers"]) == (True, [])
     assert asked(house.url, "/bootstrap").json()["initial_peers"] == []
+
+
+def test_however_many_ask_the_sums_of_a_week_are_read_once(
+    open_house: OpenHouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+
+    async def noted(connection: AsyncConnection, since: datetime) -> dict[str, WeekOfWork]:
+        read.append(since)
+        return await work_since(connection, since)
+
+    monkeypatch.setattr(join, "work_since", noted)
+    house = open_house()
+    assert len({asked(house.url).text for _ in range(5)}) == 1
+    assert len(read) == 1
 
 
 async def test_a_week_of_work_is_what_nodes_earned_in_it(database: Database) -> None:
