@@ -237,7 +237,7 @@ class VoucherNeeded(_message.Message):
     def __init__(self, channel_id: _Optional[str] = ..., promise_units: _Optional[int] = ..., promise_wei: _Optional[str] = ..., deposit_units: _Optional[int] = ..., step_units: _Optional[int] = ..., seconds: _Optional[float] = ...) -> None: ...
 
 class Bill(_message.Message):
-    __slots__ = ("request_id", "finish_reason", "prompt_tokens", "cached_tokens", "completion_tokens", "total_tokens", "latency_ms", "time_to_first_token_ms", "cost_units", "held_units", "fee_units", "refund_units", "cost_far", "nodes_used", "service_level_met", "credit_units", "credit_far", "finish_reasons")
+    __slots__ = ("request_id", "finish_reason", "prompt_tokens", "cached_tokens", "completion_tokens", "total_tokens", "latency_ms", "time_to_first_token_ms", "cost_units", "held_units", "fee_units", "refund_units", "cost_far", "nodes_used", "service_level_met", "credit_units", "credit_far", "finish_reasons", "mended")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -256,6 +256,7 @@ class Bill(_message.Message):
     CREDIT_UNITS_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FAR_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASONS_FIELD_NUMBER: _ClassVar[int]
+    MENDED_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     finish_reason: str
     prompt_tokens: int
@@ -274,7 +275,8 @@ class Bill(_message.Message):
     credit_units: int
     credit_far: float
     finish_reasons: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, request_id: _Optional[str] = ..., finish_reason: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., total_tokens: _Optional[int] = ..., latency_ms: _Optional[int] = ..., time_to_first_token_ms: _Optional[int] = ..., cost_units: _Optional[int] = ..., held_units: _Optional[int] = ..., fee_units: _Optional[int] = ..., refund_units: _Optional[int] = ..., cost_far: _Optional[float] = ..., nodes_used: _Optional[_Iterable[_Union[NodeUsed, _Mapping]]] = ..., service_level_met: _Optional[bool] = ..., credit_units: _Optional[int] = ..., credit_far: _Optional[float] = ..., finish_reasons: _Optional[_Iterable[str]] = ...) -> None: ...
+    mended: int
+    def __init__(self, request_id: _Optional[str] = ..., finish_reason: _Optional[str] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., completion_tokens: _Optional[int] = ..., total_tokens: _Optional[int] = ..., latency_ms: _Optional[int] = ..., time_to_first_token_ms: _Optional[int] = ..., cost_units: _Optional[int] = ..., held_units: _Optional[int] = ..., fee_units: _Optional[int] = ..., refund_units: _Optional[int] = ..., cost_far: _Optional[float] = ..., nodes_used: _Optional[_Iterable[_Union[NodeUsed, _Mapping]]] = ..., service_level_met: _Optional[bool] = ..., credit_units: _Optional[int] = ..., credit_far: _Optional[float] = ..., finish_reasons: _Optional[_Iterable[str]] = ..., mended: _Optional[int] = ...) -> None: ...
 
 class NodeUsed(_message.Message):
     __slots__ = ("node_id", "wallet_address", "layers", "quantization", "token_layers", "paid_units")

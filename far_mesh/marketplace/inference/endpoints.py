@@ -340,6 +340,7 @@ def bill(answer: Answer) -> dict[str, Any]:
         "latency_ms": answer.latency_ms,
         "time_to_first_token_ms": answer.time_to_first_token_ms,
         "nodes_used": nodes_used(answer.outcome.shares),
+        "mended": answer.mended,
         **costs(answer.outcome),
     }
 

@@ -58,10 +58,12 @@ class Embedded:
 
 @dataclass(frozen=True)
 class Done:
-    """What was done, and how each text ended."""
+    """What was done, and how each text ended. ``mended``: how often other nodes went on in the place of lost ones; None
+    where nobody counts."""
 
     work: Work
     finish_reasons: tuple[str, ...]
+    mended: int | None = None
 
 
 Keep = Callable[[Work], Awaitable[None]]
@@ -193,7 +195,8 @@ class Texts:
             if isinstance(result, BaseException):
                 raise result
             self._proven[index], reasons[index] = result, result.finish_reason
-        return Done(self._joined(), tuple(reasons))
+        mended = sum(len(generation.mended) for generation in self._generations.values())
+        return Done(self._joined(), tuple(reasons), mended)
 
     def _begin_more(self) -> None:
         room = (1 if self._terms.in_turn else TEXTS_AT_ONCE) - len(self._active)

@@ -84,8 +84,11 @@ class ResultLike(ProvenWork, Protocol):
 
 
 class GenerationLike(Protocol):
-    """An answer in the making. ``finish`` before the end means: stop here."""
+    """An answer in the making. ``finish`` before the end means: stop here. ``mended``: each loss of nodes that others
+    have made up for."""
 
+    @property
+    def mended(self) -> Sequence[object]: ...
     def __aiter__(self) -> AsyncIterator[TokenLike]: ...
     async def finish(self) -> ResultLike: ...
 

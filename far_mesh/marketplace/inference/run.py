@@ -128,6 +128,7 @@ class Answer:
     latency_ms: int
     time_to_first_token_ms: int | None
     outcome: Outcome
+    mended: int | None
 
     @property
     def finish_reason(self) -> str:
@@ -447,7 +448,7 @@ class Run:
         async def close() -> Answer:
             async with self._database.writing() as connection:
                 outcome = await close_request(connection, self.request_id, work, measured)
-                answer = self._answer(reasons, work, measured, outcome)
+                answer = self._answer(reasons, work, measured, outcome, done.mended)
                 if self._order.keeper is not None:
                     await self._order.keeper.captured(connection, self, answer)
             return answer
@@ -455,16 +456,17 @@ class Run:
         async def waits() -> None:
             # What a channel pays depends on its vouchers, which only the database knows.
             if self._order.meter is None:
-                await self._tell(self._answer(reasons, work, measured, outcome_of(self._order.session, work)))
+                outcome = outcome_of(self._order.session, work)
+                await self._tell(self._answer(reasons, work, measured, outcome, done.mended))
 
         try:
             answer = await _patiently(close, waits)
         except Conflict:
-            answer = await _patiently(lambda: self._as_booked(reasons))
+            answer = await _patiently(lambda: self._as_booked(reasons, done.mended))
         self._settlement.new_rows.ring()
         return answer
 
-    async def _as_booked(self, reasons: tuple[str, ...]) -> Answer:
+    async def _as_booked(self, reasons: tuple[str, ...], mended: int | None) -> Answer:
         """The request was ended in the books already: by this process, to which the database could not say so any more,
         or by another, which took this one for dead. Nothing is charged on top of that.
 
@@ -488,9 +490,11 @@ class Run:
         )
         work = Work(session.prompt_tokens, session.token_count, (), 0, session.cached_tokens)
         measured = Measured(reasons[0], self._since_start(time.monotonic()), self._time_to_first_token())
-        return self._answer(reasons, work, measured, outcome)
+        return self._answer(reasons, work, measured, outcome, mended)
 
-    def _answer(self, reasons: tuple[str, ...], work: Work, measured: Measured, outcome: Outcome) -> Answer:
+    def _answer(
+        self, reasons: tuple[str, ...], work: Work, measured: Measured, outcome: Outcome, mended: int | None
+    ) -> Answer:
         return Answer(
             self.request_id,
             self._order.session.model_id,
@@ -501,6 +505,7 @@ class Run:
             measured.latency_ms or 0,
             measured.time_to_first_token_ms,
             outcome,
+            mended,
         )
 
     def _payable(self, work: Work, tokens: int) -> Work:

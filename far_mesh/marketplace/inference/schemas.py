@@ -146,7 +146,8 @@ class GeneratedText(BaseModel):
 
 
 class GenerateAnswer(Costs):
-    """A whole answer at once. Of several, all are in ``choices``, and the first of them is told twice."""
+    """A whole answer at once. Of several, all are in ``choices``, and the first of them is told twice. ``mended``: how
+    often other nodes went on in the place of ones that were lost."""
 
     request_id: str
     text: str
@@ -162,6 +163,7 @@ class GenerateAnswer(Costs):
     latency_ms: int
     time_to_first_token_ms: int | None
     nodes_used: list[NodeUsed]
+    mended: int | None = None
 
 
 class TokenEvent(BaseModel):
@@ -188,7 +190,8 @@ class VoucherEvent(BaseModel):
 
 
 class DoneEvent(Costs):
-    """The last event of a stream. ``finish_reasons`` are those of all answers, where there are several."""
+    """The last event of a stream. ``finish_reasons`` are those of all answers, where there are several. ``mended``: how
+    often other nodes went on in the place of ones that were lost."""
 
     done: Literal[True] = True
     request_id: str
@@ -201,6 +204,7 @@ class DoneEvent(Costs):
     latency_ms: int
     time_to_first_token_ms: int | None
     nodes_used: list[NodeUsed]
+    mended: int | None = None
 
 
 class PriceInTier(BaseModel):

@@ -137,10 +137,12 @@ class Usage(BaseModel):
 
 
 class Far(Costs):
-    """What this service adds to an answer: the bill, and who did the work."""
+    """What this service adds to an answer: the bill, who did the work, and how often other nodes went on in the place
+    of ones that were lost."""
 
     request_id: str
     nodes_used: list[NodeUsed]
+    mended: int | None = None
 
 
 class Logprobs(BaseModel):

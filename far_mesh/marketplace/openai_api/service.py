@@ -72,4 +72,5 @@ def usage(answer: Answer) -> Usage:
 
 def far(answer: Answer) -> Far:
     """The bill, for an answer."""
-    return Far(request_id=answer.request_id, nodes_used=nodes_used(answer.outcome.shares), **costs(answer.outcome))
+    nodes = nodes_used(answer.outcome.shares)
+    return Far(request_id=answer.request_id, nodes_used=nodes, mended=answer.mended, **costs(answer.outcome))

@@ -169,6 +169,7 @@ class MeshDouble:
     checkpoint_every: int = 4
     refuse_to_open: FarError | None = None
     break_at: int | None = None
+    mended: tuple[object, ...] = ()
     breaks_with: BaseException = field(default_factory=lambda: FarError("a node was lost"))
     gate: asyncio.Event | None = None
     model_digest: str = DIGEST
@@ -299,6 +300,11 @@ class GenerationDouble:
         self._done = 0
         self._reason = "stopped"
         self.finished = False
+
+    @property
+    def mended(self) -> tuple[object, ...]:
+        """What was set to be lost."""
+        return self._mesh.mended
 
     @property
     def hops(self) -> tuple[Node, ...]:

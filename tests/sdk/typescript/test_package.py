@@ -46,7 +46,7 @@ pytestmark = pytest.mark.skipif(
 
 def nodes() -> dict[str, str]:
     """Each Node of this machine by its version."""
-    found = {}
+    found: dict[str, str] = {}
     for folder in os.get_exec_path():
         if program := shutil.which("node", path=folder):
             found.setdefault(subprocess.check_output([program, "--version"], text=True).strip(), program)

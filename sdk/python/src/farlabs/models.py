@@ -373,7 +373,9 @@ class DepositList(Model):
 
 
 class DoneEvent(Model):
-    """The last event of a stream. ``finish_reasons`` are those of all answers, where there are several."""
+    """The last event of a stream. ``finish_reasons`` are those of all answers, where there are several. ``mended``:
+    how often other nodes went on in the place of ones that were lost.
+    """
 
     cost_far: float
     cost_units: int
@@ -394,6 +396,7 @@ class DoneEvent(Model):
     latency_ms: int
     time_to_first_token_ms: int | None = None
     nodes_used: list[NodeUsed]
+    mended: int | None = None
 
 
 class Earning(Model):
@@ -430,7 +433,9 @@ class ErrorFacts(Model):
 
 
 class Far(Model):
-    """What this service adds to an answer: the bill, and who did the work."""
+    """What this service adds to an answer: the bill, who did the work, and how often other nodes went on in the
+    place of ones that were lost.
+    """
 
     cost_far: float
     cost_units: int
@@ -442,6 +447,7 @@ class Far(Model):
     credit_units: int = 0
     request_id: str
     nodes_used: list[NodeUsed]
+    mended: int | None = None
 
 
 class FindingEntry(Model):
@@ -465,7 +471,9 @@ class GatewayState(Model):
 
 
 class GenerateAnswer(Model):
-    """A whole answer at once. Of several, all are in ``choices``, and the first of them is told twice."""
+    """A whole answer at once. Of several, all are in ``choices``, and the first of them is told twice. ``mended``:
+    how often other nodes went on in the place of ones that were lost.
+    """
 
     cost_far: float
     cost_units: int
@@ -489,6 +497,7 @@ class GenerateAnswer(Model):
     latency_ms: int
     time_to_first_token_ms: int | None = None
     nodes_used: list[NodeUsed]
+    mended: int | None = None
 
 
 class GeneratedText(Model):

@@ -2343,7 +2343,8 @@ export interface components {
         };
         /**
          * Far
-         * @description What this service adds to an answer: the bill, and who did the work.
+         * @description What this service adds to an answer: the bill, who did the work, and how often other nodes went on in the place
+         *     of ones that were lost.
          */
         Far: {
             /** Cost Far */
@@ -2372,6 +2373,8 @@ export interface components {
             request_id: string;
             /** Nodes Used */
             nodes_used: components["schemas"]["NodeUsed"][];
+            /** Mended */
+            mended?: number | null;
         };
         /**
          * FindingEntry
@@ -2429,7 +2432,8 @@ export interface components {
         };
         /**
          * GenerateAnswer
-         * @description A whole answer at once. Of several, all are in ``choices``, and the first of them is told twice.
+         * @description A whole answer at once. Of several, all are in ``choices``, and the first of them is told twice. ``mended``: how
+         *     often other nodes went on in the place of ones that were lost.
          */
         GenerateAnswer: {
             /** Cost Far */
@@ -2482,6 +2486,8 @@ export interface components {
             time_to_first_token_ms: number | null;
             /** Nodes Used */
             nodes_used: components["schemas"]["NodeUsed"][];
+            /** Mended */
+            mended?: number | null;
         };
         /**
          * GenerateRequest
@@ -4689,7 +4695,8 @@ export interface components {
         };
         /**
          * DoneEvent
-         * @description The last event of a stream. ``finish_reasons`` are those of all answers, where there are several.
+         * @description The last event of a stream. ``finish_reasons`` are those of all answers, where there are several. ``mended``: how
+         *     often other nodes went on in the place of ones that were lost.
          */
         DoneEvent: {
             /** Cost Far */
@@ -4746,6 +4753,11 @@ export interface components {
             time_to_first_token_ms: number | null;
             /** Nodes Used */
             nodes_used: components["schemas"]["NodeUsed"][];
+            /**
+             * Mended
+             * @default null
+             */
+            mended: number | null;
         };
         /**
          * PaymentNeeded

@@ -89,6 +89,7 @@ def test_a_whole_answer_has_its_bill(open_house: OpenHouse, dial: Dial) -> None:
     bill = answer.bill
     assert dict(call.trailing_metadata())["x-request-id"] == bill.request_id
     assert (bill.finish_reason, bill.completion_tokens, bill.prompt_tokens) == ("stop", 12, PROMPT_TOKENS)
+    assert (bill.HasField("mended"), bill.mended) == (True, 0)
     assert [tuple(node.layers) for node in bill.nodes_used] == [tuple(range(*node.blocks)) for node in NODES]
     paid = sum(node.paid_units for node in bill.nodes_used)
     assert bill.held_units == paid + bill.fee_units + bill.refund_units

@@ -107,6 +107,15 @@ def test_a_stream_tells_tokens_and_last_the_bill(open_house: OpenHouse) -> None:
     check_paid_to_the_unit(user, done, before)
 
 
+def test_how_often_other_nodes_went_on_is_told(open_house: OpenHouse) -> None:
+    mesh = MeshDouble()
+    user = open_house(mesh).user()
+    assert user.events()[-1]["mended"] == 0
+    mesh.mended = ("a node in the middle", "and its replacement")
+    assert user.events()[-1]["mended"] == 2
+    assert user.generate(n=2).json()["mended"] == 4
+
+
 def test_a_short_answer_costs_less_than_was_held_and_the_rest_comes_back(open_house: OpenHouse) -> None:
     user = open_house().user()
     before = credits_of(user.house)
