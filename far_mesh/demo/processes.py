@@ -16,7 +16,7 @@ from discovery.children import die_with_parent
 from discovery.protocol.errors import FarError, error_from_wire
 
 STOP_SECONDS = 10.0
-READY_SECONDS = 120.0
+READY_SECONDS = 300.0
 _LAST_WORDS_SECONDS = 1.0
 
 
