@@ -79,7 +79,7 @@ class _Seen:
         reports = GaugeMetricFamily(
             "far_discovery_probe_reports", "Reports of probers: taken, or refused and why.", labels=["outcome"]
         )
-        for outcome, number in sorted(service.probes.reports.items()):
+        for outcome, number in sorted(service.probes.outcomes.items()):
             reports.add_metric([outcome], number)
         seen = GaugeMetricFamily(
             "far_discovery_probes",
