@@ -6,7 +6,6 @@ database ▸ where the money lies ▸ meshes ▸ what a crash left open ▸ sett
 from __future__ import annotations
 
 import asyncio
-import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
@@ -130,10 +129,6 @@ class Rooms:
 # The framework would tell a collector of paths, queries and the words of exceptions. What we tell is in telemetry/.
 _UNTOLD: TelemetryConfig = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 
-# Python's own. A library that the wallets need lifts it a hundredfold when it is imported, and then a stranger's JSON
-# of many brackets overflows the stack and ends the process.
-_RECURSION_LIMIT = 1000
-
 
 def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> FastAPI:
     """The application. Nothing is opened before its lifespan begins.
@@ -147,7 +142,6 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
     settings.jwt_key()
     settings.jwt_other_keys()
     settings.job_keys()
-    sys.setrecursionlimit(_RECURSION_LIMIT)
 
     telemetry = Telemetry.of(settings)
 
