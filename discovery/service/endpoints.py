@@ -54,6 +54,7 @@ from discovery.web.answers import errors
 from discovery.web.errors import DatabaseUnavailable
 
 MAX_PAGE, USUAL_PAGE = 1000, 100
+MAX_VARIANTS, USUAL_VARIANTS = 50, 10  # each has a number for each of up to 4096 blocks
 MAX_KM = 20_100  # half way round the Earth
 MAX_WANTED = 16
 USUAL_HOURS = 24
@@ -238,9 +239,12 @@ async def coverage(
     wanted: Annotated[int, Query(ge=1, le=MAX_WANTED, description="Below so many nodes a block is thin.")] = (
         WANTED_REPLICAS
     ),
+    limit: Annotated[int, Query(ge=1, le=MAX_VARIANTS)] = USUAL_VARIANTS,
+    cursor: PageCursor = None,
     _known: Known304 = None,
 ) -> Response:
     """Who covers which block of a model, how often."""
+    total, found, more = service.variants(model, limit, cursor)
     variants = [
         VariantCoverage(
             **_about(one),
@@ -248,9 +252,17 @@ async def coverage(
             stretches=_covered(stretches(one.replicas)),
             thin=_covered(thin(one.replicas, wanted)),
         )
-        for one in service.variants(model)
+        for one in found
     ]
-    return answer(request, Coverage(model_id=model, wanted=wanted, variants=variants))
+    told = Coverage(
+        model_id=model,
+        wanted=wanted,
+        total_variants=total,
+        count=len(variants),
+        variants=variants,
+        next_cursor=more,
+    )
+    return answer(request, told)
 
 
 @nodes.get("/bootstrap")

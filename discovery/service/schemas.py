@@ -314,11 +314,16 @@ class VariantCoverage(ModelAnswer):
 
 
 class Coverage(BaseModel):
-    """How a model is covered, for each set of weights that is announced under its name, those of most nodes first."""
+    """How a model is covered, for each set of weights that is announced under its name, those of most nodes first.
+    ``total_variants`` is how many these are, ``count`` how many of them are on this page; ``next_cursor`` leads to the
+    next."""
 
     model_id: str
     wanted: int
+    total_variants: int
+    count: int
     variants: list[VariantCoverage]
+    next_cursor: str | None
 
 
 class Bootstrap(BaseModel):
