@@ -67,7 +67,7 @@ async def swarm_board(settings: Settings) -> AsyncIterator[tuple[BoardLike, tupl
 
 def create_app(settings: Settings, open_board: OpenBoard = swarm_board) -> FastAPI:
     """The application. Nothing is opened before its lifespan begins."""
-    metrics = Metrics()
+    metrics = Metrics(settings.watched_models)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
