@@ -412,11 +412,11 @@ def _wrong(values: Mapping[str, Any]) -> FarError | None:
 
 
 def _wrong_address(name: str, value: Any) -> FarError | None:
-    from discovery import hints
+    from discovery.inquiry import check_address
 
     try:
         if name == "discovery":
-            hints.check_address(value)
+            check_address(value)
         elif name in _ADDRESSES:
             _check_maddrs(name, _several(value))
     except FarError as error:

@@ -64,6 +64,7 @@ from far_mesh.marketplace.money import Money, check_settings, open_money
 from far_mesh.marketplace.nodes import claims as node_claims
 from far_mesh.marketplace.nodes import endpoints as node_endpoints
 from far_mesh.marketplace.nodes.claims import Claims
+from far_mesh.marketplace.nodes.probes import ProberNews
 from far_mesh.marketplace.nodes.service import NodeService
 from far_mesh.marketplace.openai_api import endpoints as openai_endpoints
 from far_mesh.marketplace.pricing.quotes import Quotes
@@ -142,6 +143,7 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
     settings.jwt_key()
     settings.jwt_other_keys()
     settings.job_keys()
+    settings.check_probers()
 
     telemetry = Telemetry.of(settings)
 
@@ -209,6 +211,8 @@ async def open_rooms(
             "notes": Notes(database).run,
             "census": nodes.run,
         }
+        if settings.probers:
+            tasks["probers"] = ProberNews(database, settings.discovery, settings.dht_prefix, settings.probers).run
         jobs = job_room(settings, database, gateway, inference, tiers)
         if jobs is not None:
             tasks |= jobs.tasks

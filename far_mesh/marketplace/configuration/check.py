@@ -79,6 +79,7 @@ async def check(said: Said) -> Report:
         lambda: check_settings(settings),
         lambda: _check_peers(settings),
         settings.entrance,
+        settings.check_probers,
         lambda: _check_grpc(settings),
         lambda: _check_places(settings),
         lambda: _check_database(settings),
