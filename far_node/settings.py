@@ -330,6 +330,7 @@ def node_config(said: NodeSettings, place: Place, hints: Iterable[str] = ()) -> 
         gpu_memory_fraction=said.gpu_memory_fraction,
         drain_timeout=said.drain_timeout,
         auto_place=said.auto_place,
+        discovery=said.discovery if membership is None else None,
         receipts=None if said.receipts is None else said.receipts.expanduser(),
         price_units=said.price,
         region=said.region,
