@@ -313,6 +313,8 @@ class DiscoveryService:
         made_at, advice = self._advice.get(about.model_digest, (-math.inf, None))
         if advice is None or now - made_at > ADVICE_SECONDS:
             view = self.mirror.view(about.model_digest, now)
+            if not view.entries:
+                return None  # it was the last of them, and has expired meanwhile
             block_count = view.variant(about.model_digest).block_count
             promises = self._promises.setdefault(about.model_digest, Promises())
             nodes = promises.believed([one.announcement for one in view.entries], now)
