@@ -3,14 +3,13 @@ believed by signatures alone."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Collection
 from typing import Any
-from urllib.parse import urlsplit
 
 import structlog
 
+from discovery.inquiry import Inquiry
 from discovery.protocol.errors import FarError, InvalidArgument, PeerUnavailable
 
 log = structlog.get_logger(__name__)
@@ -18,24 +17,6 @@ log = structlog.get_logger(__name__)
 PATH = "/bootstrap"
 MAX_ANSWER_BYTES = 64 * 1024
 MAX_PEERS = 16
-PATIENCE_SECONDS = 10.0
-
-
-def check_address(url: str) -> str:
-    """The address of a discovery service, without a slash at its end.
-
-    Raises:
-        InvalidArgument: it is no http(s) URL of a host.
-    """
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and not parts.fragment
-        _ = parts.port
-    except ValueError:
-        usable = False
-    if not usable:
-        raise InvalidArgument("--discovery is not the address of a service, such as https://discovery.far.example")
-    return url.rstrip("/")
 
 
 async def peers_to_join(known: Collection[str], url: str | None) -> tuple[str, ...]:
@@ -48,9 +29,8 @@ async def peers_to_join(known: Collection[str], url: str | None) -> tuple[str, .
     """
     if url is None:
         return tuple(known)
-    check_address(url)
     try:
-        named = await asyncio.to_thread(bootstrap_peers, url)
+        named = await bootstrap_peers(url)
     except PeerUnavailable as error:
         if not known:
             raise
@@ -59,27 +39,15 @@ async def peers_to_join(known: Collection[str], url: str | None) -> tuple[str, .
     return tuple(dict.fromkeys((*known, *named)))
 
 
-def bootstrap_peers(url: str) -> tuple[str, ...]:
+async def bootstrap_peers(url: str) -> tuple[str, ...]:
     """The peers that the service at ``url`` names, as multiaddrs; what is none is left out.
 
     Raises:
+        InvalidArgument: it is no address of a service.
         PeerUnavailable: it does not answer, or names nobody.
     """
-    import httpx
-
-    try:
-        with (
-            httpx.Client(timeout=PATIENCE_SECONDS, follow_redirects=False) as client,
-            client.stream("GET", check_address(url) + PATH) as answer,
-        ):
-            body = b""
-            for piece in answer.iter_bytes():
-                body += piece
-                if len(body) > MAX_ANSWER_BYTES:
-                    raise PeerUnavailable(f"the discovery service {url} says more than a list of peers can be")
-            status = answer.status_code
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise PeerUnavailable(f"the discovery service {url} does not answer: {type(error).__name__}") from None
+    async with Inquiry(url) as service:
+        status, body = await service.get(PATH, most_bytes=MAX_ANSWER_BYTES)
     if status != 200:
         raise PeerUnavailable(f"the discovery service {url} answers with status {status}")
     peers = tuple(_usable(body))[:MAX_PEERS]

@@ -100,6 +100,14 @@ class Observations:
         left = remembered(seconds, half_life)
         return self._with({name: getattr(self, name) * left for name in COUNTS})
 
+    def at_most(self, work: float) -> Observations:
+        """With as much work as that at most, what came of it scaled down alike; whether answers and receipts were right
+        counts as it did."""
+        bad = self.failed + self.timed_out + self.pauses_caused
+        share = work / max(self.completed + bad, work)
+        scaled = ("completed", "failed", "timed_out", "pauses_caused")
+        return self._with({name: getattr(self, name) * share for name in scaled})
+
     def plus(self, outcome: Outcome, times: float = 1.0) -> Observations:
         """With an outcome more."""
         return self._with({outcome.value: getattr(self, outcome.value) + times})

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import discovery as discovery  # before any library of wallets: see discovery.recursion
+
 if TYPE_CHECKING:
     from far_mesh.client import Mesh
     from far_mesh.model.auto import AutoDistributedModelForCausalLM

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from discovery import hints
 from discovery.dht.keys import DEFAULT_PREFIX
+from discovery.inquiry import check_address
 from discovery.protocol.errors import InvalidArgument
 from discovery.protocol.membership import Membership, initial_peers_of
 
@@ -45,7 +46,7 @@ class Entrance:
         """
         known = tuple(initial_peers) or initial_peers_of(membership)
         if discovery is not None:
-            hints.check_address(discovery)
+            check_address(discovery)
         elif not known:
             raise InvalidArgument(
                 "nobody is named to join the swarm through: --initial-peers with the address of a peer, --discovery "

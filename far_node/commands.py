@@ -146,6 +146,7 @@ def status_of(node: Node, uptime: float) -> dict[str, Any]:
         "relays": node.relays,
         "reached": asdict(node.reach),
         "host_maddrs": node.config.host_maddrs,
+        "discovery": node.config.discovery,
         "versions": {"far-mesh": __version__, "python": platform.python_version(), **_versions()},
         "device": node.device,
         "uptime_seconds": int(uptime),

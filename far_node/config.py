@@ -105,6 +105,7 @@ class NodeConfig:
         wake_url: where the node is woken when it sleeps.
         idle_exit: seconds without a session after which it goes to sleep; None: it does not.
         membership: the private swarm that it serves, whose name ``prefix`` is; None for one that is open to all.
+        discovery: the discovery service that the owner is told of; None in a private swarm, which none knows.
         auto_place: minutes between two looks at whether other blocks need it more; None: it stays where it is.
     """
 
@@ -131,6 +132,7 @@ class NodeConfig:
     wake_url: str | None = None
     idle_exit: float | None = None
     auto_place: float | None = None
+    discovery: str | None = None
 
     def __post_init__(self) -> None:
         if not self.initial_peers:

@@ -12,9 +12,12 @@ from rich.console import Console as Terminal
 from rich.console import Group
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from discovery.console import Console
+from discovery.score import what_helps
 from far_node.capacity import readable_bytes
+from far_node.standing import PARTS, Standing
 
 if TYPE_CHECKING:
     from discovery.dht.reach import Reach
@@ -133,9 +136,9 @@ def _way_in(reach: dict[str, Any], relays: Sequence[str] | None, host_maddrs: Se
     return f"through {' and '.join(f'the relay {relay}' for relay in relays)}, which is slower; {better}"
 
 
-def print_status(told: dict[str, Any]) -> None:
-    """The answer to ``far-node status``, for people."""
-    Terminal().print(status_view(told))
+def print_status(told: dict[str, Any], standing: Standing) -> None:
+    """The answer to ``far-node status``, for people, and how others see the node."""
+    Terminal().print(status_view(told, standing))
 
 
 def print_metrics(samples: Iterable[tuple[str, dict[str, str], float]]) -> None:
@@ -147,13 +150,13 @@ def print_metrics(samples: Iterable[tuple[str, dict[str, str], float]]) -> None:
     Terminal(width=None if sys.stdout.isatty() else 1000).print(table, markup=False)
 
 
-def status_view(told: dict[str, Any]) -> Group:
+def status_view(told: dict[str, Any], standing: Standing) -> Group:
     """The same, to be shown in one place again and again."""
     facts = Table.grid(padding=(0, 2))
     facts.add_column()
     facts.add_column(overflow="fold")
-    for name, value in _node_facts(told).items():
-        facts.add_row(name, value)
+    for name, value in (_node_facts(told) | _standing_facts(standing)).items():
+        facts.add_row(name, Text(value))
     models = Table("model", "blocks", "weights", "memory", "cache free", "sessions", "state")
     for model in told["models"]:
         first, end = model["blocks"]
@@ -167,6 +170,17 @@ def status_view(told: dict[str, Any]) -> Group:
             model["state"],
         )
     return Group(facts, models)
+
+
+def _standing_facts(standing: Standing) -> dict[str, str]:
+    if standing.seen is None or standing.score is None:
+        return {"score": standing.why}
+    parts = ", ".join(f"{name} {getattr(standing.score, name):.3f}" for name in PARTS)
+    found = {"score": f"{standing.score.value:.3f}: {parts}"}
+    number = f"{standing.probers} prober{'' if standing.probers == 1 else 's'}"
+    found["seen by"] = f"{number} within a day, as {standing.discovery} says"
+    helps = what_helps(standing.seen)
+    return found | ({"would help": "\n".join(helps)} if helps else {})
 
 
 def _node_facts(told: dict[str, Any]) -> dict[str, str]:

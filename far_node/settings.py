@@ -330,6 +330,7 @@ def node_config(said: NodeSettings, place: Place, hints: Iterable[str] = ()) -> 
         gpu_memory_fraction=said.gpu_memory_fraction,
         drain_timeout=said.drain_timeout,
         auto_place=said.auto_place,
+        discovery=said.discovery if membership is None else None,
         receipts=None if said.receipts is None else said.receipts.expanduser(),
         price_units=said.price,
         region=said.region,
@@ -412,11 +413,11 @@ def _wrong(values: Mapping[str, Any]) -> FarError | None:
 
 
 def _wrong_address(name: str, value: Any) -> FarError | None:
-    from discovery import hints
+    from discovery.inquiry import check_address
 
     try:
         if name == "discovery":
-            hints.check_address(value)
+            check_address(value)
         elif name in _ADDRESSES:
             _check_maddrs(name, _several(value))
     except FarError as error:

@@ -14,31 +14,40 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from rich.console import Group
+
     from far_node.logs import Entry
+    from far_node.standing import Standing
+
+LOOK_SECONDS = 60.0
 
 
 def status(
     watch: Annotated[bool, typer.Option("--watch", help="Go on showing it until Ctrl-C.")] = False,
     interval: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks.")] = 2.0,
+    discovery: Annotated[
+        str | None, typer.Option(help="Discovery service to ask for the score; default: the one that the node knows.")
+    ] = None,
     identity: IdentityOption = None,
     name: NameOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Tell what the node on this machine serves, and how busy it is."""
-    from far_node.display import print_status
-
+    """Tell what the node on this machine serves, how busy it is, and how others have seen it."""
     console = Console(json)
-    where = identity_of(console, identity, name)
+    where, look = identity_of(console, identity, name), _Look(discovery)
     if watch:
         try:
-            _watch(console, where, interval)
+            _watch(console, where, interval, look)
         except KeyboardInterrupt:
             raise typer.Exit(EXIT_INTERRUPTED) from None
     told = _status_of(console, where)
+    standing = look.at(told)
     if json:
-        console.event("status", **told)
+        console.event("status", **told, standing=standing.facts())
     else:
-        print_status(told)
+        from far_node.display import print_status
+
+        print_status(told, standing)
 
 
 def logs(
@@ -101,20 +110,44 @@ def _status_of(console: Console, identity: Path) -> dict[str, Any]:
     return ask_node(console, identity, "status", timeout=ANSWER_SECONDS)
 
 
-def _watch(console: Console, identity: Path, interval: float) -> None:
+class _Look:
+    """How a discovery service sees the node, asked for once in a while: that at ``url``, or else the node's own."""
+
+    def __init__(self, url: str | None) -> None:
+        self._url = url
+        self._last: tuple[float, Standing] | None = None
+
+    def at(self, told: dict[str, Any]) -> Standing:
+        """The standing of the node that has told this."""
+        import asyncio
+
+        from far_node.standing import standing_of
+
+        if self._last is None or time.monotonic() - self._last[0] > LOOK_SECONDS:
+            url = self._url or told.get("discovery")  # which a node of an earlier version does not tell
+            self._last = time.monotonic(), asyncio.run(standing_of(told["peer_id"], url))
+        return self._last[1]
+
+
+def _watch(console: Console, identity: Path, interval: float, look: _Look) -> None:
     """Show the status again and again; ends when the node does, with its error."""
     if console.as_json:
         while True:
-            console.event("status", **_status_of(console, identity))
+            told = _status_of(console, identity)
+            console.event("status", **told, standing=look.at(told).facts())
             time.sleep(interval)
     from rich.live import Live
 
     from far_node.display import status_view
 
-    with Live(status_view(_status_of(console, identity)), auto_refresh=False) as shown:
+    def view() -> Group:
+        told = _status_of(console, identity)
+        return status_view(told, look.at(told))
+
+    with Live(view(), auto_refresh=False) as shown:
         while True:
             time.sleep(interval)
-            shown.update(status_view(_status_of(console, identity)), refresh=True)
+            shown.update(view(), refresh=True)
 
 
 def _show(entries: Iterable[Entry], json: bool) -> None:

@@ -425,13 +425,13 @@ class SwarmNode(DHTNode):
     async def _store_near(
         self, nearest: Mapping[DHTID, PeerID], key: DHTID, name: Any, value: bytes, end: float
     ) -> bool:
-        """Store at the nearest that answer, and at the initial peers."""
-        anchors = self._anchors.keys() - {self.peer_id}
-        beside = asyncio.gather(*(self._store_at(peer, key, name, value, end) for peer in anchors))
+        """Store at the nearest that answer, at the initial peers, and with ourselves, who may be an initial peer of
+        others."""
+        holders = {*self._anchors} - {self.peer_id} if self.protocol.client_mode else {*self._anchors, self.peer_id}
+        beside = asyncio.gather(*(self._store_at(peer, key, name, value, end) for peer in holders))
         answers: list[bool] = []
-        there = nearest if self.protocol.client_mode else {**nearest, self.node_id: self.peer_id}
-        ordered = (there[node_id] for node_id in sorted(there, key=key.xor_distance))
-        candidates = [peer for peer in ordered if peer not in anchors]
+        ordered = (nearest[node_id] for node_id in sorted(nearest, key=key.xor_distance))
+        candidates = [peer for peer in ordered if peer not in holders]
         while candidates and len(answers) < REPLICAS:
             count = REPLICAS - len(answers)
             some, candidates = candidates[:count], candidates[count:]

@@ -27,7 +27,7 @@ from discovery.dht.reach import NOT_ASKED, Reach, ReachMeter, of_relays
 from discovery.dht.relay import RelayLimits, RelaySlots, reserve
 from discovery.dht.transport import Transport
 from discovery.dht.validator import AnnouncementValidator
-from discovery.protocol.errors import FarError, InvalidArgument, InvalidIdentity, PeerUnavailable
+from discovery.protocol.errors import FarError, InvalidArgument, InvalidIdentity, NotInvited, PeerUnavailable
 from discovery.protocol.ids import PeerId, check_peer_id
 from discovery.protocol.membership import Membership, SignedCharter
 from discovery.protocol.messages import PeerAddress
@@ -374,7 +374,12 @@ def daemon_of_our_own(relays: RelayLimits | None = None) -> Iterator[None]:
 
 
 async def _open_gate(transport: P2PTransport, config: PeerConfig, membership: Membership) -> Gate:
-    """Be introduced to those through whom we join, of whom one is enough."""
+    """Be introduced to those through whom we join, of whom one is enough, and none where we may start alone.
+
+    Raises:
+        NotInvited: our invitation does not count, or not any more.
+        FarError: none of them lets us in.
+    """
     gate = Gate(transport, membership)
     await gate.start()
     failure: FarError | None = None
@@ -383,6 +388,8 @@ async def _open_gate(transport: P2PTransport, config: PeerConfig, membership: Me
             try:
                 await gate.meet(address_of(maddr))
                 break
+            except NotInvited:  # by the owner's latest word, whoever has told it
+                raise
             except FarError as error:
                 failure = failure or error
         else:

@@ -26,6 +26,8 @@ MAX_OBSERVATIONS = 24
 FRESH_SECONDS = 300.0
 """An older report is refused, and so is an observation that is older than its report by more than :data:`OLDEST`."""
 OLDEST = 3600.0
+KEEP_REPORT_SECONDS = 86_400.0
+"""For so long a report is handed on; who hears of an older one passes it over."""
 MAX_TOKEN_LAYERS = 2**20
 MAX_ROUND_TRIP_MS = 600_000.0
 
@@ -129,6 +131,10 @@ class Report(Body):
             if not self.issued_at - OLDEST <= one.at <= self.issued_at + FRESH_SECONDS:
                 raise ValueError("an observation is not of the report's time")
         return self
+
+    def is_of_today(self, now: float) -> bool:
+        """Whether it was signed within :data:`KEEP_REPORT_SECONDS`, and not in the future (Unix seconds)."""
+        return -FRESH_SECONDS <= now - self.issued_at <= KEEP_REPORT_SECONDS
 
     def is_fresh(self, now: float | None = None) -> bool:
         """Whether it was signed just now (Unix seconds)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -27,10 +26,6 @@ from discovery.web.errors import InvalidSetting
 
 PATIENCE = 3
 """So many times in a row the DHT may not be read before we are not ready."""
-
-# Python's own. A library that the wallets need lifts it a hundredfold when it is imported, and then a stranger's JSON
-# of many brackets overflows the stack and ends the process.
-_RECURSION_LIMIT = 1000
 
 OpenBoard = Callable[[Settings], AbstractAsyncContextManager[tuple[BoardLike, tuple[str, ...]] | None]]
 """Opens a board to follow, and says where others can join the swarm through us."""
@@ -72,8 +67,7 @@ async def swarm_board(settings: Settings) -> AsyncIterator[tuple[BoardLike, tupl
 
 def create_app(settings: Settings, open_board: OpenBoard = swarm_board) -> FastAPI:
     """The application. Nothing is opened before its lifespan begins."""
-    sys.setrecursionlimit(_RECURSION_LIMIT)
-    metrics = Metrics()
+    metrics = Metrics(settings.watched_models)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

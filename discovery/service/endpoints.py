@@ -15,12 +15,13 @@ from discovery.placement import WANTED_REPLICAS, Stretch, stretches, thin
 from discovery.probe.history import HOUR, KEEP_HOURS, Hour, observed, summaries
 from discovery.protocol.announcement import MAX_MODEL_ID_LENGTH
 from discovery.protocol.ids import check_peer_id
-from discovery.score import score_of
+from discovery.score import COUNTS, score_of
 from discovery.service.cursor import MAX_CURSOR_CHARACTERS
 from discovery.service.http import answer, may_ask, may_look, may_write
 from discovery.service.metrics import Metrics
 from discovery.service.mirror import Entry, Variant
 from discovery.service.schemas import (
+    MAX_REPORTS,
     ActiveNode,
     ActiveNodes,
     Bootstrap,
@@ -39,6 +40,7 @@ from discovery.service.schemas import (
     Probed,
     ProbedHour,
     ProbeHistory,
+    ProbeReports,
     Readiness,
     Registered,
     Registration,
@@ -52,6 +54,7 @@ from discovery.web.answers import errors
 from discovery.web.errors import DatabaseUnavailable
 
 MAX_PAGE, USUAL_PAGE = 1000, 100
+MAX_VARIANTS, USUAL_VARIANTS = 50, 10  # each has a number for each of up to 4096 blocks
 MAX_KM = 20_100  # half way round the Earth
 MAX_WANTED = 16
 USUAL_HOURS = 24
@@ -194,6 +197,21 @@ async def report(service: Service, body: Document) -> ReportTaken:
     return ReportTaken(sequence=signed.report.sequence, counted=counted)
 
 
+@nodes.get("/probes/reports", response_model=ProbeReports, responses=NOT_MODIFIED | errors(403, 503))
+async def reports(
+    request: Request,
+    service: Service,
+    prober: Annotated[str, Query(max_length=128, description="The peer id of one that the operator has named.")],
+    after: Annotated[int, Query(ge=0, le=2**53, description="The number of the last report that is known.")] = 0,
+    limit: Annotated[int, Query(ge=1, le=MAX_REPORTS)] = MAX_REPORTS,
+    _known: Known304 = None,
+) -> Response:
+    """What a prober has reported within a day, for who believes it and not us: each with its signature."""
+    found = await service.probes.reports(prober, after, limit)
+    told = ProbeReports(prober=prober, reports=[Document.model_validate_json(one) for one in found])
+    return answer(request, told)
+
+
 @nodes.get("/models", response_model=Models, responses=NOT_MODIFIED)
 async def models(
     request: Request,
@@ -221,9 +239,12 @@ async def coverage(
     wanted: Annotated[int, Query(ge=1, le=MAX_WANTED, description="Below so many nodes a block is thin.")] = (
         WANTED_REPLICAS
     ),
+    limit: Annotated[int, Query(ge=1, le=MAX_VARIANTS)] = USUAL_VARIANTS,
+    cursor: PageCursor = None,
     _known: Known304 = None,
 ) -> Response:
     """Who covers which block of a model, how often."""
+    total, found, more = service.variants(model, limit, cursor)
     variants = [
         VariantCoverage(
             **_about(one),
@@ -231,9 +252,17 @@ async def coverage(
             stretches=_covered(stretches(one.replicas)),
             thin=_covered(thin(one.replicas, wanted)),
         )
-        for one in service.variants(model)
+        for one in found
     ]
-    return answer(request, Coverage(model_id=model, wanted=wanted, variants=variants))
+    told = Coverage(
+        model_id=model,
+        wanted=wanted,
+        total_variants=total,
+        count=len(variants),
+        variants=variants,
+        next_cursor=more,
+    )
+    return answer(request, told)
 
 
 @nodes.get("/bootstrap")
@@ -391,6 +420,9 @@ def _score(known: Known) -> NodeScore | None:
         honesty=round(score.honesty, 3),
         presence=round(score.presence, 3),
         standing=round(score.standing, 3),
+        **{name: round(getattr(seen, name), 2) for name in COUNTS},
+        uptime=None if uptime is None else round(uptime, 4),
+        age=round(age),
     )
 
 

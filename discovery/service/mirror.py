@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
 from heapq import heappop, heappush
-from itertools import accumulate, chain
+from itertools import chain
 from operator import attrgetter
 from typing import TypeVar
 
@@ -91,6 +91,7 @@ class View:
         self._places: dict[Point, list[Found]] = {}
         self._regions: dict[str, list[Found]] = {}
         self._tallies: dict[str, _Tally] = {}
+        self._digests: list[tuple[float, str]] = []
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -122,10 +123,14 @@ class View:
         return sorted(chain.from_iterable(there for named, there in self._regions.items() if is_in(named, region)))
 
     @property
-    def variants(self) -> list[Variant]:
-        """By weights, those that most nodes serve first. A name is anybody's to take; weights are what they are."""
-        found = (tally.variant(digest) for digest, tally in self._tallies.items())
-        return sorted(found, key=lambda one: (-one.ready, one.model_digest))
+    def digests(self) -> Sequence[tuple[float, str]]:
+        """By weights, those that most nodes serve first: minus how many do, and the digest. A name is anybody's to
+        take; weights are what they are."""
+        return self._digests
+
+    def variant(self, model_digest: str) -> Variant:
+        """The model by one of these."""
+        return self._tallies[model_digest].variant(model_digest)
 
     def put(self, entry: Entry) -> None:
         """Somebody came, or has renewed what it said."""
@@ -147,8 +152,12 @@ class View:
         into = _cut if gone else insort
         into(self._order, one)
         tally = self._tallies.setdefault(about.model_digest, _Tally())
+        if tally.nodes:
+            _cut(self._digests, (-tally.ready, about.model_digest))
         tally.count(about, -1 if gone else 1)
-        if not tally.nodes:
+        if tally.nodes:
+            insort(self._digests, (-tally.ready, about.model_digest))
+        else:
             del self._tallies[about.model_digest]
         if about.state == "ready":
             into(self._ready, one)
@@ -202,9 +211,13 @@ class _Tally:
 
     def variant(self, model_digest: str) -> Variant:
         block_count = _most(self.block_counts)
-        steps = self.steps.get(block_count, Counter[int]())
-        replicas = tuple(accumulate(steps[block] for block in range(block_count)))
-        return Variant(model_digest, _most(self.names), block_count, self.nodes, self.ready, replicas)
+        replicas: list[int] = []
+        serving = 0
+        for block, more in sorted(self.steps.get(block_count, Counter[int]()).items()):
+            replicas += [serving] * (block - len(replicas))
+            serving += more
+        replicas += [serving] * (block_count - len(replicas))
+        return Variant(model_digest, _most(self.names), block_count, self.nodes, self.ready, tuple(replicas))
 
 
 class Mirror:

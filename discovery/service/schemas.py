@@ -16,6 +16,8 @@ from discovery.probe.observation import Reach
 from discovery.web.registration import HeartbeatAnswer, HeartbeatRequest, RegistrationRequest
 
 MAX_DOCUMENT_CHARACTERS = 16 * 1024
+MAX_REPORTS = 32
+"""Of one answer."""
 
 
 class Document(BaseModel):
@@ -185,13 +187,23 @@ class Probed(BaseModel):
 
 class NodeScore(BaseModel):
     """How far a node is trusted by what probers have seen of it within a week, from 0 to 1: ``value`` is the product of
-    the others."""
+    the four after it. What follows them is of what it was made: counts, in which what is older counts for less, the
+    share of the time that the node was there, and the seconds since it was first seen."""
 
     value: float
     dependability: float
     honesty: float
     presence: float
     standing: float
+    completed: float
+    failed: float
+    timed_out: float
+    pauses_caused: float
+    receipts_rejected: float
+    probes_right: float
+    probes_wrong: float
+    uptime: float | None
+    age: float
 
 
 class ProbedHour(BaseModel):
@@ -225,6 +237,13 @@ class ProbeHistory(BaseModel):
 
     node_id: str
     hours: list[ProbedHour]
+
+
+class ProbeReports(BaseModel):
+    """Reports of a prober as it has signed them, in the order of their numbers."""
+
+    prober: str
+    reports: Annotated[list[Document], Field(max_length=MAX_REPORTS)]
 
 
 class ReportTaken(BaseModel):
@@ -295,11 +314,16 @@ class VariantCoverage(ModelAnswer):
 
 
 class Coverage(BaseModel):
-    """How a model is covered, for each set of weights that is announced under its name, those of most nodes first."""
+    """How a model is covered, for each set of weights that is announced under its name, those of most nodes first.
+    ``total_variants`` is how many these are, ``count`` how many of them are on this page; ``next_cursor`` leads to the
+    next."""
 
     model_id: str
     wanted: int
+    total_variants: int
+    count: int
     variants: list[VariantCoverage]
+    next_cursor: str | None
 
 
 class Bootstrap(BaseModel):

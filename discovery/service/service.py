@@ -177,15 +177,21 @@ class DiscoveryService:
         first = bisect_right(digests, after)
         page = digests[first : first + limit]
         more = str(Cursor(0.0, page[-1])) if first + limit < len(digests) else None
-        return len(digests), [one for digest in page for one in self.mirror.view(digest, now).variants], more
+        return len(digests), [self.mirror.view(digest, now).variant(digest) for digest in page], more
 
-    def variants(self, model: str) -> list[Variant]:
-        """How a model is covered, for each set of weights under its name.
+    def variants(self, model: str, limit: int, cursor: str | None) -> tuple[int, list[Variant], str | None]:
+        """How a model is covered, for each set of weights under its name, those of most nodes first: how many there
+        are, some of them, and where the next begin.
 
         Raises:
             ModelUnknown: nobody announces it.
+            InvalidArgument: the cursor is none.
         """
-        return self._view(model).variants
+        view = self._view(model)
+        first = 0 if cursor is None else bisect_right(view.digests, Cursor.parse(cursor))
+        page = view.digests[first : first + limit]
+        more = str(Cursor(*page[-1])) if first + limit < len(view.digests) else None
+        return len(view.digests), [view.variant(digest) for _, digest in page], more
 
     def bootstrap(self) -> list[str]:
         """Where to join the swarm: the initial peers, and some nodes that are there now."""
@@ -307,10 +313,12 @@ class DiscoveryService:
         made_at, advice = self._advice.get(about.model_digest, (-math.inf, None))
         if advice is None or now - made_at > ADVICE_SECONDS:
             view = self.mirror.view(about.model_digest, now)
-            (variant,) = view.variants
+            if not view.entries:
+                return None  # it was the last of them, and has expired meanwhile
+            block_count = view.variant(about.model_digest).block_count
             promises = self._promises.setdefault(about.model_digest, Promises())
             nodes = promises.believed([one.announcement for one in view.entries], now)
-            advice = await asyncio.to_thread(advise, nodes, variant.block_count, WANTED_REPLICAS)
+            advice = await asyncio.to_thread(advise, nodes, block_count, WANTED_REPLICAS)
             self._advice[about.model_digest] = now, advice
         return advice.move_of(about.peer_id)
 

@@ -11,7 +11,13 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from discovery.dht.keys import DEFAULT_PREFIX
-from discovery.protocol.announcement import LIFETIME_SECONDS, MAX_LIFETIME_SECONDS, MAX_SWARM_LENGTH, RENEW_SECONDS
+from discovery.protocol.announcement import (
+    LIFETIME_SECONDS,
+    MAX_LIFETIME_SECONDS,
+    MAX_MODEL_ID_LENGTH,
+    MAX_SWARM_LENGTH,
+    RENEW_SECONDS,
+)
 from discovery.protocol.errors import InvalidIdentity
 from discovery.protocol.ids import PeerId, check_peer_id
 from discovery.protocol.membership import PRIVATE
@@ -22,6 +28,8 @@ PREFIX = "FAR_DISCOVERY_"
 FILE = PREFIX + "CONFIG"
 PLACES = ("far-discovery.toml", "~/.far/far-discovery.toml")
 MIN_METRICS_TOKEN = 16
+
+ModelName = Annotated[str, Field(min_length=1, max_length=MAX_MODEL_ID_LENGTH)]
 
 
 class Settings(BaseSettings):
@@ -54,6 +62,7 @@ class Settings(BaseSettings):
     probe: bool = False
     probe_models: tuple[str, ...] = ()
     probers: Annotated[tuple[PeerId, ...], Field(max_length=64)] = ()
+    watched_models: Annotated[tuple[ModelName, ...], Field(max_length=64)] = ()
 
     @field_validator("trusted_proxies")
     @classmethod

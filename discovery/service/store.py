@@ -34,10 +34,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from discovery.probe.history import HOUR, KEEP_HOURS, KEY, SUMS, Hour
+from discovery.probe.observation import KEEP_REPORT_SECONDS, SignedReport
 from discovery.service.errors import MirrorFull
 from discovery.service.migrations import upgrade
 from discovery.service.mirror import Entry
-from discovery.service.tables import kept, nodes, probed, probers
+from discovery.service.tables import kept, nodes, probed, probers, reports
 from discovery.web.errors import DatabaseUnavailable, InvalidSetting
 from discovery.web.registration import RegistrationRequest
 
@@ -47,6 +48,8 @@ KEEP_SECONDS, KEEP_IDLE_SECONDS = 30 * 24 * 3600, 24 * 3600
 """After that a node that was not seen is forgotten; one that has registered and was never active."""
 MOST_SEEN = 100_000
 """Nodes of which a note is kept; ids cost nothing."""
+MOST_REPORTS = 1024
+"""Of each prober, of 16 KiB each at most."""
 _WRITING = "far_writing"
 _UPGRADE = 0x6661722D64697363
 
@@ -207,10 +210,11 @@ class Store:
         return left_out
 
     async def forget(self, now: float) -> None:
-        """Forget nodes that nobody has seen or heard for a month, and those that were never active sooner; and what
-        probers have seen more than a week ago."""
+        """Forget nodes that nobody has seen or heard for a month, and those that were never active sooner; what
+        probers have seen more than a week ago, and what they signed more than a day ago."""
         async with self._writing() as connection:
             await connection.execute(delete(probed).where(probed.c.hour < int(now) - KEEP_HOURS * HOUR))
+            await connection.execute(delete(reports).where(reports.c.issued_at < int(now) - int(KEEP_REPORT_SECONDS)))
             for seconds, which in ((KEEP_SECONDS, true()), (KEEP_IDLE_SECONDS, nodes.c.seen_seconds == 0)):
                 before = int(now) - seconds
                 old = (nodes.c.last_seen < before) & (func.coalesce(nodes.c.heard_at, nodes.c.proven_at, 0) < before)
@@ -249,13 +253,16 @@ class Store:
 
     # ---- what probers have seen
 
-    async def add_probes(self, prober: str, sequence: int, hours: Sequence[Hour]) -> bool:
-        """Add what a report says. False: the prober has sent one with this number, or a later one, already."""
+    async def add_probes(self, signed: SignedReport, hours: Sequence[Hour]) -> bool:
+        """Keep a report, and add what counts of it. False: its prober has sent one with this number, or a later one,
+        already."""
+        prober, sequence = signed.document.signer, signed.report.sequence
         async with self._writing() as connection:
             await connection.execute(_insert(connection, probers), [{"prober": prober, "sequence": 0}])
             earlier = (probers.c.prober == prober) & (probers.c.sequence < sequence)
             if (await connection.execute(update(probers).where(earlier).values(sequence=sequence))).rowcount != 1:
                 return False
+            await self._keep_report(connection, signed)
             insert = _insert_into(connection, probed)
             new, old = insert.excluded, probed.c
             shorter = or_(old.round_trip_ms.is_(None), new.round_trip_ms < old.round_trip_ms)
@@ -279,6 +286,21 @@ class Store:
         those = select(probed).where(probed.c.peer_id == peer_id, probed.c.hour >= int(since)).order_by(*newest)
         async with self._reading() as connection:
             return [Hour(**row._mapping) for row in await connection.execute(those)]
+
+    async def reports_of(self, prober: str, after: int, limit: int) -> list[bytes]:
+        """The documents of a prober's reports with numbers above ``after``, in their order."""
+        later = (reports.c.prober == prober) & (reports.c.sequence > after)
+        those = select(reports.c.document).where(later).order_by(reports.c.sequence).limit(limit)
+        async with self._reading() as connection:
+            return [bytes(document) for document in (await connection.execute(those)).scalars()]
+
+    async def _keep_report(self, connection: AsyncConnection, signed: SignedReport) -> None:
+        report, mine = signed.report, reports.c.prober == signed.document.signer
+        values = {"prober": report.peer_id, "sequence": report.sequence, "issued_at": report.issued_at}
+        await connection.execute(_insert(connection, reports), [values | {"document": signed.document.to_bytes()}])
+        newest = select(reports.c.sequence).where(mine).order_by(reports.c.sequence.desc())
+        too_many = newest.offset(MOST_REPORTS).limit(1).scalar_subquery()
+        await connection.execute(delete(reports).where(mine, reports.c.sequence <= too_many))
 
     # ---- inside
 

@@ -73,3 +73,14 @@ probers = Table(
     Column("sequence", BigInteger, nullable=False),
 )
 """The number of the last report that was taken from each prober."""
+
+reports = Table(
+    "discovery_reports",
+    metadata,
+    Column("prober", String(64), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("issued_at", BigInteger, nullable=False),
+    Column("document", LargeBinary, nullable=False),
+    Index("ix_discovery_reports_issued_at", "issued_at"),
+)
+"""Reports of probers as they were signed, for others who believe the same probers."""

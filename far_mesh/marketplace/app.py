@@ -6,7 +6,6 @@ database ▸ where the money lies ▸ meshes ▸ what a crash left open ▸ sett
 from __future__ import annotations
 
 import asyncio
-import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
@@ -70,6 +69,7 @@ from far_mesh.marketplace.nodes import endpoints as node_endpoints
 from far_mesh.marketplace.nodes import join as node_join
 from far_mesh.marketplace.nodes.claims import Claims
 from far_mesh.marketplace.nodes.join import JoinService
+from far_mesh.marketplace.nodes.probes import ProberNews
 from far_mesh.marketplace.nodes.service import NodeService
 from far_mesh.marketplace.openai_api import endpoints as openai_endpoints
 from far_mesh.marketplace.openai_api.schemas import ChatChunk
@@ -143,10 +143,6 @@ class Rooms:
 # The framework would tell a collector of paths, queries and the words of exceptions. What we tell is in telemetry/.
 _UNTOLD: TelemetryConfig = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 
-# Python's own. A library that the wallets need lifts it a hundredfold when it is imported, and then a stranger's JSON
-# of many brackets overflows the stack and ends the process.
-_RECURSION_LIMIT = 1000
-
 
 def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> FastAPI:
     """The application. Nothing is opened before its lifespan begins.
@@ -160,7 +156,7 @@ def create_app(settings: Settings, open_meshes: OpenMeshes = swarm_meshes) -> Fa
     settings.jwt_key()
     settings.jwt_other_keys()
     settings.job_keys()
-    sys.setrecursionlimit(_RECURSION_LIMIT)
+    settings.check_probers()
 
     telemetry = Telemetry.of(settings)
 
@@ -247,6 +243,8 @@ async def open_rooms(
             "notes": Notes(database).run,
             "census": nodes.run,
         }
+        if settings.probers:
+            tasks["probers"] = ProberNews(database, settings.discovery, settings.dht_prefix, settings.probers).run
         jobs = job_room(settings, database, gateway, inference, tiers)
         if jobs is not None:
             tasks |= jobs.tasks

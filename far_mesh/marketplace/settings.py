@@ -12,8 +12,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from discovery.dht.keys import DEFAULT_PREFIX
 from discovery.geo import Point, parse_point
-from discovery.protocol.errors import FarError, InvalidArgument, InvalidWallet
-from discovery.protocol.ids import check_wallet
+from discovery.protocol.errors import FarError, InvalidArgument, InvalidIdentity, InvalidWallet
+from discovery.protocol.ids import PeerId, check_peer_id, check_wallet
 from discovery.protocol.membership import initial_peers_of, membership_of
 from far_mesh.entrance import Entrance
 from far_mesh.marketplace.configuration.sources import gather, problems_of
@@ -26,6 +26,7 @@ EVM = "evm"
 MIN_JWT_SECRET_BYTES = 32
 MIN_METRICS_TOKEN = 16
 KEY_BYTES = 32
+MAX_PROBERS = 64
 
 Units = Annotated[int, Field(ge=0, lt=2**53)]
 """An amount in units of 1e-9 FAR, small enough to be exact in every JSON reader."""
@@ -171,6 +172,7 @@ class Settings(BaseSettings):
     public_peers: tuple[str, ...] = ()
     swarm_maddrs: tuple[str, ...] = ()
     discovery: str = ""
+    probers: Annotated[tuple[PeerId, ...], Field(max_length=MAX_PROBERS)] = ()
     dht_prefix: Annotated[str, Field(min_length=1, max_length=64)] = DEFAULT_PREFIX
     swarm: Path | None = None
     invite: SecretStr | None = None
@@ -221,6 +223,14 @@ class Settings(BaseSettings):
         if url is not None and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("it must begin with redis://, rediss:// or unix://")
         return url
+
+    @field_validator("probers")
+    @classmethod
+    def _probers_are_peers(cls, probers: tuple[PeerId, ...]) -> tuple[PeerId, ...]:
+        try:
+            return tuple(dict.fromkeys(map(check_peer_id, probers)))
+        except InvalidIdentity as error:
+            raise ValueError(error.message) from None
 
     @field_validator("operators")
     @classmethod
@@ -329,6 +339,18 @@ class Settings(BaseSettings):
                 "FAR_DISCOVERY is not the address of a service, such as https://discovery.far.example",
                 setting="FAR_DISCOVERY",
             ) from None
+
+    def check_probers(self) -> None:
+        """Probers are heard through a discovery service, which no private swarm has.
+
+        Raises:
+            InvalidSetting: some are named, and there is none to ask.
+        """
+        if self.probers and (not self.discovery or self.swarm is not None or self.invite is not None):
+            raise InvalidSetting(
+                "FAR_PROBERS needs FAR_DISCOVERY, the service that they report to, and a swarm that is open to all",
+                setting="FAR_PROBERS",
+            )
 
     def jwt_key(self) -> str:
         """The secret that signs bearer tokens.

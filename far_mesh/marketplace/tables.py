@@ -328,6 +328,21 @@ node_registry = Table(
     Column("seen_timed_out", Double, nullable=False, server_default="0"),
     Column("seen_paused", Double, nullable=False, server_default="0"),
     Column("seen_rejected", Double, nullable=False, server_default="0"),
+    # And what probers have.
+    Column("probed_completed", Double, nullable=False, server_default="0"),
+    Column("probed_failed", Double, nullable=False, server_default="0"),
+    Column("probed_timed_out", Double, nullable=False, server_default="0"),
+    Column("probed_rejected", Double, nullable=False, server_default="0"),
+    Column("probed_right", Double, nullable=False, server_default="0"),
+    Column("probed_wrong", Double, nullable=False, server_default="0"),
+)
+
+# The number of the last report of each prober that was counted.
+probers = Table(
+    "probers",
+    metadata,
+    Column("prober", String(64), primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
 )
 
 # ---- the chain

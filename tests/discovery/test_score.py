@@ -140,6 +140,27 @@ def test_what_two_have_seen_is_the_sum_of_it() -> None:
     assert not Observations(uptime=1.0, age=5.0).anything
 
 
+@given(observations, st.sampled_from(["completed", "failed", "timed_out", "pauses_caused"]), st.floats(0, 1e6))
+def test_where_work_counts_so_much_at_most_better_news_is_still_better(
+    seen: Observations, name: str, more: float
+) -> None:
+    before, after = seen.at_most(10.0), replace(seen, **{name: getattr(seen, name) + more}).at_most(10.0)
+    done = after.completed + after.failed + after.timed_out + after.pauses_caused
+    assert done <= 10.0 * (1 + 1e-9)
+    assert (after.receipts_rejected, after.probes_right, after.probes_wrong, after.uptime, after.age) == (
+        *(seen.receipts_rejected, seen.probes_right, seen.probes_wrong, seen.uptime, seen.age),
+    )
+    one, other = score_of(before).dependability, score_of(after).dependability
+    assert other >= one * (1 - 1e-9) if name == "completed" else other <= one * (1 + 1e-9)
+
+
+def test_little_work_counts_as_it_is() -> None:
+    seen = Observations(completed=3.0, failed=1.0, pauses_caused=6.0)
+    assert seen.at_most(10.0) == seen
+    assert seen.at_most(5.0) == Observations(completed=1.5, failed=0.5, pauses_caused=3.0)
+    assert score_of(Observations(completed=1e6, probes_right=1e6, age=YEAR).at_most(10.0)).value < 0.95
+
+
 @pytest.mark.parametrize("name", [*COUNTS, "uptime", "age"])
 def test_what_cannot_have_been_seen_is_refused(name: str) -> None:
     for wrong in (-1.0, float("nan")):

@@ -34,8 +34,13 @@ def test_every_path_is_told() -> None:
             assert f"`{method.upper()} {path}`" in said, path
 
 
+def documented() -> dict[str, str]:
+    """Types by name."""
+    return {bare(row[0]): row[1] for row in table(PAGE, "| name of discovery")}
+
+
 def test_every_number_is_told(tmp_path: Path) -> None:
-    said = {bare(row[0]): row[1] for row in table(PAGE, "| name of discovery")}
+    said = documented()
     with a_service(tmp_path) as client:
         text = client.get("/metrics").text
     families = text_string_to_metric_families(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
@@ -11,10 +12,16 @@ from typing import Any
 import promql_parser
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from discovery.protocol.errors import FarError
+from tests.discovery.probe.test_history import seen, unreached
+from tests.discovery.service.doubles import Board, a_service
+from tests.discovery.service.test_endpoints import wait_for
+from tests.discovery.service.test_probes import send, signed
+from tests.docs import test_discovery, test_metrics
 from tests.docs.pages import ROOT
-from tests.docs.test_metrics import documented
+from tests.support.documents import DIGEST, peer_of, signed_announcement
 
 FOLDER = ROOT / "deploy" / "monitoring"
 RULES: dict[str, Any] = yaml.safe_load((FOLDER / "rules.yml").read_text())
@@ -26,22 +33,27 @@ _DURATION = re.compile(r"(\d+(ms|[smhdwy]))+")
 _OF_GRAFANA = {"$__rate_interval": "5m", "$gateway": ".*"}
 
 
-def names_in(node: Any) -> Iterator[str]:
+def documented() -> set[str]:
+    """What gateways and discovery services tell."""
+    return {*test_metrics.documented(), *test_discovery.documented()}
+
+
+def series_in(node: Any) -> Iterator[promql_parser.VectorSelector]:
     """The series that an expression asks for."""
     if isinstance(node, promql_parser.VectorSelector):
-        yield str(node.name)
+        yield node
     for inner in ("expr", "lhs", "rhs", "vector_selector", "param"):
         if (found := getattr(node, inner, None)) is not None and not isinstance(found, str | float):
-            yield from names_in(found)
+            yield from series_in(found)
     for argument in getattr(node, "args", None) or ():
-        yield from names_in(argument)
+        yield from series_in(argument)
 
 
 def asked_for(expression: str) -> set[str]:
     """The same as they are documented: a histogram has three names."""
     for variable, value in _OF_GRAFANA.items():
         expression = expression.replace(variable, value)
-    found = set(names_in(promql_parser.parse(expression)))
+    found = {str(series.name) for series in series_in(promql_parser.parse(expression))}
     assert found, f"nothing is asked for in {expression}"
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in found} - FROM_PROMETHEUS
 
@@ -50,7 +62,7 @@ def asked_for(expression: str) -> set[str]:
 def test_a_rule_asks_for_what_there_is_and_says_what_to_do(name: str) -> None:
     rule = ALERTS[name]
     assert rule.keys() <= {"alert", "expr", "for", "labels", "annotations"}
-    assert asked_for(rule["expr"]) <= documented().keys()
+    assert asked_for(rule["expr"]) <= documented()
     assert rule["labels"]["severity"] in ("page", "ticket")
     assert rule["annotations"].keys() == {"summary", "action"}
     assert "for" not in rule or _DURATION.fullmatch(rule["for"])
@@ -60,7 +72,7 @@ def test_a_rule_asks_for_what_there_is_and_says_what_to_do(name: str) -> None:
 def test_a_panel_asks_for_what_there_is(panel: dict[str, Any]) -> None:
     assert panel["targets"]
     for target in panel["targets"]:
-        assert asked_for(target["expr"]) <= documented().keys()
+        assert asked_for(target["expr"]) <= documented()
         assert target["datasource"]["uid"] == "${source}"
 
 
@@ -68,6 +80,39 @@ def test_a_rule_about_what_there_is_not_would_be_found() -> None:
     assert asked_for("sum(rate(nothing_total[5m])) / on (instance) max(up)") == {"nothing_total"}
     with pytest.raises(ValueError, match="parenthesis"):
         promql_parser.parse("sum(rate(far_mesh_tokens_total[5m])")
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, dict[str, str]]]:
+    """Names and labels of what a discovery service tells whose prober has seen all there is to be seen."""
+    board = Board([signed_announcement("node", end_block=4)])
+    folder, prober = tmp_path_factory.mktemp("discovery"), peer_of("prober")
+    with a_service(folder, board, probers=(prober,), watched_models=(DIGEST, "tiny", "nobody's")) as client:
+        wait_for(client, 1)
+        now = int(time.time())
+        report = signed(seen(now), seen(now, verdict="wrong"), unreached(now))
+        assert send(client, report).json()["counted"] == 3
+        text = client.get("/metrics").text
+    samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
+    shares = {one.labels["model"]: one.value for one in samples if one.name == "far_discovery_coverage_ratio"}
+    assert shares == {DIGEST: 0.5, "tiny": 0.5, "nobody's": 0.0}
+    return [(one.name, one.labels) for one in samples]
+
+
+def test_what_rules_ask_of_a_discovery_service_is_what_one_tells(told: list[tuple[str, dict[str, str]]]) -> None:
+    rules = {name: rule for name, rule in ALERTS.items() if "far_discovery_" in rule["expr"]}
+    assert len(rules) >= 6
+    for name, rule in rules.items():
+        for series in series_in(promql_parser.parse(rule["expr"])):
+            if series.name in FROM_PROMETHEUS:
+                continue
+            labels = [labels for told_of, labels in told if told_of == series.name]
+            assert any(all(_fits(one, found) for one in series.matchers.matchers) for found in labels), name
+
+
+def _fits(matcher: Any, labels: dict[str, str]) -> bool:
+    assert str(matcher.op) in ("MatchOp.Equal", "MatchOp.Re")
+    return re.fullmatch(matcher.value, labels.get(matcher.name, "")) is not None
 
 
 def test_rules_about_errors_name_errors_that_there_are() -> None:
@@ -95,7 +140,7 @@ def test_names_are_used_once_and_panels_do_not_overlap() -> None:
     assert max(x for x, _ in cells) < 24
 
 
-def test_money_the_service_and_nodes_are_watched() -> None:
+def test_money_the_service_nodes_and_discovery_are_watched() -> None:
     watched = set[str]().union(*(asked_for(rule["expr"]) for rule in ALERTS.values()))
     for name in (
         "far_mesh_reconciliation_findings",
@@ -106,6 +151,9 @@ def test_money_the_service_and_nodes_are_watched() -> None:
         "far_mesh_refusals_total",
         "far_mesh_uncovered_blocks",
         "far_mesh_active_nodes",
+        "far_discovery_followed_seconds",
+        "far_discovery_coverage_ratio",
+        "far_discovery_probes",
     ):
         assert name in watched
 

@@ -10,6 +10,7 @@ import pytest
 from discovery.console import Console
 from discovery.dht.reach import NOT_ASKED, Reach, of_relays
 from far_node.display import Story, print_status
+from far_node.standing import Known, Standing
 from tests.support.node_status import STATUS
 
 LOADING: dict[str, Any] = {
@@ -104,8 +105,10 @@ def test_the_status_says_how_a_node_is_reached_and_why(
     reach: dict[str, str | None], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "300")
-    print_status(STATUS | {"reached": reach})
-    assert words in capsys.readouterr().out
+    print_status(STATUS | {"reached": reach}, Standing(Known.NOWHERE, why="no service [is] known"))
+    shown = capsys.readouterr().out
+    assert words in shown
+    assert "no service [is] known" in shown
 
 
 def test_sessions_that_were_cut_off_are_mentioned(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,6 +30,7 @@ from far_node.errors import BlocksNotServed, Leaving
 from far_node.limits import Limits
 from far_node.node import Node, unwatched
 from far_node.placement import Mover
+from far_node.standing import Known, Standing
 from tests.support.documents import signed_announcement, wallet_of
 from tests.support.models import BUNDLED_VOCABULARY, greedy, make_model, whole_model, with_bundled_tokenizer
 
@@ -365,7 +366,7 @@ async def test_the_status_is_json_and_can_be_shown(standing: Node, capsys: pytes
     told = json.loads(json.dumps(await commands["status"]({}, unwatched)))
     assert told["models"][0]["context_length"] == 256
     assert told["limits"]["max_batch_size"] == standing.config.limits.max_batch_size
-    print_status(told)
+    print_status(told, Standing(Known.NOWHERE, why="nobody was asked"))
     shown = capsys.readouterr().out
     assert "third" in shown
     assert "0:6 of 6" in shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import far_node.cli
 from far_node.control import ControlServer, Tell, control_path
+from tests.discovery.probe.test_history import seen
+from tests.discovery.service.doubles import Board, a_service
+from tests.discovery.service.test_endpoints import wait_for
+from tests.discovery.service.test_probes import send, signed
+from tests.support.documents import peer_of, signed_announcement
 from tests.support.node_status import STATUS
 from tests.support.swarm import Ended, run_here
 
@@ -57,7 +63,32 @@ def test_people_see_what_it_serves_and_asks_for(identity: Path) -> None:
     assert shown.status == 0, shown.err
     for words in ("asks for", "120 units", "far-demo", "0:8 of 8", "1 h 2 min 5 s"):
         assert words in shown.out
-    assert command("status", "--identity", str(identity), "--json").events == [{"event": "status", **STATUS}]
+    assert "no discovery service is known" in shown.out
+    (told,) = command("status", "--identity", str(identity), "--json").events
+    standing = told.pop("standing")
+    assert told == {"event": "status", **STATUS}
+    assert (standing["known"], standing["score"], standing["helps"]) == ("nowhere", None, [])
+
+
+def test_the_score_is_asked_for_where_the_node_says_or_its_owner(
+    identity: Path, answers: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    peer_id, at = peer_of("node"), int(time.time())
+    with a_service(tmp_path, Board([signed_announcement("node")]), probers=(peer_of("prober"),)) as client:
+        wait_for(client, 1)
+        assert send(client, signed(seen(at), seen(at, verdict="wrong"))).is_success
+        url = str(client.base_url)
+        answers[:] = [STATUS | {"peer_id": peer_id, "discovery": url}, STATUS | {"peer_id": peer_id}]
+        given = command("status", "--identity", str(identity), "--json", "--discovery", url)
+        (told,) = given.events
+        assert told["standing"]["known"] == "seen", told
+        assert told["standing"]["seen"]["probes_wrong"] == pytest.approx(1, abs=0.01)
+        shown = command("status", "--identity", str(identity))
+    assert shown.status == 0, shown.err
+    words = " ".join(shown.out.split())
+    assert "1 prober within a day" in words
+    assert "honesty 0.394" in words, "5.2 / (5.2 + 8)"
+    assert "load the weights anew" in words
 
 
 def test_it_is_watched_until_the_node_is_gone(identity: Path) -> None:
@@ -65,6 +96,7 @@ def test_it_is_watched_until_the_node_is_gone(identity: Path) -> None:
     assert watched.status == 1
     assert [event["event"] for event in watched.events] == ["status"] * 3 + ["error"]
     assert watched.events[-1]["code"] == "peer_unavailable"
+    assert {event["standing"]["known"] for event in watched.events[:-1]} == {"nowhere"}
 
 
 def test_people_watch_it_in_one_place(identity: Path) -> None:

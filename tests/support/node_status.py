@@ -13,6 +13,7 @@ STATUS: dict[str, Any] = {
     "relays": None,
     "reached": {"way": "direct", "why": "12D3KooWEjun got through to 203.0.113.7:31330"},
     "host_maddrs": ["/ip4/0.0.0.0/tcp/31330"],
+    "discovery": None,
     "versions": {"far-mesh": "0.1.0", "python": "3.11.2", "torch": "2.13.0"},
     "device": "cpu",
     "uptime_seconds": 3725,

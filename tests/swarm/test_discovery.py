@@ -66,7 +66,7 @@ async def test_what_stands_on_the_dht_is_told_and_what_is_sent_is_pinned_there(
         discard_identity(identity)
     assert httpx.get(f"{url}/nodes/{peer_of('pinned')}").json()["models"][0]["source"] == "dht"
     assert httpx.get(f"{url}/ready").json()["status"] == "ready"
-    assert bootstrap.maddr in bootstrap_peers(url)
+    assert bootstrap.maddr in await bootstrap_peers(url)
     service.send(signal.SIGTERM)
     assert service.wait() == 0
     assert service.events()[-1] == {"event": "stopped"}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ import pytest
 
 import far_mesh.cli
 import far_node.cli
-from discovery.dht.identity import discard_identity, ephemeral_identity
+from discovery.dht.identity import discard_identity, ephemeral_identity, load_identity
 from discovery.dht.peer import PeerConfig, SwarmPeer, address_of
-from discovery.protocol.errors import FarError, PeerUnavailable
-from discovery.protocol.membership import membership_of
+from discovery.protocol.errors import FarError, NotInvited, PeerUnavailable
+from discovery.protocol.membership import Membership, SignedCharter, Token, amend, found_swarm, invite, membership_of
 from discovery.protocol.messages import INFO_PROTOCOL, LINK_PROTOCOL, SESSION_PROTOCOL, Failure, PeerAddress, decode
 from far_mesh.client import Mesh
 from far_mesh.config import GenerationOptions, MeshConfig
 from far_mesh.opener import Swarm
+from tests.support.documents import DIGEST, key_of, peer_of, signed_announcement
 from tests.support.models import greedy, whole_model
+from tests.support.ports import free_port
 from tests.support.swarm import ANY_LOCAL_PORT, Process, Town, run_here
 
 pytestmark = pytest.mark.swarm
@@ -145,3 +148,75 @@ async def test_an_invitation_of_another_swarm_opens_nothing(club: Club, tmp_path
     assert membership is not None
     with pytest.raises(PeerUnavailable, match="another swarm"):
         await Swarm.join(club.initial_peers, MeshConfig(prefix=membership.charter.swarm, membership=membership))
+
+
+NOBODY = f"/ip4/127.0.0.1/tcp/9/p2p/{peer_of('nobody')}"
+
+
+class Founders:
+    """Bootstrap peers of a private swarm, in this process, and its owner."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.charter = directory, found_swarm("acme", key_of("owner"))
+
+    def token(self) -> Token:
+        return invite(self.charter, key_of("owner"), "node", 3600)
+
+    @asynccontextmanager
+    async def peer(
+        self, name: str, initial_peers: tuple[str, ...], door: str, token: Token, charter: SignedCharter | None = None
+    ) -> AsyncIterator[SwarmPeer]:
+        """One that starts whether the others are there or not."""
+        config = PeerConfig(
+            initial_peers=initial_peers,
+            host_maddrs=(door,),
+            prefix=self.charter.swarm,
+            membership=Membership(charter or self.charter, token),
+            starts_alone=True,
+        )
+        peer = await SwarmPeer.start(load_identity(self.directory / name), config)
+        try:
+            yield peer
+        finally:
+            await peer.close()
+
+
+async def test_of_two_that_name_each_other_the_first_starts_alone_lets_no_stranger_in_and_is_joined_by_the_second(
+    tmp_path: Path,
+) -> None:
+    founders, names = Founders(tmp_path), ("first", "second")
+    doors = {name: f"/ip4/127.0.0.1/tcp/{free_port()}" for name in names}
+    maddrs = {name: f"{doors[name]}/p2p/{load_identity(tmp_path / name).peer_id}" for name in names}
+    token = founders.token()
+    async with founders.peer("first", (maddrs["second"],), doors["first"], token) as first:
+        assert not first.has_joined
+        stranger = PeerConfig(initial_peers=(maddrs["first"],), prefix=founders.charter.swarm, is_client=True)
+        with pytest.raises(PeerUnavailable):
+            await SwarmPeer.start(load_identity(tmp_path / "stranger"), stranger)
+        async with founders.peer("second", (maddrs["first"],), doors["second"], founders.token()) as second:
+            assert second.has_joined
+            async with asyncio.timeout(60):
+                await first.joined()
+            shown = token.pass_of(peer_of("node")).to_text()
+            announced = signed_announcement("node", swarm=founders.charter.swarm, invitation=shown)
+            assert await second.board.publish(announced)
+            assert [one.peer_id for one in await first.board.nodes_of(DIGEST)] == [peer_of("node")]
+
+
+async def test_who_is_revoked_hears_of_it_and_does_not_start_alone(tmp_path: Path) -> None:
+    founders = Founders(tmp_path)
+    token = founders.token()
+    later = amend(founders.charter, key_of("owner"), revoke=[token.invitation.id])
+    async with founders.peer("member", (), ANY_LOCAL_PORT, founders.token(), later) as member:
+        (maddr,) = await member.maddrs()
+        with pytest.raises(NotInvited, match="revoked"):
+            async with founders.peer("revoked", (NOBODY, maddr), ANY_LOCAL_PORT, token):
+                pass
+
+
+async def test_who_must_not_be_alone_does_not_start_while_nobody_answers(tmp_path: Path) -> None:
+    charter = found_swarm("acme", key_of("owner"))
+    membership = Membership(charter, invite(charter, key_of("owner"), "node", 3600))
+    config = PeerConfig(initial_peers=(NOBODY,), prefix=charter.swarm, membership=membership)
+    with pytest.raises(PeerUnavailable):
+        await SwarmPeer.start(load_identity(tmp_path / "identity"), config)

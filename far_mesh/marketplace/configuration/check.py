@@ -81,6 +81,7 @@ async def check(said: Said) -> Report:
         lambda: check_peers("FAR_PUBLIC_PEERS", settings.public_peers),
         lambda: _check_swarm_maddrs(settings),
         settings.entrance,
+        settings.check_probers,
         lambda: _check_grpc(settings),
         lambda: _check_places(settings),
         lambda: _check_database(settings),

@@ -65,6 +65,7 @@ MEANINGS = {
     "public_peers": "list of those that new nodes are told (/bootstrap), where others cannot reach FAR_INITIAL_PEERS",
     "swarm_maddrs": "list of multiaddrs where this gateway listens for nodes, such as /ip4/0.0.0.0/tcp/31340: those behind routers then come to it directly, where the routers let them, and not through relays",  # noqa: E501
     "discovery": "address of a discovery service that names more peers to join through; while it does not answer, those of FAR_INITIAL_PEERS do",  # noqa: E501
+    "probers": "list of the peer ids of probers whose signed reports to FAR_DISCOVERY count in the scores of nodes, 64 at most; without it nobody's do",  # noqa: E501
     "dht_prefix": "DHT prefix of the swarm; swarms that share peers have each their own",
     "swarm": "file of a private swarm that has invited the gateway (Private swarms); its name is the prefix then",
     "invite": "the invitation to it, a client's, or a file that has it",

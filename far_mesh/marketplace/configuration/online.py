@@ -123,7 +123,7 @@ async def _discovery(report: Report, settings: Settings) -> None:
     if not settings.discovery:
         return
     try:
-        named = await asyncio.to_thread(bootstrap_peers, settings.discovery)
+        named = await bootstrap_peers(settings.discovery)
     except FarError as error:
         tell = report.dangerous if settings.entrance().known else report.wrong
         tell("FAR_DISCOVERY", error.message)

@@ -90,7 +90,8 @@ class NodeScore(BaseModel):
 
     ``dependability`` is how seldom work breaks off there, ``honesty`` falls with answers and receipts that were wrong,
     ``presence`` is how much of the time it was there (1 where nobody watches), ``standing`` is a little less than 1 in
-    its first hours. The counts are what is remembered: what is older counts for less, one half after a week.
+    its first hours. The counts are what is remembered: what is older counts for less, one half after a week. Work that
+    was done for probers is among them, as ten pieces of work at most.
     """
 
     value: float
@@ -157,7 +158,7 @@ class NodeRow:
         proven_at: the time that node and wallet have signed; None: they have not.
         heard_at: the time of the last heartbeat, by the node's clock; ``claims`` is what it said.
         endpoint_url: where a node that sleeps can be woken.
-        seen: what all gateways remember of it; None: nothing was seen.
+        seen: what all gateways remember of it, and of what probers said; None: nothing was seen.
     """
 
     node_id: str

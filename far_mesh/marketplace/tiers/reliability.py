@@ -1,10 +1,11 @@
-"""How far nodes are trusted, by what gateways have seen of them: never by what they say of themselves.
+"""How far nodes are trusted, by what gateways and probers have seen of them: never by what they say of themselves.
 
 Whenever a request is captured, each hop whose work was proven counts as completed. A node that cannot be reached,
 refuses for another reason than being full or on its way out, answers too late, is lost in the middle of a session or
 signs what is not true counts as that (:class:`discovery.score.Outcome`). All are columns of ``node_registry``, so all
 gateways count together, and a restart forgets nothing but the outcomes of the last seconds. They are kept as forward
-decay, so that old ones count for less without anybody writing that down. What they mean is said by
+decay, so that old ones count for less without anybody writing that down. What probers have seen stands in columns of
+its own (:mod:`far_mesh.marketplace.nodes.probes`) and counts as little work. What it all means is said by
 :func:`discovery.score.score_of` alone. A node of which nothing was seen has no score; no minimum lets it in, until the
 work of other tiers has made it known.
 """
@@ -37,7 +38,18 @@ COLUMNS = {
     Outcome.PAUSED: _node.seen_paused,
     Outcome.REJECTED: _node.seen_rejected,
 }
-_COLUMNS = (*COLUMNS.values(), _node.registered_at)
+PROBED = {
+    "completed": _node.probed_completed,
+    "failed": _node.probed_failed,
+    "timed_out": _node.probed_timed_out,
+    "receipts_rejected": _node.probed_rejected,
+    "probes_right": _node.probed_right,
+    "probes_wrong": _node.probed_wrong,
+}
+"""What probers have seen, by the names of :class:`~discovery.score.Observations`."""
+PROBES_COUNT = 10.0
+"""All that probers had a node do counts as so much work at most. That makes nobody reliable: it is 11/12."""
+_SEEN = (*COLUMNS.values(), *PROBED.values())
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +63,9 @@ def observations_of(row: Any, at: datetime) -> Observations | None:
     """What is remembered of a row of the registry; None: nothing was seen."""
     left = 1.0 / weight(at)
     counts = {outcome.value: left * getattr(row, column.name) for outcome, column in COLUMNS.items()}
-    seen = Observations(**counts, age=max(0.0, (at - row.registered_at).total_seconds()))
+    probed = {name: left * getattr(row, column.name) for name, column in PROBED.items()}
+    work = Observations(**counts, age=max(0.0, (at - row.registered_at).total_seconds()))
+    seen = work + Observations(**probed).at_most(PROBES_COUNT)
     return seen if seen.anything else None
 
 
@@ -134,9 +148,9 @@ class Reliability:
                 await asyncio.sleep(FLUSH_SECONDS)
 
     async def _read(self) -> dict[str, Observations]:
-        some = or_(*(column > 0 for column in COLUMNS.values()))
+        some = or_(*(column > 0 for column in _SEEN))
         async with self._database.reading() as connection:
-            rows = (await connection.execute(select(_node.node_id, *_COLUMNS).where(some))).all()
+            rows = (await connection.execute(select(_node.node_id, _node.registered_at, *_SEEN).where(some))).all()
         at = now()
         found = {row.node_id: observations_of(row, at) for row in rows}
         return {node_id: seen for node_id, seen in found.items() if seen is not None}

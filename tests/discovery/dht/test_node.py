@@ -84,7 +84,10 @@ async def test_hivemind_alone_is_led_astray() -> None:
     assert await read(await join_as_it_is(net, net.wires[nodes[0].peer_id], is_client=True)) < there
 
 
-async def test_who_made_ids_until_they_were_next_to_a_key_hides_nobody_from_who_shares_an_initial_peer() -> None:
+@pytest.mark.parametrize("publisher", [0, 3], ids=["the initial peer itself", "another"])
+async def test_who_made_ids_until_they_were_next_to_a_key_hides_nobody_from_who_shares_an_initial_peer(
+    publisher: int,
+) -> None:
     net = Net()
     victim = signed_announcement("victim")
     key = model_key(PREFIX, DIGEST, victim.peer_id)
@@ -94,9 +97,9 @@ async def test_who_made_ids_until_they_were_next_to_a_key_hides_nobody_from_who_
     nodes += [await join(net, net.wires[elsewhere[0]], peer_id=one) for one in elsewhere[1:HONEST]]
     wires = [net.wires[node.peer_id] for node in nodes]
     await crowd(net, Liar, ids_next_to(key, 20, 500), wires)
-    nearest = await nodes[3].find_nearest_nodes([place], k_nearest=5)
+    nearest = await nodes[publisher].find_nearest_nodes([place], k_nearest=5)
     assert not set(next(iter(nearest.values())).values()) & {wire.peer_id for wire in wires}
-    assert await board_of(nodes[3]).publish(victim)
+    assert await board_of(nodes[publisher]).publish(victim)
     assert await read(await join(net, wires[0], is_client=True)) == {victim.peer_id}
 
 

@@ -214,7 +214,35 @@ def test_who_covers_which_block_how_often(board: Board, client: httpx.Client) ->
         (6, 8, 1),
     ]
     assert (wrong.model_digest, wrong.complete) == (OTHER_DIGEST, False)
-    assert refusal(client.get("/coverage/other")) == (404, "model_not_found")
+    assert (told.total_variants, told.count, told.next_cursor) == (2, 2, None)
+
+
+def test_weights_that_strangers_make_up_under_a_name_come_page_by_page_behind_those_of_most_nodes(
+    board: Board, client: httpx.Client
+) -> None:
+    made_up = [f"{number:064x}" for number in range(30)]
+    board.signed += [
+        signed_announcement(f"stranger {number // 15}", model_digest=digest, block_count=4096, end_block=1)
+        for number, digest in enumerate(made_up)
+    ]
+    wait_for(client, 33)
+    first = Coverage.model_validate_json(client.get("/coverage/tiny").content)
+    assert (first.total_variants, first.count) == (31, 10)
+    seen, cursor = [one.model_digest for one in first.variants], first.next_cursor
+    while cursor is not None:
+        page = Coverage.model_validate_json(client.get(f"/coverage/tiny?limit=7&cursor={cursor}").content)
+        assert page.count == len(page.variants) <= 7
+        seen += [one.model_digest for one in page.variants]
+        cursor = page.next_cursor
+    assert seen == [DIGEST, *made_up]
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=51", "limit=x", "wanted=0", "wanted=17", "cursor=x", "cursor=WzEsMl0", "cursor=_" * 99]
+)
+def test_a_question_about_coverage_that_means_nothing(stubborn: httpx.Client, query: str) -> None:
+    assert refusal(stubborn.get(f"/coverage/tiny?{query}")) == (400, "invalid_argument")
+    assert refusal(stubborn.get("/coverage/other")) == (404, "model_not_found")
 
 
 class TestNode:

@@ -157,7 +157,7 @@ def test_coverage_is_told_for_each_set_of_weights_and_what_most_say_of_them_coun
         seen.take(said(name, first_block=blocks[0], end_block=blocks[1]), NOW, Source.DHT)
     seen.take(said("liar", model_id="huge", block_count=4), NOW, Source.DHT)
     seen.take(said("leaving", state="leaving", end_block=8), NOW, Source.DHT)
-    (variant,) = seen.view(DIGEST, NOW).variants
+    variant = seen.view(DIGEST, NOW).variant(DIGEST)
     assert (variant.model_id, variant.block_count, variant.nodes, variant.ready) == ("tiny", 8, 5, 4)
     assert variant.replicas == (1, 1, 2, 2, 2, 2, 1, 1)
     assert variant.is_complete
@@ -221,13 +221,15 @@ def test_what_is_counted_as_it_comes_and_goes_is_what_would_be_counted_anew(
     for model in ("tiny", "huge", DIGEST, OTHER_DIGEST):
         one, other = seen.view(model, NOW + at), anew.view(model, NOW + at)
         assert [entry.mark for entry in one.entries] == [entry.mark for entry in other.entries]
-        assert one.variants == other.variants
+        variants = [one.variant(digest) for _, digest in one.digests]
+        assert variants == [other.variant(digest) for _, digest in other.digests]
+        assert variants == sorted(variants, key=lambda variant: (-variant.ready, variant.model_digest))
         ready = [entry for entry in one.entries if entry.announcement.state == "ready"]
         assert [name for _, name in one.ready] == [entry.name for entry in ready]
         eu = [entry.name for entry in ready if (entry.announcement.region or "").startswith("eu")]
         assert [name for _, name in one.within("eu")] == eu
         berlin = [entry.name for entry in ready if entry.announcement.location == (52, 13)]
         assert [name for _, name in one.near((52, 13), 100)] == berlin
-        for variant in one.variants:
+        for variant in variants:
             of = [about for entry in one.entries if (about := entry.announcement).model_digest == variant.model_digest]
             assert list(variant.replicas) == coverage(of, variant.block_count)

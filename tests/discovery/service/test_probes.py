@@ -11,9 +11,17 @@ import httpx
 import pytest
 
 from discovery.probe.history import HOUR, KEEP_HOURS, hours_of
-from discovery.probe.observation import DOMAIN, Observation, Report, sign_report
+from discovery.probe.observation import (
+    DOMAIN,
+    KEEP_REPORT_SECONDS,
+    Observation,
+    Report,
+    SignedReport,
+    read_report,
+    sign_report,
+)
 from discovery.protocol.signed import SignedDocument
-from discovery.service.schemas import NodeAnswer, ProbeHistory
+from discovery.service.schemas import NodeAnswer, ProbeHistory, ProbeReports
 from discovery.service.store import Store
 from tests.discovery.probe.test_history import seen, unreached
 from tests.discovery.service.doubles import Board, a_service
@@ -21,6 +29,7 @@ from tests.discovery.service.test_endpoints import refusal, wait_for
 from tests.support.documents import OTHER_DIGEST, key_of, peer_of, signed_announcement, signed_json
 
 AT = 1_800_000_000 // HOUR * HOUR
+ISSUED = AT + HOUR
 
 
 @pytest.fixture
@@ -70,6 +79,7 @@ def test_what_probers_have_seen_is_shown_and_scored(client: httpx.Client) -> Non
     assert shown.score is not None
     assert 0 < shown.score.value < 0.5
     assert shown.score.honesty < 0.5
+    assert (shown.score.completed, shown.score.probes_right, shown.score.probes_wrong) == (3, 2, 1)
     quiet = node(client, "quiet")
     assert (quiet.probed, quiet.score) == ([], None)
 
@@ -114,6 +124,40 @@ def test_what_was_not_signed_by_a_prober_that_was_named_is_not_believed(client: 
     assert send(client, honest).is_success, "what was refused has used up no number"
 
 
+def test_what_a_prober_has_signed_is_handed_on_as_it_is(client: httpx.Client) -> None:
+    first, second = signed(sequence=3), signed(sequence=7)
+    for document in (first, second, signed(prober="second", sequence=1)):
+        assert send(client, document).is_success
+
+    def told(**asked: Any) -> list[bytes]:
+        answer = client.get("/probes/reports", params={"prober": peer_of("prober")} | asked)
+        found = ProbeReports.model_validate_json(answer.content)
+        return [read_report(one.model_dump_json().encode()).document.to_bytes() for one in found.reports]
+
+    assert told() == [first.to_bytes(), second.to_bytes()]
+    assert told(limit=1) == [first.to_bytes()]
+    assert told(after=3) == [second.to_bytes()]
+    assert told(after=7) == []
+    answer = client.get("/probes/reports", params={"prober": peer_of("prober")})
+    again = client.get(str(answer.url), headers={"if-none-match": answer.headers["etag"]})
+    assert again.status_code == 304
+
+
+def test_reports_are_asked_of_one_who_was_named_and_with_numbers(client: httpx.Client) -> None:
+    prober = peer_of("prober")
+    for asked, expected in (
+        ({}, (400, "invalid_argument")),
+        ({"prober": "nobody"}, (400, "invalid_identity")),
+        ({"prober": "x" * 200}, (400, "invalid_argument")),
+        ({"prober": peer_of("stranger")}, (403, "prober_unknown")),
+        ({"prober": prober, "after": "-1"}, (400, "invalid_argument")),
+        ({"prober": prober, "after": str(2**60)}, (400, "invalid_argument")),
+        ({"prober": prober, "limit": "0"}, (400, "invalid_argument")),
+        ({"prober": prober, "limit": "33"}, (400, "invalid_argument")),
+    ):
+        assert refusal(client.get("/probes/reports", params=asked)) == expected, asked
+
+
 def sign_report_of(name: str, body: str) -> bytes:
     from discovery.protocol.ids import sign
 
@@ -144,22 +188,18 @@ def test_where_no_prober_was_named_nothing_is_taken(tmp_path: Path) -> None:
 
 
 async def test_hours_are_added_up_in_the_database_and_forgotten_after_a_week(store: Store) -> None:
-    node_id = peer_of("node")
-    first = hours_of("p", [seen(AT), unreached(AT + 3), seen(AT + 7, round_trip_ms=25.0)])
-    assert await store.add_probes("p", 5, first)
-    assert not await store.add_probes("p", 5, first)
-    assert await store.add_probes("p", 6, hours_of("p", [seen(AT + 5, verdict="wrong"), seen(AT + HOUR)]))
-    assert await store.add_probes("q", 1, hours_of("q", [unreached(AT), seen(AT, model_digest=OTHER_DIGEST)]))
-    assert await store.add_probes("p", 8, [])
+    node_id, (prober, second) = peer_of("node"), (peer_of("prober"), peer_of("second"))
+    some = (seen(AT), unreached(AT + 3), seen(AT + 7, round_trip_ms=25.0))
+    assert await added(store, *some, sequence=5)
+    assert not await added(store, *some, sequence=5)
+    assert await added(store, seen(AT + 5, verdict="wrong"), seen(AT + HOUR), sequence=6)
+    assert await added(store, unreached(AT), seen(AT, model_digest=OTHER_DIGEST), prober="second")
+    assert await store.add_probes(report_of(sequence=8), [])
     found = await store.probes_of(node_id, AT)
-    assert [(one.hour, one.prober, one.probes) for one in found][:1] == [(AT + HOUR, "p", 1)]
-    (hour,) = (one for one in found if one.prober == "p" and one.hour == AT)
-    assert (
-        hour
-        == hours_of(
-            "p", [seen(AT), unreached(AT + 3), seen(AT + 7, round_trip_ms=25.0), seen(AT + 5, verdict="wrong")]
-        )[0]
-    )
+    assert [(one.hour, one.prober, one.probes) for one in found][:1] == [(AT + HOUR, prober, 1)]
+    (hour,) = (one for one in found if one.prober == prober and one.hour == AT)
+    assert hour == hours_of(prober, [*some, seen(AT + 5, verdict="wrong")])[0]
+    assert {one.prober for one in found} == {prober, second}
     assert len(found) == 4
     assert await store.probes_of(node_id, AT + 1) == found[:1]
     assert await store.probes_of(peer_of("another"), 0) == []
@@ -167,3 +207,34 @@ async def test_hours_are_added_up_in_the_database_and_forgotten_after_a_week(sto
     assert await store.probes_of(node_id, 0) == found
     await store.forget(AT + KEEP_HOURS * HOUR + 1)
     assert await store.probes_of(node_id, 0) == found[:1]
+
+
+async def test_reports_are_kept_for_a_day_and_no_more_of_them_than_there_is_room_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("discovery.service.store.MOST_REPORTS", 3)
+    for sequence in (1, 2, 5, 9):
+        assert await added(store, seen(AT), sequence=sequence)
+    assert await added(store, seen(AT), prober="second")
+    prober = peer_of("prober")
+    told = [read_report(one).report.sequence for one in await store.reports_of(prober, 0, 10)]
+    assert told == [2, 5, 9]
+    assert await store.reports_of(prober, 2, 1) == [report_of(seen(AT), sequence=5).document.to_bytes()]
+    assert await store.reports_of(prober, 9, 10) == []
+    assert len(await store.reports_of(peer_of("second"), 0, 10)) == 1
+    await store.forget(ISSUED + KEEP_REPORT_SECONDS)
+    assert len(await store.reports_of(prober, 0, 10)) == 3
+    await store.forget(ISSUED + KEEP_REPORT_SECONDS + 1)
+    assert await store.reports_of(prober, 0, 10) == []
+
+
+def report_of(*observations: Observation, prober: str = "prober", sequence: int = 1) -> SignedReport:
+    return read_report(
+        signed(*(observations or (seen(AT),)), prober=prober, sequence=sequence, issued_at=ISSUED).to_bytes()
+    )
+
+
+async def added(store: Store, *observations: Observation, prober: str = "prober", sequence: int = 1) -> bool:
+    return await store.add_probes(
+        report_of(*observations, prober=prober, sequence=sequence), hours_of(peer_of(prober), observations)
+    )

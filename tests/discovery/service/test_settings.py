@@ -44,6 +44,8 @@ def test_the_file_is_found_where_it_was_said_to_be(tmp_path: Path, monkeypatch: 
         ('metrics_token = "secret"', "at least 16 characters"),
         ('dht_prefix = "private/acme/12D3KooW"', "to its members alone"),
         ("expiry_second = 1", "did you mean 'expiry_seconds'"),
+        ('watched_models = [""]', "FAR_DISCOVERY_WATCHED_MODELS"),
+        (f"watched_models = {[str(number) for number in range(65)]}", "FAR_DISCOVERY_WATCHED_MODELS"),
         ("port =", "is not TOML"),
     ],
 )

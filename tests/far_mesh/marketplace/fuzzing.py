@@ -59,7 +59,7 @@ taken; a new operation that does so too is to be named here."""
 DISCOVERY_MEANS_MORE = {"POST /probes/reports": "a prober has signed this"}
 """The same of the discovery service, as far as the gateway does not have it as well."""
 
-WRITTEN_OTHERWISE = frozenset({"cursor", "location", "node_id", "wallet_address", "worker_id"})
+WRITTEN_OTHERWISE = frozenset({"cursor", "location", "node_id", "prober", "wallet_address", "worker_id"})
 """Parameters of which a schema does not say how they are written: by us, with a checksum, in one of several ways."""
 
 SIGNS_OUT = "^/api/auth/logout"

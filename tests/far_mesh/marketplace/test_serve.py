@@ -85,7 +85,11 @@ async def test_a_real_process_serves_and_ends_politely(live_chain: LiveChain, tm
     assert process.stdout is not None
     assert await asyncio.wait_for(process.stdout.readline(), 120) == b"ready\n"
     async with httpx.AsyncClient() as client:
-        answer = await client.get(f"http://127.0.0.1:{port}/ready")
+        gateway = f"http://127.0.0.1:{port}"
+        deep, as_json = b"[" * 99_000, {"content-type": "application/json"}
+        refused = await client.post(f"{gateway}/api/auth/nonce", content=deep, headers=as_json)
+        answer = await client.get(f"{gateway}/ready")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_argument")
     assert answer.json()["status"] == "ready"
     async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
         assert (await FarMeshStub(channel).NodeStatus(NodeStatusRequest(), timeout=30)).status == "ready"

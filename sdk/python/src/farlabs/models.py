@@ -825,7 +825,7 @@ class NodeScore(Model):
     ``dependability`` is how seldom work breaks off there, ``honesty`` falls with answers and receipts that were
     wrong, ``presence`` is how much of the time it was there (1 where nobody watches), ``standing`` is a little
     less than 1 in its first hours. The counts are what is remembered: what is older counts for less, one half
-    after a week.
+    after a week. Work that was done for probers is among them, as ten pieces of work at most.
     """
 
     value: float

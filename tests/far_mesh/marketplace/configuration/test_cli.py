@@ -18,6 +18,7 @@ from far_mesh.cli import app
 from far_mesh.marketplace.chain.anvil import dev_key
 from far_mesh.marketplace.settings import Settings
 from tests.far_mesh.marketplace.house import LiveChain
+from tests.support.documents import peer_of
 
 PEER = "/ip4/127.0.0.1/tcp/{}/p2p/12D3KooWGRUiKEqbRCVBSBpMDrMHfVbgJqBEnbY1mWwBkBZpXJuB"
 SECRET = "7f3c9a1e5b8d2046" * 4
@@ -122,6 +123,8 @@ def test_all_that_is_absent_is_said_at_once(here: Path) -> None:
         ("FAR_METRICS_TOKEN", {"metrics_token": "brief"}),
         ("FAR_JOBS_KEYS", {"jobs_keys": ["brief"]}),
         ("FAR_DISCOVERY", {"discovery": "discovery.far.example"}),
+        ("FAR_PROBERS", {"discovery": "https://discovery.far.example", "probers": ["nobody"]}),
+        ("FAR_PROBERS", {"probers": [peer_of("prober")]}),
         ("FAR_SWARM_MADDRS", {"swarm_maddrs": ["0.0.0.0:31340"]}),
         ("FAR_SWARM", {"swarm": "/nowhere/acme.swarm", "invite": "far-invite-x"}),
         ("FAR_INVITE", {"invite": "far-invite-x"}),
