@@ -153,8 +153,8 @@ def test_usage_is_shown_and_downloaded_and_all_sessions_are_ended(enter: Enter, 
     page.keyboard.press("Escape")
 
     headers = {"authorization": f"Bearer {token}"}
-    assert httpx.get(f"{stage.url}/api/account/balance", headers=headers, timeout=20).status_code == 200
+    assert httpx.get(f"{stage.url}/api/account/balance", headers=headers, timeout=60).status_code == 200
     page.get_by_role("button", name="Sign out everywhere").click()
     dialog.get_by_role("button", name="Sign out everywhere").click()
     visitor.see("Sign in to see your account")
-    assert httpx.get(f"{stage.url}/api/account/balance", headers=headers, timeout=20).status_code == 401
+    assert httpx.get(f"{stage.url}/api/account/balance", headers=headers, timeout=60).status_code == 401

@@ -152,4 +152,4 @@ def test_an_address_that_is_none_leads_back(enter: Enter, stage: Stage) -> None:
     visitor.see("There is no such page")
     page.get_by_role("link", name="To the network").click()
     expect(strip(page)).to_be_visible(timeout=PATIENCE_MS)
-    assert httpx.get(f"{stage.url}/no/such/page").json()["error"]["code"] == "not_found"
+    assert httpx.get(f"{stage.url}/no/such/page", timeout=60).json()["error"]["code"] == "not_found"

@@ -21,7 +21,7 @@ PARTS = ("Now", "Nodes", "Settlement", "Prices", "Tiers and pools")
 def gateway(stage: Stage) -> Iterator[httpx.Client]:
     """The same gateway, asked by the operator without a browser."""
     headers = {"authorization": f"Bearer {stage.token_of(stage.operator)}"}
-    with httpx.Client(base_url=stage.url, timeout=20, headers=headers) as http:
+    with httpx.Client(base_url=stage.url, timeout=60, headers=headers) as http:
         yield http
 
 

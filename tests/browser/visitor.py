@@ -16,7 +16,7 @@ from tests.browser.wallet import NAME, Wallet
 Theme = Literal["light", "dark"]
 
 DESKTOP, PHONE = (1280, 900), (360, 740)
-PATIENCE_MS = 60_000
+PATIENCE_MS = 120_000
 """A busy machine is slow; nothing is asserted about how fast anything is."""
 
 expect.set_options(timeout=PATIENCE_MS)

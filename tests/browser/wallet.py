@@ -167,7 +167,7 @@ class Wallet:
         if self.chain_id != CHAIN_ID:
             raise Refused(-32603, f"chain {self.chain_id} cannot be reached")
         question = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        answer = httpx.post(self._rpc_url, json=question, timeout=20).json()
+        answer = httpx.post(self._rpc_url, json=question, timeout=60).json()
         if "error" in answer:
             said = answer["error"]
             raise Refused(said["code"], said["message"], said.get("data"))
