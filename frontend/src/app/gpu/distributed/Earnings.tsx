@@ -40,7 +40,7 @@ export function Earnings({ model, onSale, range, replicas }: EarningsProps) {
       )}
       <dl className="mt-4 grid gap-x-6 gap-y-3 text-sm sm:grid-cols-2">
         <Fact name="Asked in the last seven days">
-          {count(week.requests)} requests, {count(week.tokens)} tokens{week.since !== null && ` (the first on ${when(week.since)})`}
+          {count(week.requests)} {week.requests === 1 ? "request" : "requests"}, {count(week.tokens)} tokens{week.since !== null && ` (the first on ${when(week.since)})`}
         </Fact>
         <Fact name="Paid to its nodes for that, together">
           <span title={`${week.node_units} units of 1e-9 FAR`}>{far(week.node_units)}</span>

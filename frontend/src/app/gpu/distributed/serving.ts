@@ -111,7 +111,8 @@ export function estimate(week: ModelToServe["last_week"], range: Range | undefin
   if (range === undefined) return { reason: "Not one block of this model fits into that memory." };
   if (week.requests === 0) return { reason: "Nobody has asked for this model in the last seven days: there is nothing to reckon with." };
   if (week.requests < FEWEST_REQUESTS) {
-    return { reason: `Not enough data: there were ${week.requests} requests in the last seven days, and fewer than ${FEWEST_REQUESTS} say nothing about the next.` };
+    const asked = week.requests === 1 ? "1 request" : `${week.requests} requests`;
+    return { reason: `Not enough data: ${asked} in the last seven days. Fewer than ${FEWEST_REQUESTS} say nothing about the next.` };
   }
   const perBlock = week.node_units / replicas.length;
   const shared = replicas.slice(...range).reduce((sum, one) => sum + 1 / (one + 1), 0);
