@@ -401,7 +401,9 @@ def test_the_command_says_what_went_wrong(far: Any, monkeypatch: pytest.MonkeyPa
         [],
         ["keys"],
         ["keys", "create", "x", "--per-day", "1e3"],
-        ["models", "--timeout", "-1"],
+        ["models", "--timeout=-1"],
+        ["models", "--timeout", "soon"],
+        ["models", "--timeout", "nan"],
     ):
         with pytest.raises(SystemExit) as ended:
             far(*arguments)

@@ -139,9 +139,12 @@ def _far(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
     if not seconds > 0:
-        raise ValueError
+        raise argparse.ArgumentTypeError("it is a number of seconds, more than 0")
     return seconds
 
 
