@@ -50,7 +50,7 @@ def words_of(command: str, machine: Path) -> list[str]:
 
 def nodes_of(stage: Stage, wallet: str) -> list[str]:
     """The ids of those that announce it."""
-    nodes = httpx.get(f"{stage.url}/api/nodes/active/{MODEL}", timeout=20).json()["nodes"]
+    nodes = httpx.get(f"{stage.url}/api/nodes/active/{MODEL}", timeout=60).json()["nodes"]
     return [node["node_id"] for node in nodes if node["wallet_address"] == wallet]
 
 
@@ -66,7 +66,6 @@ def announced(stage: Stage, node: Process, wallet: str) -> str:
     return node_id
 
 
-@pytest.mark.timeout(900)
 def test_the_command_of_the_page_starts_a_node_that_its_wallet_then_claims(
     enter: Enter, stage: Stage, newcomer: str, machine: Path
 ) -> None:
@@ -106,7 +105,10 @@ def test_the_command_of_the_page_starts_a_node_that_its_wallet_then_claims(
         expect(article.get_by_text("not claimed")).to_have_count(0)
     finally:
         node.send(signal.SIGTERM)
-        node.wait()
+        try:
+            node.wait()
+        finally:
+            node.kill()
         wait_until(lambda: not nodes_of(stage, wallet.address), END_SECONDS)
 
 
@@ -174,7 +176,7 @@ def on_chain(stage: Stage, wallet: str) -> tuple[int, int]:
 def settling(stage: Stage, key: str) -> bool:
     """Whether something that was earned is not paid yet."""
     headers = {"authorization": f"Bearer {stage.token_of(key)}"}
-    found = httpx.get(f"{stage.url}/api/provider/rewards", headers=headers, timeout=20).json()
+    found = httpx.get(f"{stage.url}/api/provider/rewards", headers=headers, timeout=60).json()
     return bool(found["waiting_units"] or found["in_flight_units"])
 
 

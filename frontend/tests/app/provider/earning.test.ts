@@ -41,11 +41,11 @@ test("each part of a score says what was seen", () => {
   const words = (score: Score) => partsOf(score).map(({ name, seen: said }) => `${name}: ${said}`);
   expect(words(seen)).toEqual([
     "Dependable: 97 times its work was done and proven; once it could not be reached, refused, or broke off.",
-    "Honest: Nothing that it answered or signed was wrong.",
+    "Honest: Nothing that it answered or signed was wrong; 3 times it gave an answer that a prober knew.",
     "There: Never missed, where anybody has watched.",
     "Known: It is in its first hours. That passes by itself.",
   ]);
-  expect(words({ ...seen, completed: 2, failed: 0, probes_wrong: 2, receipts_rejected: 1, presence: 0.9, standing: 1 })).toEqual([
+  expect(words({ ...seen, completed: 2, failed: 0, probes_right: 0, probes_wrong: 2, receipts_rejected: 1, presence: 0.9, standing: 1 })).toEqual([
     "Dependable: 2 times its work was done and proven; it never broke off. A stranger begins at 50\u00a0%.",
     "Honest: Once its receipt was not true, 2 times what it computed was wrong.",
     "There: The share of the time, since it was first seen, that it was there.",

@@ -131,7 +131,7 @@ function Glance({ rewards, stats, nodes }: GlanceProps) {
       <Stat
         name="Reliability"
         value={scores.length === 0 ? "not measured" : percent(Math.min(...scores))}
-        hint={scores.length === 0 ? "no gateway has seen anything yet" : scores.length === 1 ? "why stands below" : "of the least reliable node; why stands below"}
+        hint={scores.length === 0 ? "nothing was seen of their work yet" : scores.length === 1 ? "why stands below" : "of the least reliable node; why stands below"}
       />
       <Stat
         name="Uptime"

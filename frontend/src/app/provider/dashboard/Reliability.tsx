@@ -10,7 +10,7 @@ interface ReliabilityProps {
 
 /** How far a node is trusted, what that is made of, and what would help. */
 export function Reliability({ score, advice }: ReliabilityProps) {
-  if (score === null) return <p className="mt-3 text-sm text-soft">Reliability: not measured. No gateway has sent it a request yet.</p>;
+  if (score === null) return <p className="mt-3 text-sm text-soft">Reliability: not measured. Nothing was seen of its work yet.</p>;
   const premium = premiumOf(score);
   return (
     <details className="mt-2 text-sm">

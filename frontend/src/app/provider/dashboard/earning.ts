@@ -87,7 +87,11 @@ export function partsOf(score: Score): Part[] {
       value: score.dependability,
       seen: `${capital(times(score.completed))} its work was done and proven; ${lost.length === 0 ? "it never broke off" : lost.join(", ")}.${score.completed < MANY ? " A stranger begins at 50\u00a0%." : ""}`,
     },
-    { name: "Honest", value: score.honesty, seen: wrong.length === 0 ? "Nothing that it answered or signed was wrong." : `${capital(wrong.join(", "))}.` },
+    {
+      name: "Honest",
+      value: score.honesty,
+      seen: `${wrong.length === 0 ? "Nothing that it answered or signed was wrong" : capital(wrong.join(", "))}${score.probes_right > 0 ? `; ${times(score.probes_right)} it gave an answer that a prober knew` : ""}.`,
+    },
     {
       name: "There",
       value: score.presence,
