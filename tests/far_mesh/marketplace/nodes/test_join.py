@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def test_whoever_wants_to_serve_is_told_what_it_takes(open_house: OpenHouse) -> 
 def test_a_node_takes_the_gateway_for_a_discovery_service(open_house: OpenHouse) -> None:
     house = open_house(initial_peers=[PEER])
     assert asked(house.url, "/bootstrap").json() == {"prefix": "far", "initial_peers": [PEER]}
-    assert bootstrap_peers(house.url) == (PEER,)
+    assert asyncio.run(bootstrap_peers(house.url)) == (PEER,)
 
 
 def test_the_peers_of_a_private_swarm_are_told_to_nobody(open_house: OpenHouse, tmp_path: Path) -> None:
