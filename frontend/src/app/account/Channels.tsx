@@ -15,6 +15,7 @@ import { type Column, Table } from "@/components/ui/Table";
 import { escrowAbi } from "@/lib/abi/escrowAbi";
 import { short, when } from "@/lib/format";
 import { useSession } from "@/lib/session";
+import { useNow } from "@/lib/useNow";
 import { type ChannelAct, ChannelDialog } from "./ChannelDialog";
 import { type ChannelStanding, leftOf, standingOf } from "./channels";
 import type { Escrow, Holdings } from "./useHoldings";
@@ -32,7 +33,7 @@ export function Channels({ place, holdings }: { place: Escrow; holdings: Holding
     refetchInterval: AGAIN_MS,
   });
   const statuses = useStatuses(place, query.data ?? []);
-  const now = Date.now();
+  const now = useNow(true, AGAIN_MS);
   const standing = (channel: Channel) => standingOf(channel, statuses[channel.channel_id], now);
   const columns: readonly Column<Channel>[] = [
     { name: "Channel", cell: ({ channel_id: id }) => <span className="font-mono text-xs" title={id}>{short(id, 10, 6)}</span> },

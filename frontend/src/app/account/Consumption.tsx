@@ -18,7 +18,7 @@ import { saveFile } from "@/lib/saveFile";
 import { useSession } from "@/lib/session";
 import { chartOf, type Cut, CUTS, lastDays, type Line, type Measure, MEASURES } from "./consuming";
 
-const PERIODS = { 7: "7 days", 30: "30 days", 90: "90 days", 365: "a year" } as const;
+const PERIODS = { 7: "7 days", 30: "30 days", 90: "90 days", 365: "365 days" } as const;
 const AGAIN_MS = 15_000;
 const PAGE = 1_000;
 /** A year of many models and keys; a spreadsheet takes the rest. */

@@ -12,6 +12,7 @@ import { Query } from "@/components/ui/Query";
 import { type Column, Table } from "@/components/ui/Table";
 import { when } from "@/lib/format";
 import { useSession } from "@/lib/session";
+import { useNow } from "@/lib/useNow";
 import { limitsOf, mayOf, sorted, stateOf } from "./keys";
 import { NewKeyDialog } from "./NewKeyDialog";
 
@@ -29,7 +30,7 @@ export function Keys() {
     refetchInterval: AGAIN_MS,
   });
   const refresh = () => queries.invalidateQueries({ queryKey: ["api-keys"] });
-  const now = Date.now();
+  const now = useNow(true, AGAIN_MS);
   const columns: readonly Column<ApiKey>[] = [
     { name: "Name", cell: ({ name }) => <span className="font-medium break-words">{name}</span> },
     { name: "Key", cell: ({ prefix }) => <span className="font-mono text-xs">{prefix}…</span> },

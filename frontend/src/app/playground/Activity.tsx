@@ -1,8 +1,8 @@
 "use client";
 
+import { useNow } from "@/lib/useNow";
 import { queueInWords } from "./queue";
 import type { Live } from "./useAnswering";
-import { useNow } from "./useNow";
 
 const SILENT_SECONDS = 4;
 

@@ -1,9 +1,9 @@
 "use client";
 
 import { Button } from "@/components/ui/Button";
+import { useNow } from "@/lib/useNow";
 import type { Answer } from "./conversation";
 import { secondsLeft } from "./trouble";
-import { useNow } from "./useNow";
 
 /** Asks the same once more; not before the gateway has said that it can help. */
 export function AskAgain({ answer, canAsk, onAsk }: { answer: Answer; canAsk: boolean; onAsk: () => void }) {
