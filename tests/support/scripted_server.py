@@ -184,6 +184,6 @@ class ScriptedServer:
     async def _until(self, gate: threading.Event, reader: asyncio.StreamReader) -> None:
         """Until it is set, or the other side hangs up."""
         while not gate.is_set():
-            if reader.at_eof():
+            if reader.at_eof() or reader.exception() is not None:  # it ended, or was reset with something unread
                 raise ConnectionError("the other side hung up")
             await asyncio.sleep(0.005)
