@@ -9,6 +9,7 @@ import { NeedsSender } from "@/components/ui/NeedsSender";
 import { Notice } from "@/components/ui/Notice";
 import { Tabs } from "@/components/ui/Tabs";
 import { explain } from "@/lib/explain";
+import { far } from "@/lib/format";
 import { chainOf } from "@/lib/wallet";
 import { Channels } from "./Channels";
 import { DepositForm } from "./DepositForm";
@@ -49,6 +50,14 @@ function InEscrow({ balance, place }: { balance: Balance; place: Escrow }) {
   const { data: holdings } = useHoldings(place);
   return (
     <Card title="Money">
+      {holdings !== undefined && holdings.allowed < holdings.deposit && shown !== "limit" && (
+        <div className="mb-4">
+          <Notice kind="info" title={`Requests may be charged ${far(holdings.allowed)} of your deposit of ${far(holdings.deposit)}`}>
+            <p>What is above the limit cannot be spent from the balance or with an API key.</p>
+            <Button kind="quiet" className="mt-3" onClick={() => setShown("limit")}>Change the limit</Button>
+          </Notice>
+        </div>
+      )}
       <Tabs label="Money" tabs={TABS} value={shown} onChange={setShown}>
         {/* what is hidden stays as it is, as a transaction may be on its way there */}
         <Panel isShown={shown === "deposit"}>
