@@ -32,8 +32,16 @@ MODULES = SDK.parents[1] / "node_modules"
 NODE = shutil.which("node")
 TERMS = {"voucher_step_units": 200_000, "voucher_seconds": 10.0, "unsettled_limit_units": 10**8}
 
+
+def reads_typescript(program: str) -> bool:
+    """Whether this Node runs programs in TypeScript as they are."""
+    said = subprocess.check_output([program, "--version"], text=True)
+    return tuple(map(int, said.strip()[1:].split(".")[:2])) >= (22, 18)
+
+
 pytestmark = pytest.mark.skipif(
-    NODE is None or not (MODULES / "typescript").exists(), reason="npm ci has not been run, or there is no node"
+    NODE is None or not reads_typescript(NODE) or not (MODULES / "typescript").exists(),
+    reason="npm ci has not been run, or there is no Node 22.18 or newer",
 )
 
 
