@@ -41,7 +41,7 @@ export function Channels({ place, holdings }: { place: Escrow; holdings: Holding
     { name: "Put in", isNumber: true, cell: ({ deposit_units: units }) => <Amount units={units} /> },
     { name: "Promised", isNumber: true, cell: ({ promised_units: units }) => <Amount units={units} /> },
     { name: "Spent", isNumber: true, cell: ({ captured_units: units }) => <Amount units={units} /> },
-    { name: "Left", isNumber: true, cell: (channel) => <Amount units={leftOf(channel)} /> },
+    { name: "Left", isNumber: true, cell: (channel) => (standing(channel) === "closed" ? "–" : <Amount units={leftOf(channel)} />) },
     { name: "State", cell: (channel) => <State standing={standing(channel)} closesAt={channel.closes_at} /> },
     {
       name: "Actions",
