@@ -1,6 +1,6 @@
 import type { Node, Rewards } from "farlabs";
 import { expect, test } from "vitest";
-import { chartOf, ofOthers, partsOf, premiumOf, reachedOf, receiptsFile, type Score, sentence, standingOf, stateOf } from "@/app/provider/dashboard/earning";
+import { apart, chartOf, ofOthers, partsOf, premiumOf, reachedOf, receiptsFile, type Score, sentence, standingOf, stateOf } from "@/app/provider/dashboard/earning";
 
 const served = (load: number, reached: Node["models"][number]["reached"] = "direct"): Node["models"][number] => ({
   model_id: "m", state: "announced", blocks: [0, 8], block_count: 8, quantization: "int8", load, reached, expires_at: "2026-11-22T00:00:00Z",
@@ -31,6 +31,11 @@ test("each other state says what to do", () => {
   expect(standingOf({ ...node, models: [served(0.95), served(0.2)] }).advice).toBeUndefined();
 });
 
+test("nodes that are gone are told apart from those that are there", () => {
+  const [leaving, gone] = [{ state: "leaving" }, { state: "gone" }] as const;
+  expect(apart([leaving, gone])).toEqual({ here: [leaving], gone: [gone] });
+});
+
 test("how others get through to a node is told once, in words", () => {
   expect(reachedOf({ models: [served(0, "relay"), served(0, "relay")] })).toBe("through a relay, which is slower");
   expect(reachedOf({ models: [served(0, null)] })).toBe("it does not say");
@@ -41,7 +46,7 @@ test("each part of a score says what was seen", () => {
   const words = (score: Score) => partsOf(score).map(({ name, seen: said }) => `${name}: ${said}`);
   expect(words(seen)).toEqual([
     "Dependable: 97 times its work was done and proven; once it could not be reached, refused, or broke off.",
-    "Honest: Nothing that it answered or signed was wrong; 3 times it gave an answer that a prober knew.",
+    "Honest: Nothing that it answered or signed was wrong; 3 times it answered a prober rightly.",
     "There: Never missed, where anybody has watched.",
     "Known: It is in its first hours. That passes by itself.",
   ]);

@@ -16,7 +16,7 @@ import { Loading } from "@/components/ui/Skeleton";
 import { Tabs } from "@/components/ui/Tabs";
 import { count, far, milliseconds, percent, short } from "@/lib/format";
 import { useSession } from "@/lib/session";
-import { chartOf } from "./earning";
+import { apart, chartOf } from "./earning";
 import { History } from "./History";
 import { Money } from "./Money";
 import { Nodes } from "./Nodes";
@@ -110,8 +110,9 @@ interface GlanceProps {
 
 function Glance({ rewards, stats, nodes }: GlanceProps) {
   const pending = rewards.waiting_units + rewards.in_flight_units;
-  const scores = (nodes ?? []).flatMap(({ reliability_score: score }) => (score === null ? [] : [score]));
-  const serving = nodes?.filter(({ state }) => state === "announced").length;
+  const here = nodes === undefined ? undefined : apart(nodes).here;
+  const scores = (here ?? []).flatMap(({ reliability_score: score }) => (score === null ? [] : [score]));
+  const serving = here?.filter(({ state }) => state === "announced").length;
   return (
     <dl aria-live="polite" aria-atomic="false" className="grid grid-cols-2 gap-3 sm:gap-4 lg:grid-cols-4">
       <Stat name="Earned" value={<Amount units={rewards.earned_units} />} hint="ever" />
@@ -119,7 +120,7 @@ function Glance({ rewards, stats, nodes }: GlanceProps) {
       <Stat name="Paid" value={<Amount units={rewards.paid_units} />} hint="credited by the chain, or sent" />
       <Stat
         name="Nodes that serve now"
-        value={nodes === undefined ? "–" : `${count(serving)} of ${count(nodes.length)}`}
+        value={here === undefined ? "–" : `${count(serving)} of ${count(here.length)}`}
         hint={stats === undefined ? undefined : `${count(stats.activeRequests)} ${stats.activeRequests === 1 ? "request" : "requests"} under way`}
       />
       <Stat name="Tokens served" value={count(stats?.totalTokensServed)} hint="positions computed and proven" />

@@ -9,7 +9,7 @@ import { CodeBlock, CopyButton } from "@/components/ui/CopyButton";
 import { Empty } from "@/components/ui/Empty";
 import { count, milliseconds, percent, short, when } from "@/lib/format";
 import { gatewayUrl } from "@/lib/gateway";
-import { ofOthers, reachedOf, standingOf } from "./earning";
+import { apart, ofOthers, reachedOf, standingOf } from "./earning";
 import { Reliability } from "./Reliability";
 
 interface NodesProps {
@@ -22,7 +22,8 @@ interface NodesProps {
 /** Each node: how it is, what it earned, and what would be good for it. */
 export function Nodes({ nodes, rewards, period }: NodesProps) {
   const others = ofOthers(rewards?.per_node ?? [], nodes);
-  const unclaimed = nodes.filter(({ registered }) => !registered).length;
+  const { here, gone } = apart(nodes);
+  const unclaimed = here.filter(({ registered }) => !registered).length;
   return (
     <div className="flex flex-col gap-6">
       {nodes.length === 0 ? (
@@ -30,18 +31,34 @@ export function Nodes({ nodes, rewards, period }: NodesProps) {
           <p>Start one with this wallet, or bind one that runs already by <code>far-node claim</code>.</p>
           <div className="mt-4 flex justify-center"><ButtonLink kind="quiet" href="/gpu/distributed">How to start a node</ButtonLink></div>
         </Empty>
+      ) : here.length === 0 ? (
+        <p className="text-sm text-soft">None of your nodes is there now.</p>
       ) : (
-        <ul className="flex flex-col divide-y divide-line">
-          {nodes.map((node) => (
-            <li key={node.node_id} className="py-5 first:pt-0 last:pb-0">
-              <OneNode node={node} rewards={rewards} period={period} />
-            </li>
-          ))}
-        </ul>
+        <List nodes={here} rewards={rewards} period={period} />
       )}
       {unclaimed > 0 && <Unclaimed count={unclaimed} />}
+      {gone.length > 0 && (
+        <details className="text-sm">
+          <summary className="w-fit cursor-pointer rounded-md py-1 text-soft hover:text-ink">
+            {gone.length === 1 ? "One node that has served is gone" : `${gone.length} nodes that have served are gone`}
+          </summary>
+          <div className="mt-3"><List nodes={gone} rewards={rewards} period={period} /></div>
+        </details>
+      )}
       {others.length > 0 && <Others earned={others} />}
     </div>
+  );
+}
+
+function List({ nodes, rewards, period }: NodesProps) {
+  return (
+    <ul className="flex flex-col divide-y divide-line">
+      {nodes.map((node) => (
+        <li key={node.node_id} className="py-5 first:pt-0 last:pb-0">
+          <OneNode node={node} rewards={rewards} period={period} />
+        </li>
+      ))}
+    </ul>
   );
 }
 

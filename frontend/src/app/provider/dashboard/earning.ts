@@ -52,6 +52,11 @@ export function standingOf(node: Pick<Node, "state" | "score" | "models">): Stan
   return { word: "serving", kind: "good", advice: undefined };
 }
 
+/** Those that serve or could, and those that only have: a node is remembered for what it did, whatever becomes of it. */
+export function apart<N extends Pick<Node, "state">>(nodes: readonly N[]): { here: N[]; gone: N[] } {
+  return { here: nodes.filter(({ state }) => state !== "gone"), gone: nodes.filter(({ state }) => state === "gone") };
+}
+
 const WAYS = { direct: "directly", relay: "through a relay, which is slower", none: "not at all" } as const;
 
 /** How others get through to a node, as it says itself. */
@@ -90,7 +95,7 @@ export function partsOf(score: Score): Part[] {
     {
       name: "Honest",
       value: score.honesty,
-      seen: `${wrong.length === 0 ? "Nothing that it answered or signed was wrong" : capital(wrong.join(", "))}${score.probes_right > 0 ? `; ${times(score.probes_right)} it gave an answer that a prober knew` : ""}.`,
+      seen: `${wrong.length === 0 ? "Nothing that it answered or signed was wrong" : capital(wrong.join(", "))}${score.probes_right > 0 ? `; ${times(score.probes_right)} it answered a prober rightly` : ""}.`,
     },
     {
       name: "There",
