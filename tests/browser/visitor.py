@@ -133,6 +133,10 @@ class Visitor:
         return str(self.page.evaluate("document.body.innerText"))
 
     def picture(self, name: str) -> None:
-        """A screenshot of the whole page, kept in ``FAR_SCREENSHOTS``."""
-        self.page.evaluate("window.scrollTo(0, 0)")
-        self.page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+        """A screenshot of the page on a screen that is as high as all of it: what sticks to an edge covers nothing."""
+        size = self.page.viewport_size
+        assert size is not None
+        height = int(self.page.evaluate("document.documentElement.scrollHeight"))
+        self.page.set_viewport_size({"width": size["width"], "height": max(size["height"], height)})
+        self.page.screenshot(path=PICTURES / f"{name}.png")
+        self.page.set_viewport_size(size)
