@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from tests.support.documents import key_of, peer_of
 
 SDK = Path(__file__).parents[3] / "sdk" / "typescript"
 MODULES = SDK.parents[1] / "node_modules"
-NODE = shutil.which("node")
+NODE = shutil.which("node", path=str(Path(sys.executable).parent)) or shutil.which("node")  # examples need 22 or newer
 TERMS = {"voucher_step_units": 200_000, "voucher_seconds": 10.0, "unsettled_limit_units": 10**8}
 
 
