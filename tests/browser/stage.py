@@ -141,8 +141,8 @@ class Stage:
 
     @contextmanager
     def held(self) -> Iterator[Callable[[], None]]:
-        """An answer that is begun now stops after 30 tokens, and again after as many whenever what is given is
-        called. At the end it goes on. A node waits for no more than a minute for another."""
+        """An answer that is begun now stops after some tokens, 50 at most, and again after as many whenever what is
+        given is called. At the end it goes on. A node waits for no more than a minute for another."""
         head = self.nodes[0]  # the only one for its blocks
         go_on = partial(head.send, HOLD)
         go_on()

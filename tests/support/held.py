@@ -12,8 +12,9 @@ from far_node.blocks.run import Blocks
 from far_node.cli import app
 
 HOLD, GO_ON = signal.SIGUSR1, signal.SIGUSR2
-STEPS = 30
-"""It still takes so many then; as many more when it gets the signal again."""
+POSITIONS = 50
+"""So many it still computes then; as many more when it gets the signal again. Tokens are no more than positions, and
+not many fewer: those that a client has guessed wrong."""
 
 _compute = Blocks.run_together
 
@@ -26,23 +27,23 @@ class _Gate:
         self._most = math.inf
 
     def hold(self, *_: object) -> None:
-        self._most = STEPS + (self._taken if self._most == math.inf else self._most)
+        self._most = POSITIONS + (self._taken if self._most == math.inf else self._most)
 
     def open(self, *_: object) -> None:
         self._most = math.inf
 
-    def wait(self) -> None:
+    def take(self, positions: int) -> None:
         while self._taken >= self._most:
             time.sleep(0.01)
-        self._taken += 1
+        self._taken += positions
 
 
 _gate = _Gate()
 
 
-def _held(blocks: Blocks, *arguments: Any) -> Any:
-    _gate.wait()
-    return _compute(blocks, *arguments)
+def _held(blocks: Blocks, parts: Any, *arguments: Any) -> Any:
+    _gate.take(sum(hidden.shape[1] for hidden, _ in parts))
+    return _compute(blocks, parts, *arguments)
 
 
 if __name__ == "__main__":
