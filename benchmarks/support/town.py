@@ -41,7 +41,7 @@ class WanTown(Town):
     def _listen_at(self) -> str:
         return f"/ip4/{self.wan.listens_at(self._host)}/tcp/0"
 
-    def _start(self, name: str, arguments: Sequence[str]) -> Process:
+    def start(self, name: str, arguments: Sequence[str]) -> Process:
         process = Process.start(name, arguments, self.directory, within=self.wan.within(self._host))
         self.processes.append(process)
         self.host_of[name] = self._host

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from packaging.version import Version
 
@@ -93,7 +94,7 @@ async def _ask_index(options: UpdateOptions, current: Version, failed: Collectio
     try:
         (found,) = json.loads(out)["install"]
         version = Version(found["metadata"]["version"])
-        digest = str(found["download_info"]["archive_info"]["hashes"]["sha256"])
+        digest = _sha256_of(found["download_info"]["archive_info"])
     except (ValueError, KeyError, TypeError):
         raise UpdateFailed("the index names no SHA-256 of the newest version") from None
     if version.is_prerelease and options.channel != "pre":  # pip gives those to whoever runs one
@@ -101,6 +102,14 @@ async def _ask_index(options: UpdateOptions, current: Version, failed: Collectio
     if version <= current or version in failed:
         raise UpdateRefused(f"the index answered with {version}, which was not asked for")
     return Release(version, (digest,))
+
+
+def _sha256_of(archive: dict[str, Any]) -> str:
+    """What pip's report says of a file; before version 23.1, which Debian 12 has, in the older form of PEP 610."""
+    if "hashes" in archive:
+        return str(archive["hashes"]["sha256"])
+    kind, _, digest = str(archive["hash"]).partition("=")
+    return {kind: digest}["sha256"]
 
 
 async def _make(

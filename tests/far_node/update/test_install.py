@@ -6,13 +6,14 @@ import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.version import Version
 
 from far_node.update.environments import Environment, Environments
 from far_node.update.errors import UpdateFailed, UpdateRefused
-from far_node.update.install import _add_torch, _setuptools_of, look, own_environment, prepare
+from far_node.update.install import _add_torch, _setuptools_of, _sha256_of, look, own_environment, prepare
 from far_node.update.options import UpdateOptions
 from far_node.update.releases import Release, listed, sign_releases
 from tests.support.documents import key_of, peer_of
@@ -44,6 +45,11 @@ async def test_what_the_index_has_is_looked_up_and_installed_beside(environments
     assert installed.torch_build == "cpu"
     process = await asyncio.create_subprocess_exec(installed.program, "start", "--help", env=own_environment())
     assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("archive", [{"hashes": {"sha256": "ab"}, "hash": "md5=1"}, {"hash": "sha256=ab"}])
+def test_what_pip_says_of_a_file_is_read_in_the_form_of_each_version(archive: dict[str, Any]) -> None:
+    assert _sha256_of(archive) == "ab"
 
 
 async def test_a_file_that_is_not_the_signed_one_is_refused_and_gone(

@@ -66,7 +66,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run(["npm", "pack", "--silent"], cwd=copy, env=environment, check=True, timeout=240)
     (made,) = copy.glob("*.tgz")
     with tarfile.open(made) as archive:
-        archive.extractall(directory / "unpacked", filter="data")
+        archive.extractall(directory / "unpacked")  # npm has just written it
     app = tmp_path_factory.mktemp("app")
     (app / "node_modules").mkdir()
     (directory / "unpacked" / "package").rename(app / "node_modules" / "farlabs")

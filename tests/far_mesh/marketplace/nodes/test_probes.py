@@ -131,12 +131,14 @@ async def test_all_that_is_new_is_heard_page_by_page(
     assert await listener.hear() == MAX_REPORTS + 4
 
 
-NOW = int(time.time())
+def at_once(**changes: Any) -> Observation:
+    """What is seen of a node at this moment."""
+    return seen(int(time.time()), peer_id=ANN, **changes)
 
 
 def others(**changes: Any) -> SignedDocument:
     """A report of the prober, changed."""
-    return signed(seen(NOW, peer_id=ANN, verdict="wrong"), **changes)
+    return signed(at_once(verdict="wrong"), **changes)
 
 
 def page(*documents: SignedDocument | bytes) -> bytes:
@@ -156,18 +158,18 @@ def changed() -> SignedDocument:
 
 
 def old() -> SignedDocument:
-    then = NOW - int(KEEP_REPORT_SECONDS) - 60
+    then = int(time.time() - KEEP_REPORT_SECONDS) - 60
     return signed(seen(then, peer_id=ANN, verdict="wrong"), issued_at=then)
 
 
 def to_come() -> SignedDocument:
-    then = NOW + 900
+    then = int(time.time()) + 900
     return signed(seen(then, peer_id=ANN, verdict="wrong"), issued_at=then)
 
 
 def for_another() -> bytes:
-    body = {"peer_id": SECOND, "swarm": "far", "sequence": 1, "issued_at": NOW}
-    return signed_json("prober", body | {"observations": [seen(NOW, peer_id=ANN).model_dump(mode="json")]}, DOMAIN)
+    body = {"peer_id": SECOND, "swarm": "far", "sequence": 1, "issued_at": int(time.time())}
+    return signed_json("prober", body | {"observations": [at_once().model_dump(mode="json")]}, DOMAIN)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,7 @@ async def test_a_service_cannot_make_up_what_a_prober_says(
     database: Database, tiers: TierService, lie: Callable[[], SignedDocument | bytes]
 ) -> None:
     await registered(database, ann=1)
-    honest = signed(seen(NOW, peer_id=ANN), sequence=2)
+    honest = signed(at_once(), sequence=2)
     async with a_server(saying(an_answer(page(lie(), honest)))) as (url, _):
         assert await news(database, url, "prober").hear() == 1, "what is true beside it counts"
     ann = (await tiers.reliability.observations())[ANN]

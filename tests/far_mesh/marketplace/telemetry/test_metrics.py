@@ -19,6 +19,7 @@ def answer(**changes: object) -> Answer:
         "latency_ms": 900,
         "time_to_first_token_ms": 100,
         "outcome": Outcome(0, 0, 0, 0, ()),
+        "mended": 0,
     }
     return Answer(**facts | changes)  # type: ignore[arg-type]
 
