@@ -11,13 +11,14 @@ import contextlib
 import secrets
 import struct
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from weakref import WeakValueDictionary
 
 import base58
 import structlog
 from hivemind.p2p import P2P, PeerID
-from hivemind.p2p.p2p_daemon_bindings.control import P2PDaemonError
+from hivemind.p2p.p2p_daemon_bindings.control import DaemonConnector, P2PDaemonError
 from hivemind.p2p.p2p_daemon_bindings.datastructures import StreamInfo
 from hivemind.p2p.p2p_daemon_bindings.utils import ControlFailure, DispatchFailure
 from hivemind.utils.multiaddr import Multiaddr
@@ -133,6 +134,7 @@ class P2PTransport:
 
     def __init__(self, p2p: P2P) -> None:
         self._p2p = p2p
+        _close_the_forgotten(p2p._client.control.daemon_connector)
         self._peer_id = check_peer_id(p2p.peer_id.to_base58())
         self._connected: set[PeerId] = set()
         self._traffic: WeakValueDictionary[PeerId, _Traffic] = WeakValueDictionary()
@@ -247,6 +249,21 @@ class P2PTransport:
                 await stream.close()
 
         return accept
+
+
+def _close_the_forgotten(connector: DaemonConnector) -> None:
+    """Close streams to the daemon that nobody holds any more: hivemind leaves one open where a request fails.
+
+    Python does so itself from 3.11.4 on. Before, each peer that cannot be reached would cost a file for good.
+    """
+    open_connection = connector.open_connection
+
+    async def opened() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await open_connection()
+        weakref.finalize(writer, writer.transport.close).atexit = False
+        return reader, writer
+
+    connector.open_connection = opened
 
 
 def relay_refusal(text: str) -> str | None:

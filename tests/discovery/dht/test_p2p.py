@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +17,8 @@ from discovery.dht.identity import load_identity
 from discovery.dht.p2p import P2PTransport
 from discovery.dht.transport import Stream
 from discovery.protocol.errors import FarError, PeerUnavailable
-from discovery.protocol.messages import MAX_FRAME_BYTES
+from discovery.protocol.messages import MAX_FRAME_BYTES, PeerAddress
+from tests.support.documents import peer_of
 
 PROTOCOL = "/far-mesh/test/raw"
 A_FRAME = 2**22
@@ -120,6 +122,22 @@ async def test_what_was_sent_before_a_close_still_arrives(daemons: tuple[P2P, P2
     await asyncio.sleep(1)
     assert len(await asyncio.wait_for(reader.read(-1), 60)) == 4 + A_FRAME
     writer.close()
+    await transport.close()
+
+
+async def test_who_cannot_be_reached_costs_no_files_with_any_python(
+    daemons: tuple[P2P, P2P], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(asyncio.StreamWriter, "__del__", raising=False)  # as before 3.11.4
+    transport = P2PTransport(daemons[0])
+    before = _open_files()
+    for number in range(8):
+        with pytest.raises(PeerUnavailable):
+            await transport.open(PeerAddress(peer_of(f"away {number}"), ()), PROTOCOL)
+    async with asyncio.timeout(60):
+        while _open_files() > before + 1:
+            gc.collect()
+            await asyncio.sleep(0.05)
     await transport.close()
 
 
