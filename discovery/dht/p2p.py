@@ -260,10 +260,15 @@ def _close_the_forgotten(connector: DaemonConnector) -> None:
 
     async def opened() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader, writer = await open_connection()
-        weakref.finalize(writer, writer.transport.close).atexit = False
+        weakref.finalize(writer, _close, asyncio.get_running_loop(), writer.transport).atexit = False
         return reader, writer
 
     connector.open_connection = opened
+
+
+def _close(loop: asyncio.AbstractEventLoop, transport: asyncio.WriteTransport) -> None:
+    if not loop.is_closed():  # with it the stream was gone
+        transport.close()
 
 
 def relay_refusal(text: str) -> str | None:
